@@ -1,0 +1,94 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+package batchconn
+
+import (
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+
+	"golang.org/x/net/ipv4"
+)
+
+// An adapter is a socket of one family.
+type adapter interface {
+	// writeBatch puts a prefix of ms to the kernel, sets N of those and
+	// returns how many. It never waits: a full socket is EAGAIN. err is what
+	// stopped it at ms[n].
+	writeBatch(ms []ipv4.Message, flags int) (n int, err error)
+
+	// readBatch is x/net's ReadBatch.
+	readBatch(ms []ipv4.Message, flags int) (int, error)
+
+	// accepts says why datagrams cannot go to an address, in net's words.
+	accepts(to netip.Addr) error
+}
+
+type adapterV4 struct {
+	send *ipv4.PacketConn // over a promptConn
+	recv *ipv4.PacketConn
+}
+
+func newAdapterV4(c *net.UDPConn, raw syscall.RawConn) adapter {
+	return &adapterV4{send: ipv4.NewPacketConn(newPromptConn(c, raw)), recv: ipv4.NewPacketConn(c)}
+}
+
+func (a *adapterV4) writeBatch(ms []ipv4.Message, flags int) (int, error) {
+	n, err := a.send.WriteBatch(ms, flags|dontWait)
+	return max(n, 0), err // x/net says -1 with an error
+}
+
+func (a *adapterV4) readBatch(ms []ipv4.Message, flags int) (int, error) {
+	n, err := a.recv.ReadBatch(ms, flags)
+	return max(n, 0), err
+}
+
+func (a *adapterV4) accepts(to netip.Addr) error {
+	if to.Is4() || to.Is4In6() {
+		return nil
+	}
+	return &net.AddrError{Err: "non-IPv4 address", Addr: to.String()}
+}
+
+// A promptConn is a UDPConn through which x/net's WriteBatch neither waits nor
+// locks. The UDPConn's own RawConn.Write holds the descriptor's write lock for
+// as long as it waits for room, and nothing wakes those who wait for that lock.
+type promptConn struct {
+	*net.UDPConn
+	raw promptRawConn
+}
+
+func newPromptConn(c *net.UDPConn, raw syscall.RawConn) *promptConn {
+	return &promptConn{c, promptRawConn{raw}}
+}
+
+func (c *promptConn) SyscallConn() (syscall.RawConn, error) { return c.raw, nil }
+
+type promptRawConn struct{ syscall.RawConn }
+
+// Write calls f once. Only the adapters call it, always with dontWait, so that
+// f does not want to be called again.
+func (c promptRawConn) Write(f func(fd uintptr) bool) error {
+	o := onces.Get().(*once)
+	o.f = f
+	err := c.RawConn.Control(o.call)
+	o.f = nil
+	onces.Put(o)
+	return err
+}
+
+// A once turns a function of RawConn.Write into one of RawConn.Control; pooled,
+// so that no call makes a closure.
+type once struct {
+	f    func(fd uintptr) bool
+	call func(fd uintptr)
+}
+
+var onces = sync.Pool{New: func() any {
+	o := new(once)
+	o.call = func(fd uintptr) { o.f(fd) }
+	return o
+}}

@@ -1,0 +1,43 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+package batchconn
+
+import (
+	"net"
+	"net/netip"
+	"syscall"
+
+	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
+)
+
+// An adapterV6 serves IPv6 and dual-stack sockets. x/net puts IPv4
+// destinations to them as AF_INET, which Linux takes (net/ipv6/udp.c,
+// udpv6_sendmsg); on an IPV6_V6ONLY socket it answers ENETUNREACH.
+type adapterV6 struct {
+	send *ipv6.PacketConn // over a promptConn
+	recv *ipv6.PacketConn
+}
+
+func newAdapterV6(c *net.UDPConn, raw syscall.RawConn) adapter {
+	return &adapterV6{send: ipv6.NewPacketConn(newPromptConn(c, raw)), recv: ipv6.NewPacketConn(c)}
+}
+
+func (a *adapterV6) writeBatch(ms []ipv4.Message, flags int) (int, error) {
+	n, err := a.send.WriteBatch(ms, flags|dontWait)
+	return max(n, 0), err // x/net says -1 with an error
+}
+
+func (a *adapterV6) readBatch(ms []ipv4.Message, flags int) (int, error) {
+	n, err := a.recv.ReadBatch(ms, flags)
+	return max(n, 0), err
+}
+
+func (a *adapterV6) accepts(to netip.Addr) error {
+	if to.IsValid() {
+		return nil
+	}
+	return &net.AddrError{Err: "invalid address", Addr: to.String()}
+}

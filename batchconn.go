@@ -1,0 +1,302 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+package batchconn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/net/ipv4"
+)
+
+// An OutputVector is one piece of a datagram (GLib's GOutputVector). It is an
+// alias, so a [][]byte is a []OutputVector.
+type OutputVector = []byte
+
+// An OutputMessage is one datagram to send (GLib's GOutputMessage). The same
+// message may be sent any number of times; a slice of messages belongs to one
+// call at a time, because each call writes BytesSent.
+type OutputMessage struct {
+	// Addr is the destination. The zero AddrPort is the connected peer.
+	// ::ffff:a.b.c.d is a.b.c.d. A zone is resolved as package net does it.
+	Addr netip.AddrPort
+
+	// Vectors are gathered into one datagram, in order. No vectors, or only
+	// empty ones, make an empty datagram. They are only read, and not after
+	// the send has returned.
+	Vectors []OutputVector
+
+	// Control holds raw control messages, as Marshal of ipv4.ControlMessage
+	// and ipv6.ControlMessage makes them (cmsg(3)).
+	Control []byte
+
+	// BytesSent is set by every send for every message it was given: to the
+	// payload bytes if the datagram was sent, else to 0.
+	BytesSent int
+}
+
+// A GSOMode says whether a Conn may use UDP segmentation offload.
+type GSOMode int
+
+const (
+	GSOAuto GSOMode = iota // where it works and the kernel is not known to damage it
+	GSOOff                 // never
+	GSOOn                  // also on the kernels that GSOAuto avoids
+)
+
+// A Config sets what a Conn does for its whole life. The zero Config is the
+// default.
+type Config struct {
+	// NonBlocking makes every send return at once with what fitted, or with
+	// ErrWouldBlock when nothing did: Write, WriteTo and their kin included.
+	NonBlocking bool
+
+	// GSO chooses when neighbouring messages of one size to one destination
+	// may go to the kernel as one segmented message (Linux, udp(7)
+	// UDP_SEGMENT). Receivers see the same datagrams either way.
+	GSO GSOMode
+
+	// MaxSegments is the most datagrams in one segmented kernel message, to
+	// bound the burst that leaves without pacing; 0 is as many as the kernel
+	// takes, 1 is none.
+	MaxSegments int
+}
+
+// udpConn is embedded under this name so that the field is not exported.
+type udpConn = net.UDPConn
+
+// A Conn is a [net.UDPConn] that sends many datagrams in one call. It has all
+// methods of *net.UDPConn, which behave as they do there, and adds the sends
+// of this package. Make one with [New]; methods of the zero Conn return an
+// error. All methods may be called from any number of goroutines at once.
+type Conn struct {
+	udpConn // by value: a zero Conn's methods then answer EINVAL as a zero UDPConn's do
+
+	raw         syscall.RawConn // udpConn's own
+	adapter     adapter
+	portable    adapter // instead of adapter once the kernel has answered ENOSYS
+	noBatchCall atomic.Bool
+	isIPv6      bool
+	connected   bool
+	nonBlocking bool
+
+	room  room
+	kept  atomic.Pointer[stop] // an error for the next send, see keep
+	stats counters
+}
+
+// New makes a Conn of c and owns c from then on: close it and set its
+// deadlines through the Conn. It clears c's write deadline. A nil cfg is the
+// zero Config.
+//
+// The error says why c cannot be used: it is nil or closed, or it is not an
+// IPv4 or IPv6 datagram socket.
+func New(c *net.UDPConn, cfg *Config) (*Conn, error) {
+	if c == nil {
+		return nil, errors.New("batchconn: New: nil *net.UDPConn")
+	}
+	if cfg == nil {
+		cfg = &Config{}
+	}
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, fmt.Errorf("batchconn: New: %w", err)
+	}
+	isIPv6, err := socketDomain(raw)
+	if err != nil {
+		return nil, fmt.Errorf("batchconn: New: %w", err)
+	}
+	if err := c.SetWriteDeadline(time.Time{}); err != nil {
+		return nil, fmt.Errorf("batchconn: New: %w", err)
+	}
+	conn := &Conn{
+		udpConn:     *c,
+		raw:         raw,
+		isIPv6:      isIPv6,
+		connected:   c.RemoteAddr() != nil,
+		nonBlocking: cfg.NonBlocking,
+	}
+	if isIPv6 {
+		conn.adapter = newAdapterV6(c, raw)
+	} else {
+		conn.adapter = newAdapterV4(c, raw)
+	}
+	conn.portable = newAdapterPortable(conn.adapter, &conn.udpConn, raw, isIPv6)
+	conn.noBatchCall.Store(!haveBatchCall)
+	conn.room.init(raw)
+	return conn, nil
+}
+
+func (cfg *Config) validate() error {
+	if cfg.GSO < GSOAuto || cfg.GSO > GSOOn {
+		return fmt.Errorf("batchconn: Config.GSO is %d, not GSOAuto, GSOOff or GSOOn", cfg.GSO)
+	}
+	if cfg.MaxSegments < 0 {
+		return fmt.Errorf("batchconn: Config.MaxSegments is %d, below 0", cfg.MaxSegments)
+	}
+	return nil
+}
+
+// SendMessages sends msgs in order and returns how many were sent, always the
+// first n of them. The error is nil unless n is 0: with 0 < n < len(msgs) call
+// again with msgs[n:], and if what stopped the first call still stands, that
+// call says what it is.
+//
+// It blocks until all messages are sent, however many they are, unless flags
+// hold [MsgDontWait] or the Conn was made with Config.NonBlocking: then it
+// sends what fits at once, or returns 0 and [ErrWouldBlock]. It ends early
+// when ctx is done (an error that Is ctx.Err()), at the write deadline
+// ([os.ErrDeadlineExceeded]), when the Conn is closed ([net.ErrClosed]), and
+// at a message that cannot be sent. A nil ctx is never done. flags go to the
+// kernel as they are (sendmsg(2)).
+//
+// What can be wrong with a message: no destination on an unconnected socket
+// (syscall.EDESTADDRREQ), a destination on a connected one
+// ([net.ErrWriteToConnected]), an address of the wrong family
+// (*[net.AddrError]), too long (syscall.EMSGSIZE), or whatever errno the
+// kernel answers. Errors are one *[net.OpError]; test them with [errors.Is].
+//
+// An error that the kernel reports only once (ECONNREFUSED, EHOSTUNREACH and
+// ENETUNREACH on a connected socket), when met after n > 0, is kept, and the
+// next send returns it before sending.
+//
+// A call that never has to wait allocates nothing.
+func (c *Conn) SendMessages(ctx context.Context, msgs []OutputMessage, flags int) (n int, err error) {
+	n, s := c.send(ctx, msgs, flags)
+	clearBytesSent(msgs[n:])
+	if n > 0 {
+		c.keep(s)
+		return n, nil
+	}
+	return 0, c.report(s)
+}
+
+// SendMessage sends one message as [Conn.SendMessages] does. It returns its
+// payload bytes, or 0 and an error.
+func (c *Conn) SendMessage(ctx context.Context, msg *OutputMessage, flags int) (bytes int, err error) {
+	if msg == nil {
+		return 0, c.wrap(syscall.EINVAL, netip.AddrPort{})
+	}
+	bytes, err = c.sendOne(ctx, *msg, flags)
+	msg.BytesSent = bytes
+	return bytes, err
+}
+
+// SendTo sends p as one datagram to an address, or to the connected peer if to
+// is the zero AddrPort, as [Conn.SendMessages] does. It returns len(p), or 0
+// and an error.
+func (c *Conn) SendTo(ctx context.Context, p []byte, to netip.AddrPort, flags int) (bytes int, err error) {
+	return c.sendPacket(ctx, p, nil, to, flags)
+}
+
+// sendOne sends a copy of msg that lives in the pooled batch, so that nothing
+// of the caller's moves to the heap.
+func (c *Conn) sendOne(ctx context.Context, msg OutputMessage, flags int) (int, error) {
+	b := newBatch()
+	b.one[0] = msg
+	return c.sendHeld(ctx, b, flags)
+}
+
+func (c *Conn) sendPacket(ctx context.Context, p, control []byte, to netip.AddrPort, flags int) (int, error) {
+	b := newBatch()
+	b.vector[0] = p
+	b.one[0] = OutputMessage{Addr: to, Vectors: b.vector[:], Control: control}
+	return c.sendHeld(ctx, b, flags)
+}
+
+// sendHeld sends b.one and frees b.
+func (c *Conn) sendHeld(ctx context.Context, b *batch, flags int) (int, error) {
+	n, s := c.transmit(ctx, b, b.one[:], flags)
+	bytes := 0
+	if n == 1 {
+		bytes = b.one[0].BytesSent
+	}
+	b.free()
+	return bytes, c.report(s)
+}
+
+// SendEach is [Conn.SendMessages] for messages that do not depend on each
+// other: it goes on past a message that cannot be sent. It returns how many
+// were dealt with, each either sent or failed for a reason of its own;
+// msgs[n:] were not tried.
+//
+// If any message failed, err is a *[BatchError] with a [MessageError] for
+// each. The context, the write deadline, Close and a full non-blocking socket
+// end the call: that error is then BatchError.Err, or err itself if no message
+// failed.
+func (c *Conn) SendEach(ctx context.Context, msgs []OutputMessage, flags int) (n int, err error) {
+	var failed []MessageError
+	for {
+		sent, s := c.send(ctx, msgs[n:], flags)
+		n += sent
+		err = c.report(s)
+		if !s.ofMessage {
+			break
+		}
+		msgs[n].BytesSent = 0
+		failed = append(failed, MessageError{Index: n, Addr: msgs[n].Addr, Err: err})
+		err = nil
+		if n++; n == len(msgs) {
+			break
+		}
+	}
+	clearBytesSent(msgs[n:])
+	if failed != nil {
+		err = &BatchError{Failed: failed, Err: err}
+	}
+	return n, err
+}
+
+// WriteBatch is [Conn.SendMessages] without a context in the shape of
+// golang.org/x/net's PacketConn.WriteBatch, and takes its place: it returns
+// how many messages were sent, and an error only when none was. It sets N and
+// NN of the messages that were sent. Addr is nil for the connected peer, or a
+// *[net.UDPAddr] with an IP; anything else is syscall.EINVAL at that message.
+func (c *Conn) WriteBatch(ms []ipv4.Message, flags int) (int, error) {
+	b := newBatch()
+	defer b.free()
+	for n := 0; ; {
+		msgs, bad := b.adopt(ms[n:])
+		sent, s := c.transmit(nil, b, msgs, flags)
+		for i := range msgs[:sent] {
+			ms[n+i].N, ms[n+i].NN = msgs[i].BytesSent, len(msgs[i].Control)
+		}
+		n += sent
+		if s.err == nil && bad {
+			s = c.refuse(errInvalidMessage, netip.AddrPort{})
+		}
+		if s.err == nil && n < len(ms) {
+			continue
+		}
+		if n > 0 {
+			c.keep(s)
+			return n, nil
+		}
+		return 0, c.report(s)
+	}
+}
+
+// ReadBatch reads at least one and up to len(ms) datagrams, as ReadBatch of
+// golang.org/x/net's PacketConn does: it blocks until there is one, the read
+// deadline passes or the Conn is closed, and sets Addr, N, NN and Flags of the
+// messages it filled. Where the system has no batch call it reads one.
+func (c *Conn) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
+	if c.raw == nil {
+		return 0, &net.OpError{Op: "read", Net: "udp", Err: syscall.EINVAL}
+	}
+	if !haveBatchCall {
+		return c.portable.readBatch(ms, flags)
+	}
+	return c.adapter.readBatch(ms, flags)
+}

@@ -1,0 +1,75 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+package batchconn
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// ErrWouldBlock is what a send that may not wait returns when the socket has
+// no room for its first message. It Is syscall.EAGAIN where the system has
+// that, and unlike it is Temporary but no Timeout: a deadline has not passed.
+//
+// Error values that hold this one must be tested with
+// errors.Is(err, ErrWouldBlock).
+var ErrWouldBlock error = wouldBlockError{}
+
+type wouldBlockError struct{}
+
+func (wouldBlockError) Error() string        { return "batchconn: sending would block" }
+func (wouldBlockError) Is(target error) bool { return target == errWouldBlock }
+func (wouldBlockError) Temporary() bool      { return true }
+func (wouldBlockError) Timeout() bool        { return false }
+
+// A MessageError is why one message of a SendEach was not sent.
+type MessageError struct {
+	Index int            // of the message in the slice given to SendEach
+	Addr  netip.AddrPort // its destination
+	Err   error          // a *net.OpError, as SendMessages returns
+}
+
+func (e *MessageError) Error() string { return fmt.Sprintf("message %d: %v", e.Index, e.Err) }
+
+// Unwrap returns e.Err.
+func (e *MessageError) Unwrap() error { return e.Err }
+
+// A BatchError is returned by a SendEach in which any message failed.
+type BatchError struct {
+	Failed []MessageError // in order of Index
+	Err    error          // what ended the call before its last message, or nil
+}
+
+// errorsShown is how many messages an error text names; 5000 lines help nobody.
+const errorsShown = 3
+
+func (e *BatchError) Error() string {
+	var s strings.Builder
+	fmt.Fprintf(&s, "batchconn: %d messages failed", len(e.Failed))
+	for i := range e.Failed {
+		if i == errorsShown {
+			s.WriteString("; ...")
+			break
+		}
+		fmt.Fprintf(&s, "; %v", &e.Failed[i])
+	}
+	if e.Err != nil {
+		fmt.Fprintf(&s, "; ended by: %v", e.Err)
+	}
+	return s.String()
+}
+
+// Unwrap returns the error of each failed message and what ended the call.
+func (e *BatchError) Unwrap() []error {
+	errs := make([]error, 0, len(e.Failed)+1)
+	for i := range e.Failed {
+		errs = append(errs, &e.Failed[i])
+	}
+	if e.Err != nil {
+		errs = append(errs, e.Err)
+	}
+	return errs
+}

@@ -1,0 +1,19 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+//go:build unix && !aix
+
+package batchconn
+
+import "golang.org/x/sys/unix"
+
+// MsgDontWait as a flag makes one send non-blocking. It is the system's
+// MSG_DONTWAIT (send(2)), or a bit of ours where the system has none.
+const MsgDontWait = unix.MSG_DONTWAIT
+
+const (
+	dontWait     = unix.MSG_DONTWAIT // to the kernel with every send
+	privateFlags = 0                 // what the kernel must not see
+	maxVectors   = 1024              // iovecs of one message: IOV_MAX, UIO_MAXIOV
+)

@@ -1,0 +1,119 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+package batchconn
+
+import (
+	"net"
+	"net/netip"
+	"syscall"
+
+	"golang.org/x/net/ipv4"
+)
+
+// What others ask of a connection: package net, the syscall user, quic-go's
+// OOB-capable connection, and x/net's batch calls, which pion and quic-go look
+// for.
+var (
+	_ net.PacketConn = (*Conn)(nil)
+	_ net.Conn       = (*Conn)(nil)
+	_ syscall.Conn   = (*Conn)(nil)
+	_ interface {
+		net.PacketConn
+		SyscallConn() (syscall.RawConn, error)
+		SetReadBuffer(int) error
+		ReadMsgUDP(b, oob []byte) (n, oobn, flags int, addr *net.UDPAddr, err error)
+		WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err error)
+	} = (*Conn)(nil)
+	_ interface {
+		ReadBatch(ms []ipv4.Message, flags int) (int, error)
+		WriteBatch(ms []ipv4.Message, flags int) (int, error)
+	} = (*Conn)(nil)
+)
+
+// Write is UDPConn's; under Config.NonBlocking it returns ErrWouldBlock rather
+// than wait.
+func (c *Conn) Write(b []byte) (int, error) {
+	if !c.nonBlocking {
+		return c.udpConn.Write(b)
+	}
+	return c.sendPacket(nil, b, nil, netip.AddrPort{}, 0)
+}
+
+// WriteTo is UDPConn's; under Config.NonBlocking it returns ErrWouldBlock
+// rather than wait.
+func (c *Conn) WriteTo(b []byte, addr net.Addr) (int, error) {
+	if !c.nonBlocking {
+		return c.udpConn.WriteTo(b, addr)
+	}
+	udp, ok := addr.(*net.UDPAddr)
+	if !ok {
+		return 0, &net.OpError{Op: "write", Net: "udp", Source: c.LocalAddr(), Addr: addr, Err: syscall.EINVAL}
+	}
+	return c.writeTo(b, c.addrPort(udp))
+}
+
+// WriteToUDP is UDPConn's; under Config.NonBlocking it returns ErrWouldBlock
+// rather than wait.
+func (c *Conn) WriteToUDP(b []byte, addr *net.UDPAddr) (int, error) {
+	if !c.nonBlocking {
+		return c.udpConn.WriteToUDP(b, addr)
+	}
+	return c.writeTo(b, c.addrPort(addr))
+}
+
+// WriteToUDPAddrPort is UDPConn's; under Config.NonBlocking it returns
+// ErrWouldBlock rather than wait.
+func (c *Conn) WriteToUDPAddrPort(b []byte, addr netip.AddrPort) (int, error) {
+	if !c.nonBlocking {
+		return c.udpConn.WriteToUDPAddrPort(b, addr)
+	}
+	return c.writeTo(b, addr)
+}
+
+// writeTo is for those that package net does not let write to a connected
+// peer.
+func (c *Conn) writeTo(b []byte, addr netip.AddrPort) (int, error) {
+	if c.connected {
+		return 0, c.wrap(net.ErrWriteToConnected, addr)
+	}
+	return c.sendPacket(nil, b, nil, addr, 0)
+}
+
+// WriteMsgUDP is UDPConn's; under Config.NonBlocking it returns ErrWouldBlock
+// rather than wait.
+func (c *Conn) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
+	if !c.nonBlocking {
+		return c.udpConn.WriteMsgUDP(b, oob, addr)
+	}
+	return c.WriteMsgUDPAddrPort(b, oob, c.addrPort(addr))
+}
+
+// WriteMsgUDPAddrPort is UDPConn's; under Config.NonBlocking it returns
+// ErrWouldBlock rather than wait.
+func (c *Conn) WriteMsgUDPAddrPort(b, oob []byte, addr netip.AddrPort) (n, oobn int, err error) {
+	if !c.nonBlocking {
+		return c.udpConn.WriteMsgUDPAddrPort(b, oob, addr)
+	}
+	if n, err = c.sendPacket(nil, b, oob, addr, 0); err != nil {
+		return 0, 0, err
+	}
+	return n, len(oob), nil
+}
+
+// addrPort converts as package net does: no address is none, and an address
+// without an IP is this host.
+func (c *Conn) addrPort(addr *net.UDPAddr) netip.AddrPort {
+	if addr == nil {
+		return netip.AddrPort{}
+	}
+	if len(addr.IP) > 0 {
+		return addr.AddrPort()
+	}
+	host := netip.IPv4Unspecified()
+	if c.isIPv6 {
+		host = netip.IPv6Unspecified().WithZone(addr.Zone)
+	}
+	return netip.AddrPortFrom(host, uint16(addr.Port))
+}
