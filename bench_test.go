@@ -1,0 +1,172 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+package batchconn
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+
+	"golang.org/x/net/ipv4"
+)
+
+// sinks opens receivers that nobody reads: the kernel drops what does not fit,
+// at the same cost for every sibling.
+func sinks(b *testing.B, n int) []netip.AddrPort {
+	b.Helper()
+	addrs := make([]netip.AddrPort, n)
+	for i := range addrs {
+		c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { c.Close() })
+		addrs[i] = c.LocalAddr().(*net.UDPAddr).AddrPort()
+	}
+	return addrs
+}
+
+func benchConn(b *testing.B, cfg *Config) (*Conn, *net.UDPConn) {
+	b.Helper()
+	u, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	c, err := New(u, cfg)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { c.Close() })
+	return c, u
+}
+
+// messagesTo makes n messages of size bytes, to the addresses in turn.
+func messagesTo(addrs []netip.AddrPort, n, size int) ([]OutputMessage, []ipv4.Message) {
+	p := make([]byte, size)
+	msgs := make([]OutputMessage, n)
+	ms := make([]ipv4.Message, n)
+	for i := range msgs {
+		to := addrs[i%len(addrs)]
+		msgs[i] = OutputMessage{Addr: to, Vectors: [][]byte{p}}
+		ms[i] = ipv4.Message{Addr: net.UDPAddrFromAddrPort(to), Buffers: [][]byte{p}}
+	}
+	return msgs, ms
+}
+
+// perMessage runs f, which sends n messages, until b.N messages are sent.
+func perMessage(b *testing.B, n int, f func() error) {
+	b.ReportAllocs()
+	for i := 0; i < b.N; i += n {
+		if err := f(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func sendAll(c *Conn, ctx context.Context, msgs []OutputMessage) error {
+	n, err := c.SendMessages(ctx, msgs, 0)
+	if err == nil && n != len(msgs) {
+		return fmt.Errorf("sent %d of %d", n, len(msgs))
+	}
+	return err
+}
+
+func writeAll(w interface {
+	WriteBatch([]ipv4.Message, int) (int, error)
+}, ms []ipv4.Message) error {
+	for len(ms) > 0 {
+		n, err := w.WriteBatch(ms, 0)
+		if err != nil {
+			return err
+		}
+		ms = ms[n:]
+	}
+	return nil
+}
+
+// BenchmarkFanOut: 64 receivers, 64 messages a call, one each: nothing to
+// coalesce.
+func BenchmarkFanOut(b *testing.B) {
+	addrs := sinks(b, 64)
+	c, u := benchConn(b, nil)
+	msgs, ms := messagesTo(addrs, 64, 1200)
+	pc := ipv4.NewPacketConn(u)
+	b.Run("Net", func(b *testing.B) {
+		p := make([]byte, 1200)
+		i := 0
+		perMessage(b, 1, func() error {
+			_, err := u.WriteToUDPAddrPort(p, addrs[i%64])
+			i++
+			return err
+		})
+	})
+	b.Run("XNet", func(b *testing.B) { perMessage(b, 64, func() error { return writeAll(pc, ms) }) })
+	b.Run("SendMessages", func(b *testing.B) { perMessage(b, 64, func() error { return sendAll(c, nil, msgs) }) })
+	b.Run("SendEach", func(b *testing.B) {
+		perMessage(b, 64, func() error { _, err := c.SendEach(nil, msgs, 0); return err })
+	})
+	b.Run("WriteBatch", func(b *testing.B) { perMessage(b, 64, func() error { return writeAll(c, ms) }) })
+}
+
+// BenchmarkShared: two goroutines on one socket, each to its own receiver.
+func BenchmarkShared(b *testing.B) {
+	addrs := sinks(b, 2)
+	c, u := benchConn(b, &Config{GSO: GSOOff})
+	pc := ipv4.NewPacketConn(u)
+	shared := func(b *testing.B, send func(g int) func() error) {
+		var wg sync.WaitGroup
+		for g := range 2 {
+			f := send(g)
+			wg.Go(func() {
+				for i := 0; i < b.N; i += 2 * 64 {
+					if err := f(); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+		}
+		wg.Wait()
+	}
+	b.Run("XNet", func(b *testing.B) {
+		shared(b, func(g int) func() error {
+			_, ms := messagesTo(addrs[g:g+1], 64, 1200)
+			return func() error { return writeAll(pc, ms) }
+		})
+	})
+	b.Run("SendMessages", func(b *testing.B) {
+		shared(b, func(g int) func() error {
+			msgs, _ := messagesTo(addrs[g:g+1], 64, 1200)
+			return func() error { return sendAll(c, nil, msgs) }
+		})
+	})
+}
+
+// BenchmarkSingle: one datagram a call through the net method.
+func BenchmarkSingle(b *testing.B) {
+	addrs := sinks(b, 1)
+	c, u := benchConn(b, nil)
+	to := net.UDPAddrFromAddrPort(addrs[0])
+	p := make([]byte, 1200)
+	b.Run("Net", func(b *testing.B) { perMessage(b, 1, func() error { _, err := u.WriteTo(p, to); return err }) })
+	b.Run("Conn", func(b *testing.B) { perMessage(b, 1, func() error { _, err := c.WriteTo(p, to); return err }) })
+	b.Run("SendTo", func(b *testing.B) {
+		perMessage(b, 1, func() error { _, err := c.SendTo(nil, p, addrs[0], 0); return err })
+	})
+}
+
+// BenchmarkBatchSize: the cost of a message does not depend on how many there
+// are in a call.
+func BenchmarkBatchSize(b *testing.B) {
+	addrs := sinks(b, 16)
+	c, _ := benchConn(b, &Config{GSO: GSOOff})
+	for _, n := range []int{1, 4, 16, 64, 256, 1024, 4096, 16384} {
+		msgs, _ := messagesTo(addrs, n, 1200)
+		b.Run(fmt.Sprint(n), func(b *testing.B) { perMessage(b, n, func() error { return sendAll(c, nil, msgs) }) })
+	}
+}
