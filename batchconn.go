@@ -89,6 +89,7 @@ type Conn struct {
 	nonBlocking bool
 
 	room  room
+	gso   gso
 	kept  atomic.Pointer[stop] // an error for the next send, see keep
 	stats counters
 }
@@ -135,6 +136,7 @@ func New(c *net.UDPConn, cfg *Config) (*Conn, error) {
 	conn.portable = newAdapterPortable(conn.adapter, &conn.udpConn, raw, isIPv6)
 	conn.noBatchCall.Store(!haveBatchCall)
 	conn.room.init(raw)
+	conn.gso.init(raw, cfg)
 	return conn, nil
 }
 

@@ -170,3 +170,54 @@ func BenchmarkBatchSize(b *testing.B) {
 		b.Run(fmt.Sprint(n), func(b *testing.B) { perMessage(b, n, func() error { return sendAll(c, nil, msgs) }) })
 	}
 }
+
+// BenchmarkOneReceiver: what segmentation is for.
+func BenchmarkOneReceiver(b *testing.B) {
+	benchBursts(b, 1, 64, 64)
+}
+
+// BenchmarkBursts: 16 destinations, 8 messages in a row to each.
+func BenchmarkBursts(b *testing.B) {
+	benchBursts(b, 16, 128, 8)
+}
+
+// benchBursts sends n messages a call, burst in a row to each receiver.
+func benchBursts(b *testing.B, receivers, n, burst int) {
+	addrs := sinks(b, receivers)
+	c, u := benchConn(b, nil)
+	plain, _ := benchConn(b, &Config{GSO: GSOOff})
+	pc := ipv4.NewPacketConn(u)
+	buf := make([]byte, burst*1200)
+	var msgs []OutputMessage
+	for i := range n / burst {
+		msgs = AppendSegments(msgs, addrs[i%receivers], buf, 1200, nil)
+	}
+	ms := make([]ipv4.Message, n)
+	for i := range ms {
+		ms[i] = ipv4.Message{Addr: net.UDPAddrFromAddrPort(msgs[i].Addr), Buffers: msgs[i].Vectors}
+	}
+	b.Run("Net", func(b *testing.B) {
+		i := 0
+		perMessage(b, 1, func() error {
+			_, err := u.WriteToUDPAddrPort(buf[:1200], msgs[i%n].Addr)
+			i++
+			return err
+		})
+	})
+	b.Run("XNet", func(b *testing.B) { perMessage(b, n, func() error { return writeAll(pc, ms) }) })
+	b.Run("GSOOff", func(b *testing.B) { perMessage(b, n, func() error { return sendAll(plain, nil, msgs) }) })
+	b.Run("SendMessages", func(b *testing.B) { perMessage(b, n, func() error { return sendAll(c, nil, msgs) }) })
+	b.Run("SendEach", func(b *testing.B) {
+		perMessage(b, n, func() error { _, err := c.SendEach(nil, msgs, 0); return err })
+	})
+	b.Run("WriteBatch", func(b *testing.B) { perMessage(b, n, func() error { return writeAll(c, ms) }) })
+	b.Run("AppendSegments", func(b *testing.B) {
+		perMessage(b, n, func() error {
+			msgs = msgs[:0]
+			for i := range n / burst {
+				msgs = AppendSegments(msgs, addrs[i%receivers], buf, 1200, nil)
+			}
+			return sendAll(c, nil, msgs)
+		})
+	})
+}

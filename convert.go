@@ -15,17 +15,23 @@ import (
 )
 
 const (
-	// maxBatch is the most datagrams in one kernel call. The kernel takes
+	// maxBatch is the most messages in one kernel call. The kernel takes
 	// 1024 (sendmmsg(2)); fewer keep the batch in the processor's cache and a
 	// cancelled call from waiting, and cost nothing that can be measured.
 	maxBatch = 256
+
+	// maxDatagrams is the most datagrams in one kernel call when some go in
+	// segmented messages: more would be milliseconds that nothing interrupts.
+	maxDatagrams = 1024
 
 	// maxDatagram is more than any datagram of IPv4 (65507 bytes of payload)
 	// or IPv6 (65527) can hold.
 	maxDatagram = 65535
 
-	// maxGathered bounds what a pooled batch keeps of gathered vectors.
+	// maxGathered and maxHeld bound what a pooled batch keeps of gathered
+	// bytes and of vectors.
 	maxGathered = 1 << 20
+	maxHeld     = 1 << 14
 )
 
 var (
@@ -42,18 +48,28 @@ var emptyVector = []OutputVector{{}}
 // kernel's: ms[head:tail] are converted and not yet sent.
 type batch struct {
 	ms         []ipv4.Message
+	runs       []run // runs[i] is what ms[i] holds
 	dst        []destination
 	head, tail int
 	used       int   // most of ms that held anything since newBatch
-	bad        error // why the message after ms[tail-1] was not taken; nil if it had its turn yet to come
+	bad        error // why the message after the last of ms was not taken; nil if its turn is to come
 
+	vectors  [][]byte // of messages that hold other vectors than one message of the user's
 	gathered []byte   // contents of messages with more vectors than the kernel takes
-	vectors  [][]byte // each gathered message's single vector
+	control  []byte   // control messages of segmented messages
+
+	segments int        // most datagrams in a segmented message; 0 for no segmentation
+	plain    int        // how many messages still go plainly because their run was refused
+	refused  refusedRun // that run
 
 	one     [1]OutputMessage // the message of the sends that take one
 	vector  [1][]byte
 	adopted []OutputMessage // WriteBatch's messages
 }
+
+// A run is the datagrams in one kernel message: all of one size but the last,
+// which may be shorter. size is not set for a single one.
+type run struct{ n, size int }
 
 // A destination is what ms[i].Addr points to: udp.IP is always ip[:].
 type destination struct {
@@ -70,11 +86,22 @@ func newBatch() *batch { return batches.Get().(*batch) }
 func (b *batch) free() {
 	clear(b.ms[:b.used])
 	b.head, b.tail, b.used, b.bad = 0, 0, 0, nil
-	b.releaseGathered()
+	b.plain, b.refused = 0, refusedRun{}
+	b.release()
+	if cap(b.vectors) > 2*maxHeld {
+		b.vectors = nil
+	}
 	b.one[0], b.vector[0] = OutputMessage{}, nil
 	clear(b.adopted)
 	b.adopted = b.adopted[:0]
 	batches.Put(b)
+}
+
+// release forgets what the messages of the last fill held beside the user's own
+// slices.
+func (b *batch) release() {
+	clear(b.vectors)
+	b.vectors, b.gathered, b.control = b.vectors[:0], b.gathered[:0], b.control[:0]
 }
 
 func (b *batch) empty() bool             { return b.head == b.tail }
@@ -87,6 +114,7 @@ func (b *batch) grow(n int) {
 	}
 	n = min(max(n, 2*len(b.ms)), maxBatch)
 	b.ms = make([]ipv4.Message, n)
+	b.runs = make([]run, n)
 	b.dst = make([]destination, n)
 	for i := range b.dst {
 		b.dst[i].udp.IP = b.dst[i].ip[:]
@@ -97,26 +125,39 @@ func (b *batch) grow(n int) {
 // which b.bad then tells. It reports whether there is anything to send. No
 // payload is copied, but for messages with more than maxVectors vectors.
 func (b *batch) fill(c *Conn, msgs []OutputMessage, flags int) bool {
-	msgs = msgs[:min(len(msgs), maxBatch)]
-	b.grow(len(msgs))
-	b.releaseGathered()
-	b.head, b.tail, b.bad = 0, 0, nil
-	b.used = max(b.used, len(msgs))
-	var last netip.AddrPort // destination of ms[tail-1], to convert it once for a run
-	for i := range msgs {
-		m, out := &msgs[i], &b.ms[i]
-		if i > 0 && m.Addr == last {
-			out.Addr = b.ms[i-1].Addr
-		} else if b.bad = b.address(c, i, m.Addr); b.bad != nil {
-			break
-		}
-		last = m.Addr
-		out.Buffers, out.OOB = m.Vectors, m.Control
-		if n := len(m.Vectors); (n == 0 || n > maxVectors) && !b.odd(out, flags) {
-			break
-		}
-		b.tail++
+	segments := b.segments
+	if b.plain > 0 {
+		segments, msgs = 0, msgs[:b.plain]
 	}
+	msgs = msgs[:min(len(msgs), maxDatagrams)]
+	b.grow(min(len(msgs), maxBatch))
+	b.release()
+	b.head, b.tail, b.bad = 0, 0, nil
+	limits := segmentLimits{segments: segments}
+	var last netip.AddrPort // destination of ms[tail-1], to convert it once for many
+	for len(msgs) > 0 && b.tail < maxBatch && len(b.vectors) < maxHeld {
+		m := &msgs[0]
+		if b.tail > 0 && m.Addr == last {
+			b.ms[b.tail].Addr = b.ms[b.tail-1].Addr
+		} else {
+			if b.bad = b.address(c, b.tail, m.Addr); b.bad != nil {
+				break
+			}
+			last = m.Addr
+			limits.tooLarge = c.gso.tooLarge(last.Addr())
+		}
+		r := run{n: 1}
+		if segments > 1 {
+			r = limits.run(msgs)
+		}
+		if r.n > 1 {
+			b.putRun(r, msgs)
+		} else if !b.put(m, flags) {
+			break
+		}
+		msgs = msgs[r.n:]
+	}
+	b.used = max(b.used, b.tail)
 	return b.tail > 0
 }
 
@@ -144,61 +185,118 @@ func (b *batch) address(c *Conn, i int, to netip.AddrPort) error {
 	return nil
 }
 
-// odd handles the messages that have no vector or more than the kernel takes.
-// It reports false if m is not to be part of this batch.
-func (b *batch) odd(m *ipv4.Message, flags int) bool {
-	if len(m.Buffers) == 0 {
-		m.Buffers = emptyVector
-		return true
+// put adds a message that goes down as it is. It reports false if the message
+// is not to be part of this batch.
+func (b *batch) put(m *OutputMessage, flags int) bool {
+	vectors := m.Vectors
+	if len(vectors) == 0 {
+		vectors = emptyVector
+	} else if len(vectors) > maxVectors {
+		if vectors = b.gather(m, flags); vectors == nil {
+			return false
+		}
 	}
-	size := 0
-	for _, v := range m.Buffers {
-		size += len(v)
-	}
-	if size > maxDatagram || flags&msgZeroCopy != 0 { // the kernel would read the gathered copy after we reuse it
-		b.bad = errMessageTooLong
-		return false
-	}
-	if len(b.gathered)+size > maxGathered {
-		return false // there is at least one before it, so the next fill takes it
-	}
-	start := len(b.gathered)
-	for _, v := range m.Buffers {
-		b.gathered = append(b.gathered, v...)
-	}
-	b.vectors = append(b.vectors, b.gathered[start:len(b.gathered):len(b.gathered)])
-	m.Buffers = b.vectors[len(b.vectors)-1 : len(b.vectors) : len(b.vectors)]
+	out := &b.ms[b.tail]
+	out.Buffers, out.OOB = vectors, m.Control
+	b.runs[b.tail] = run{n: 1}
+	b.tail++
 	return true
 }
 
-func (b *batch) releaseGathered() {
-	b.gathered = b.gathered[:0]
-	clear(b.vectors)
-	b.vectors = b.vectors[:0]
+// putRun adds the messages of a run as one segmented message.
+func (b *batch) putRun(r run, msgs []OutputMessage) {
+	out := &b.ms[b.tail]
+	start := len(b.vectors)
+	for i := range msgs[:r.n] {
+		b.vectors = append(b.vectors, msgs[i].Vectors...)
+	}
+	out.Buffers = b.vectors[start:len(b.vectors):len(b.vectors)]
+	start = len(b.control)
+	b.control = appendSegmentControl(b.control, r.size, msgs[0].Control)
+	out.OOB = b.control[start:len(b.control):len(b.control)]
+	b.runs[b.tail] = r
+	b.tail++
+}
+
+// gather copies a message that has more vectors than the kernel takes into one.
+// It is nil if the message is too long, or if its turn is to come because b
+// holds enough already.
+func (b *batch) gather(m *OutputMessage, flags int) [][]byte {
+	size := m.payload()
+	if size > maxDatagram || flags&msgZeroCopy != 0 { // the kernel would read the copy after we reuse it
+		b.bad = errMessageTooLong
+		return nil
+	}
+	if len(b.gathered) > 0 && len(b.gathered)+size > maxGathered {
+		return nil
+	}
+	start := len(b.gathered)
+	for _, v := range m.Vectors {
+		b.gathered = append(b.gathered, v...)
+	}
+	b.vectors = append(b.vectors, b.gathered[start:len(b.gathered):len(b.gathered)])
+	return b.vectors[len(b.vectors)-1 : len(b.vectors) : len(b.vectors)]
 }
 
 // account takes the first k pending kernel messages as sent: it sets BytesSent
 // of their messages, which are the first of msgs, and returns how many.
-func (b *batch) account(c *Conn, msgs []OutputMessage, k int) int {
+func (b *batch) account(c *Conn, msgs []OutputMessage, k int) (n int) {
 	if k == 0 {
 		return 0
 	}
-	bytes := 0
+	bytes, segmented := 0, 0
 	for i, m := range b.pending()[:k] {
-		msgs[i].BytesSent = m.N
 		bytes += m.N
+		r := b.runs[b.head+i]
+		if r.n == 1 {
+			msgs[n].BytesSent = m.N
+			n++
+			continue
+		}
+		for left := m.N; left > 0; left -= r.size {
+			msgs[n].BytesSent = min(left, r.size)
+			n++
+		}
+		segmented += r.n
 	}
 	b.head += k
-	c.stats.messages.Add(uint64(k))
+	c.stats.messages.Add(uint64(n))
 	c.stats.bytes.Add(uint64(bytes))
-	return k
+	if segmented > 0 {
+		c.stats.segmented.Add(uint64(segmented))
+	}
+	if b.plain > 0 {
+		b.sentPlainly(c, n)
+	}
+	return n
+}
+
+// fallBack has the run at the head of b sent again plainly, and the rest of b
+// planned anew after it. It reports false if err is not about a run.
+func (b *batch) fallBack(c *Conn, msgs []OutputMessage, err error) bool {
+	if b.empty() || b.runs[b.head].n == 1 || !isRefusal(err) {
+		return false
+	}
+	c.stats.fallbacks.Add(1)
+	r := b.runs[b.head]
+	b.plain, b.refused = r.n, refusedRun{msgs[0].Addr.Addr(), r.size, err}
+	b.head = b.tail
+	return true
+}
+
+// sentPlainly counts messages of a refused run. When all have left, it was the
+// segmentation that was refused, and not a message.
+func (b *batch) sentPlainly(c *Conn, n int) {
+	if b.plain -= n; b.plain == 0 {
+		c.gso.remember(b.refused)
+	}
 }
 
 // adopt converts x/net's messages, as many as one kernel call takes, into
 // b.adopted. bad says that the message after them has an address that is none.
 func (b *batch) adopt(ms []ipv4.Message) (msgs []OutputMessage, bad bool) {
 	b.adopted = b.adopted[:0]
-	for i := range ms[:min(len(ms), maxBatch)] {
+	for i := range ms[:min(len(ms), maxDatagrams)] {
 		m := OutputMessage{Vectors: ms[i].Buffers, Control: ms[i].OOB}
 		if ms[i].Addr != nil {
 			udp, ok := ms[i].Addr.(*net.UDPAddr)

@@ -117,3 +117,24 @@ func (c *Conn) addrPort(addr *net.UDPAddr) netip.AddrPort {
 	}
 	return netip.AddrPortFrom(host, uint16(addr.Port))
 }
+
+// SyscallConn returns the socket's RawConn, as UDPConn does. Options set through
+// its Control are seen by the next send.
+func (c *Conn) SyscallConn() (syscall.RawConn, error) {
+	if c.raw == nil {
+		return c.udpConn.SyscallConn()
+	}
+	return userRawConn{c.raw, &c.gso}, nil
+}
+
+// A userRawConn notes that the user may have changed the socket's options.
+type userRawConn struct {
+	syscall.RawConn
+	gso *gso
+}
+
+func (r userRawConn) Control(f func(fd uintptr)) error {
+	err := r.RawConn.Control(f)
+	r.gso.stale.Store(true)
+	return err
+}

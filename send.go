@@ -43,6 +43,7 @@ func (c *Conn) transmit(ctx context.Context, b *batch, msgs []OutputMessage, fla
 	}
 	wait := !c.nonBlocking && flags&MsgDontWait == 0
 	flags &^= privateFlags
+	b.segments = c.gso.most(flags)
 	for n < len(msgs) {
 		if err := c.ready(ctx); err != nil {
 			return n, c.halt(err)
@@ -55,7 +56,7 @@ func (c *Conn) transmit(ctx context.Context, b *batch, msgs []OutputMessage, fla
 			k, err = c.sendInTurn(ctx, b, flags)
 		}
 		n += b.account(c, msgs[n:], k)
-		if err != nil {
+		if err != nil && !b.fallBack(c, msgs[n:], err) {
 			return n, c.stopAt(err, msgs[n].Addr)
 		}
 	}

@@ -29,6 +29,10 @@ type counters struct {
 // Stats returns the counters. Each is exact; read together while senders run
 // they may be of slightly different moments.
 func (c *Conn) Stats() Stats {
+	reason := "the Conn is not from New"
+	if c.raw != nil {
+		reason = c.gso.reason()
+	}
 	return Stats{
 		Messages:   c.stats.messages.Load(),
 		Bytes:      c.stats.bytes.Load(),
@@ -38,6 +42,7 @@ func (c *Conn) Stats() Stats {
 		Parked:     c.stats.parked.Load(),
 		WouldBlock: c.stats.wouldBlock.Load(),
 		Failed:     c.stats.failed.Load(),
-		GSOReason:  "not built yet",
+		GSO:        reason == "",
+		GSOReason:  reason,
 	}
 }

@@ -1,0 +1,255 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+//go:build linux && !android && !batchconn_portable
+
+package batchconn
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// harmlessFlags do the same to a segmented message as to its datagrams.
+// MSG_MORE, for one, makes the kernel ignore the segment size.
+const harmlessFlags = unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL | unix.MSG_CONFIRM | unix.MSG_DONTROUTE
+
+// maxRunControl is the most control data of the user's in a segmented message:
+// more than all harmless control messages together.
+const maxRunControl = 256
+
+// segmentControlSpace is the room of the UDP_SEGMENT control message, a u16.
+var segmentControlSpace = unix.CmsgSpace(2)
+
+// appendSegmentControl appends the control message that has the kernel cut at
+// size, and after it the user's control messages.
+func appendSegmentControl(b []byte, size int, control []byte) []byte {
+	start := len(b)
+	b = append(b, make([]byte, segmentControlSpace)...)
+	h := b[start:]
+	putCmsgHeader(h, unix.CmsgLen(2), unix.SOL_UDP, unix.UDP_SEGMENT)
+	binary.NativeEndian.PutUint16(h[unix.CmsgLen(0):], uint16(size))
+	return append(b, control...)
+}
+
+func putCmsgHeader(b []byte, length, level, typ int) {
+	word := unix.SizeofCmsghdr - 8 // cmsg_len is a size_t
+	if word == 8 {
+		binary.NativeEndian.PutUint64(b, uint64(length))
+	} else {
+		binary.NativeEndian.PutUint32(b, uint32(length))
+	}
+	binary.NativeEndian.PutUint32(b[word:], uint32(level))
+	binary.NativeEndian.PutUint32(b[word+4:], uint32(typ))
+}
+
+// segmentable reports whether control messages mean the same for a segmented
+// message as for each of its datagrams. What is unknown does not: send times,
+// zero-copy and extension headers act per kernel message, and SOL_UDP is a user
+// who segments himself.
+func segmentable(control []byte) bool {
+	if len(control) == 0 {
+		return true
+	}
+	if len(control) > maxRunControl {
+		return false
+	}
+	for len(control) > 0 {
+		if len(control) < unix.SizeofCmsghdr {
+			return false
+		}
+		length, level, typ := cmsgHeader(control)
+		if length < unix.SizeofCmsghdr || length > uint64(len(control)) || !harmlessControl(level, typ) {
+			return false
+		}
+		control = control[min(len(control), unix.CmsgSpace(int(length)-unix.CmsgLen(0))):]
+	}
+	return true
+}
+
+func cmsgHeader(b []byte) (length uint64, level, typ int32) {
+	word := unix.SizeofCmsghdr - 8
+	if word == 8 {
+		length = binary.NativeEndian.Uint64(b)
+	} else {
+		length = uint64(binary.NativeEndian.Uint32(b))
+	}
+	return length, int32(binary.NativeEndian.Uint32(b[word:])), int32(binary.NativeEndian.Uint32(b[word+4:]))
+}
+
+func harmlessControl(level, typ int32) bool {
+	switch level {
+	case unix.SOL_IP:
+		return typ == unix.IP_PKTINFO || typ == unix.IP_TOS || typ == unix.IP_TTL
+	case unix.SOL_IPV6:
+		return typ == unix.IPV6_PKTINFO || typ == unix.IPV6_TCLASS || typ == unix.IPV6_HOPLIMIT
+	case unix.SOL_SOCKET:
+		return typ == unix.SO_MARK || typ == unix.SO_PRIORITY
+	}
+	return false
+}
+
+// whyNoSegments says why the socket must not segment, or nothing.
+func whyNoSegments(raw syscall.RawConn, mode GSOMode) (reason string) {
+	if os.Getenv("BATCHCONN_GSO") == "off" {
+		return "BATCHCONN_GSO=off in the environment"
+	}
+	if mode != GSOOn {
+		if r := damagedRelease(kernelRelease()); r != "" {
+			return r
+		}
+	}
+	if err := raw.Control(func(fd uintptr) { reason = whyNotSocket(int(fd)) }); err != nil {
+		return err.Error()
+	}
+	if reason == "" && !selfTest.passed() {
+		reason = "the kernel ignores UDP_SEGMENT: a test on loopback was not segmented"
+	}
+	return reason
+}
+
+// segmentOptions are socket options with which a segmented message does
+// something else than its datagrams would. mask holds the bits that matter.
+var segmentOptions = []struct {
+	level, name int
+	mask        uint32
+	reason      string
+}{
+	{unix.SOL_UDP, unix.UDP_SEGMENT, anyBit, "UDP_SEGMENT is set on the socket"}, // the user does it himself
+	{unix.SOL_UDP, unix.UDP_CORK, anyBit, "UDP_CORK is set"},                     // makes the kernel ignore the segment size
+	{unix.SOL_SOCKET, unix.SO_TIMESTAMPING, txTimestamps, "SO_TIMESTAMPING asks for TX timestamps"},
+	{unix.SOL_SOCKET, unix.SO_ZEROCOPY, anyBit, "SO_ZEROCOPY is set"}, // as TX timestamps: one completion instead of n
+	{unix.SOL_IP, unix.IP_RECVERR, anyBit, "IP_RECVERR is set"},       // a partly queued message is no ENOBUFS
+	{unix.SOL_IPV6, unix.IPV6_RECVERR, anyBit, "IPV6_RECVERR is set"},
+	{unix.SOL_IP, unix.IP_OPTIONS, anyLength, "IP_OPTIONS are set"}, // this and the rest lengthen the header
+	{unix.SOL_IPV6, unix.IPV6_HOPOPTS, anyLength, "IPV6_HOPOPTS are set"},
+	{unix.SOL_IPV6, unix.IPV6_RTHDR, anyLength, "IPV6_RTHDR is set"},
+	{unix.SOL_IPV6, unix.IPV6_RTHDRDSTOPTS, anyLength, "IPV6_RTHDRDSTOPTS are set"},
+	{unix.SOL_IPV6, unix.IPV6_DSTOPTS, anyLength, "IPV6_DSTOPTS are set"},
+}
+
+const (
+	anyBit    = ^uint32(0)
+	anyLength = 0 // the option is set if it has any length
+
+	// txTimestamps are the bits of SO_TIMESTAMPING that make the kernel report
+	// on what is sent (linux/net_tstamp.h); 1<<18 is TX_COMPLETION.
+	txTimestamps = unix.SOF_TIMESTAMPING_TX_HARDWARE | unix.SOF_TIMESTAMPING_TX_SOFTWARE |
+		unix.SOF_TIMESTAMPING_TX_SCHED | unix.SOF_TIMESTAMPING_TX_ACK | 1<<18
+)
+
+func whyNotSocket(fd int) string {
+	if _, err := unix.GetsockoptInt(fd, unix.SOL_UDP, unix.UDP_SEGMENT); err != nil {
+		return "the socket has no UDP_SEGMENT: " + err.Error()
+	}
+	for _, o := range segmentOptions {
+		value, length, ok := sockopt(fd, o.level, o.name)
+		if ok && (o.mask == anyLength && length > 0 || value&o.mask != 0) {
+			return o.reason
+		}
+	}
+	return ""
+}
+
+// sockopt reads the first word of an option, and its length, which no function
+// of x/sys returns.
+func sockopt(fd, level, name int) (value uint32, length int, ok bool) {
+	var buf [64]byte
+	n := uint32(len(buf))
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name),
+		uintptr(unsafe.Pointer(&buf)), uintptr(unsafe.Pointer(&n)), 0)
+	return binary.NativeEndian.Uint32(buf[:]), int(n), errno == 0
+}
+
+func kernelRelease() string {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}
+
+// damagedRelease says whether a kernel is of those that send equal-sized
+// segments with bad headers, 7.0.0 to 7.1.4 (tailscale/tailscale#19777,
+// #19918). It is a guess, since distributions patch both ways.
+func damagedRelease(release string) string {
+	version, _, _ := strings.Cut(release, "-")
+	part := strings.SplitN(version, ".", 4)
+	var v [3]int
+	for i := range min(len(part), 3) {
+		v[i], _ = strconv.Atoi(part[i])
+	}
+	if v[0] == 7 && (v[1] == 0 || v[1] == 1 && v[2] <= 4) {
+		return fmt.Sprintf("kernel %s may send damaged segments; GSOOn overrides", release)
+	}
+	return ""
+}
+
+// selfTest is whether this kernel segments at all: some lookalikes accept the
+// option and send one huge datagram.
+var selfTest loopbackTest
+
+// A loopbackTest sends three bytes in segments of two and looks at what
+// arrives. Only an answer is remembered: where loopback is down or filtered,
+// the next who asks tests again.
+type loopbackTest struct {
+	mu     sync.Mutex
+	known  bool
+	failed bool
+}
+
+func (t *loopbackTest) passed() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.known {
+		for _, ip := range []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback} {
+			if t.failed, t.known = segmentsOn(ip); t.known {
+				break
+			}
+		}
+	}
+	return !t.failed
+}
+
+// selfTestWait bounds how long a New can take for it.
+const selfTestWait = 25 * time.Millisecond
+
+func segmentsOn(ip net.IP) (failed, known bool) {
+	r, err := net.ListenUDP("udp", &net.UDPAddr{IP: ip})
+	if err != nil {
+		return false, false
+	}
+	defer r.Close()
+	s, err := net.DialUDP("udp", nil, r.LocalAddr().(*net.UDPAddr))
+	if err != nil {
+		return false, false
+	}
+	defer s.Close()
+	payload := []byte("abc")
+	if _, _, err := s.WriteMsgUDP(payload, appendSegmentControl(nil, 2, nil), nil); err != nil {
+		return false, false
+	}
+	r.SetReadDeadline(time.Now().Add(selfTestWait))
+	var buf [4]byte
+	for {
+		n, from, err := r.ReadFromUDPAddrPort(buf[:])
+		if err != nil {
+			return false, false
+		}
+		if from == s.LocalAddr().(*net.UDPAddr).AddrPort() {
+			return !bytes.Equal(buf[:n], payload[:2]), true
+		}
+	}
+}
