@@ -286,10 +286,7 @@ func (r *room) setDeadline(t time.Time, set func(time.Time) error) error {
 	if err := set(t); err != nil {
 		return err
 	}
-	at := int64(0)
-	if !t.IsZero() {
-		at = deadlineSinceEpoch(t)
-	}
+	at := deadlineSinceEpoch(t)
 	was := r.deadline.Swap(at)
 	if r.sooner != nil && at != 0 && (was == 0 || at < was) {
 		close(r.sooner)
@@ -301,7 +298,7 @@ func (r *room) setDeadline(t time.Time, set func(time.Time) error) error {
 
 // deadlineSinceEpoch goes by the time left until t, as the runtime does: a t
 // without a monotonic reading means that much from now, whatever the wall clock
-// does later. It is never 0.
+// does later. It is 0 only for the zero t.
 func deadlineSinceEpoch(t time.Time) int64 {
 	now, left := sinceEpoch(time.Now()), int64(time.Until(t))
 	switch {

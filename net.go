@@ -49,7 +49,7 @@ func (c *Conn) WriteTo(b []byte, addr net.Addr) (int, error) {
 	}
 	udp, ok := addr.(*net.UDPAddr)
 	if !ok {
-		return 0, &net.OpError{Op: "write", Net: "udp", Source: c.LocalAddr(), Addr: addr, Err: syscall.EINVAL}
+		return 0, c.foreign(addr)
 	}
 	return c.writeTo(b, c.addrPort(udp))
 }
@@ -100,6 +100,11 @@ func (c *Conn) WriteMsgUDPAddrPort(b, oob []byte, addr netip.AddrPort) (n, oobn 
 		return 0, 0, err
 	}
 	return n, len(oob), nil
+}
+
+// foreign is package net's error for an address that is not of UDP.
+func (c *Conn) foreign(addr net.Addr) error {
+	return &net.OpError{Op: "write", Net: "udp", Source: c.LocalAddr(), Addr: addr, Err: syscall.EINVAL}
 }
 
 // addrPort converts as package net does: no address is none, and an address
