@@ -1023,14 +1023,14 @@ func TestExactCounts(t *testing.T) {
 	inNamespace(t, func(t *testing.T, lo *loopback) {
 		nw := newNarrows(t, lo, trickle, nil)
 		ty := nw.receive()
-		const senders, calls = 6, 100
+		const senders, goal = 6, 150
 		var wg sync.WaitGroup
 		var sent [senders]int
 		var cut, short atomic.Int64
 		stop := make(chan struct{})
 		for i := range senders {
 			wg.Go(func() {
-				for range calls {
+				for sent[i] < goal {
 					ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rand.IntN(40_000))*time.Microsecond)
 					n, of, err := nw.sendSome(ctx, i, sent[i])
 					cancel()

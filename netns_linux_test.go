@@ -135,7 +135,8 @@ func runInNamespace(t *testing.T) (string, error) {
 	var forbidden error
 	for _, flags := range flags {
 		cmd := exec.Command("/proc/self/exe", args...)
-		cmd.Env = append(os.Environ(), namespaceEnv+"="+t.Name(), fmt.Sprintf("GOMAXPROCS=%d", runtime.GOMAXPROCS(0)))
+		cmd.Env = append(os.Environ(), namespaceEnv+"="+t.Name(), fmt.Sprintf("GOMAXPROCS=%d", runtime.GOMAXPROCS(0)),
+			"GORACE=atexit_sleep_ms=50 "+os.Getenv("GORACE")) // the detector ends with a sleep of a second
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags}
 		if flags&syscall.CLONE_NEWUSER != 0 {
 			cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
