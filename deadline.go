@@ -300,6 +300,9 @@ func (r *room) setDeadline(t time.Time, set func(time.Time) error) error {
 // without a monotonic reading means that much from now, whatever the wall clock
 // does later. It is 0 only for the zero t.
 func deadlineSinceEpoch(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
 	now, left := sinceEpoch(time.Now()), int64(time.Until(t))
 	switch {
 	case left > math.MaxInt64-now:
