@@ -53,8 +53,13 @@ func listen(ctx context.Context, opt *options, stdout io.Writer) (code int, err 
 	if err != nil {
 		return exitFailed, err
 	}
-	conn, err := listenUDP(addr)
+	u, err := listenUDP(addr)
 	if err != nil {
+		return exitFailed, err
+	}
+	conn, err := batchconn.New(u, nil)
+	if err != nil {
+		u.Close()
 		return exitFailed, err
 	}
 	defer conn.Close()

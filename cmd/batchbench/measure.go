@@ -148,7 +148,7 @@ func (b *bench) close() {
 		}
 	}
 	for _, r := range b.receivers {
-		r.conn.Close()
+		r.inlet.Close()
 	}
 }
 
@@ -193,24 +193,19 @@ func (b *bench) send(ctx context.Context, s *socket, d time.Duration) (res sampl
 	var stop atomic.Bool
 	var wg sync.WaitGroup
 	failed := make(chan error, len(b.senders))
+	started := make(chan struct{}, len(b.senders))
 	if err := s.conn.SetWriteDeadline(time.Time{}); err != nil {
 		return sample{}, err
 	}
 	calls, cpu, begin := s.callsNow(), processCPU(), time.Now()
 	for _, sn := range b.senders {
 		wg.Go(func() {
-			if err := sn.run(s, &stop); err != nil {
+			if err := sn.run(s, &stop, started); err != nil {
 				failed <- err
 			}
 		})
 	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	case err = <-failed:
-	}
+	err = b.wait(ctx, d, started, failed)
 	stop.Store(true)
 	s.conn.SetWriteDeadline(time.Now()) // wakes those who wait for room
 	wg.Wait()
@@ -227,6 +222,29 @@ func (b *bench) send(ctx context.Context, s *socket, d time.Duration) (res sampl
 		err = <-failed
 	}
 	return res, err
+}
+
+// startTime is how long a run waits for the first datagrams of all senders.
+const startTime = time.Second
+
+// wait waits until the senders have sent for d, or one failed, or ctx is done.
+func (b *bench) wait(ctx context.Context, d time.Duration, started <-chan struct{}, failed <-chan error) error {
+	timer := time.NewTimer(max(d, startTime))
+	defer timer.Stop()
+	for n := 0; ; {
+		select {
+		case <-started:
+			if n++; n == len(b.senders) {
+				timer.Reset(d)
+			}
+		case <-timer.C:
+			return nil
+		case <-ctx.Done():
+			return nil
+		case err := <-failed:
+			return err
+		}
+	}
 }
 
 func (s *socket) callsNow() uint64 {
@@ -275,23 +293,26 @@ func (s *sender) prepare(run uint64) {
 	}
 }
 
-// run sends batch after batch until stop. It is on a thread of its own, whose
-// CPU time it measures.
-func (s *sender) run(sock *socket, stop *atomic.Bool) error {
+// run sends batch after batch until stop, and tells started after the first. It
+// is on a thread of its own, whose CPU time it measures.
+func (s *sender) run(sock *socket, stop *atomic.Bool, started chan<- struct{}) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	cpu := threadCPU()
 	defer func() { s.cpu = threadCPU() - cpu }()
 	send := s.send[sock]
-	for from := 0; !stop.Load(); from += s.batch {
-		if from == len(s.slots) {
-			from = 0
-		}
+	for from, first := 0, true; !stop.Load(); first = false {
 		if err := s.sendBatch(send, from, from+s.batch, stop); err != nil {
 			if stop.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
 				return nil
 			}
 			return err
+		}
+		if first {
+			started <- struct{}{}
+		}
+		if from += s.batch; from == len(s.slots) {
+			from = 0
 		}
 	}
 	return nil

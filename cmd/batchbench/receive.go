@@ -5,17 +5,13 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/ipv4"
-
-	"github.com/batchconn/batchconn"
 )
 
 const (
@@ -28,10 +24,14 @@ const (
 	readBatch      = 64
 	readBatchBytes = 1 << 20
 
-	// A receiver is through with a run when nothing came for this long, twice
-	// in a row, or as soon as it has all that was sent and nothing is behind it.
-	quiet     = 20 * time.Millisecond
-	quietDone = time.Millisecond
+	// nap is how long a receiver that found nothing waits before it looks again,
+	// times the number of receivers, each of which then gets as much less.
+	nap    = 50 * time.Microsecond
+	maxNap = 5 * time.Millisecond
+
+	// quiet is how long a receiver waits in vain for the rest of a run. The
+	// kernel has delivered on loopback when the send returns, or is about to.
+	quiet = 20 * time.Millisecond
 
 	// windowSize is how many sequence numbers back a duplicate is told from a
 	// late datagram.
@@ -132,40 +132,44 @@ func messages(size int) []ipv4.Message {
 }
 
 // listenUDP opens a socket with a large receive buffer.
-func listenUDP(at *net.UDPAddr) (*batchconn.Conn, error) {
+func listenUDP(at *net.UDPAddr) (*net.UDPConn, error) {
 	u, err := net.ListenUDP("udp", at)
 	if err != nil {
 		return nil, err
 	}
 	for size := receiveBuffer; size >= 64<<10 && u.SetReadBuffer(size) != nil; size /= 2 {
 	}
-	return batchconn.New(u, nil)
+	return u, nil
 }
 
 // A receiver checks what arrives at one socket on loopback.
 type receiver struct {
-	conn  *batchconn.Conn
+	inlet *inlet
 	addr  netip.AddrPort
 	index int
+	size  int // of every datagram
+	nap   time.Duration
 	ms    []ipv4.Message
 
 	// Of the current run:
 	run      uint64
 	flows    []flow // by sender
 	tally    tally
-	expected atomic.Int64 // how many were sent
+	expected atomic.Int64 // how many were sent; -1 while they are
 	done     chan error
 }
 
 func newReceiver(index int, opt *options) (*receiver, error) {
-	conn, err := listenUDP(&net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	in, err := openInlet(&net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		return nil, fmt.Errorf("receiver %d: %w", index, err)
 	}
 	return &receiver{
-		conn:  conn,
-		addr:  conn.LocalAddr().(*net.UDPAddr).AddrPort(),
+		inlet: in,
+		addr:  in.LocalAddr().(*net.UDPAddr).AddrPort(),
 		index: index,
+		size:  opt.size,
+		nap:   min(time.Duration(opt.receivers)*nap, maxNap),
 		ms:    messages(opt.size + 1), // one byte more shows a longer one
 		flows: make([]flow, opt.senders),
 	}, nil
@@ -176,8 +180,8 @@ func (r *receiver) start(run uint64) {
 	r.run = run
 	clear(r.flows)
 	r.tally = tally{}
+	r.expected.Store(-1)
 	r.done = make(chan error, 1)
-	r.conn.SetReadDeadline(time.Time{})
 	go func() { r.done <- r.read() }()
 }
 
@@ -189,7 +193,6 @@ func (r *receiver) finish(sent []uint64) (t tally, uncounted uint64, err error) 
 		expected += n
 	}
 	r.expected.Store(int64(expected))
-	r.conn.SetReadDeadline(time.Now())
 	err = <-r.done
 	for i := range r.flows {
 		uncounted += r.flows[i].atLeast(sent[i])
@@ -198,46 +201,38 @@ func (r *receiver) finish(sent []uint64) (t tally, uncounted uint64, err error) 
 	return r.tally, uncounted, err
 }
 
-// read checks what arrives until finish wakes it, and then what is left.
+// read checks what arrives until the run is over and nothing is left.
 func (r *receiver) read() error {
-	for woken, idle := false, 0; ; {
-		n, err := r.conn.ReadBatch(r.ms, 0)
+	for empty := time.Duration(0); ; {
+		expected := r.expected.Load() // before the read: nothing is sent after it
+		n, err := r.inlet.read(r.ms)
+		if err != nil {
+			return fmt.Errorf("receiver %d: %w", r.index, err)
+		}
 		for i := range r.ms[:n] {
 			r.take(r.ms[i].Buffers[0][:r.ms[i].N])
 		}
-		if n > 0 {
-			idle = 0
-		}
-		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-			return fmt.Errorf("receiver %d: %w", r.index, err)
-		}
-		if err != nil && woken {
-			idle++
-		}
-		woken = woken || err != nil
-		if !woken {
+		switch {
+		case n > 0:
+			empty = 0
 			continue
-		}
-		wait := quiet
-		if int64(r.tally.arrived) >= r.expected.Load() {
-			wait, idle = quietDone, 2*idle
-		}
-		if idle >= 2 {
+		case expected < 0:
+			empty = 0
+		case int64(r.tally.arrived) >= expected || empty >= quiet:
 			return nil
+		default:
+			empty += r.nap
 		}
-		r.conn.SetReadDeadline(time.Now().Add(wait))
+		pause(r.nap)
 	}
 }
 
 // take checks one datagram.
 func (r *receiver) take(p []byte) {
 	h, intact := parse(p)
-	if !intact || h.run != r.run || len(p) != r.size() || int(h.receiver) != r.index || int(h.sender) >= len(r.flows) {
+	if !intact || h.run != r.run || len(p) != r.size || int(h.receiver) != r.index || int(h.sender) >= len(r.flows) {
 		r.tally.damaged++
 		return
 	}
 	r.flows[h.sender].note(h.sequence, len(p), &r.tally)
 }
-
-// size is that of every datagram of a run.
-func (r *receiver) size() int { return len(r.ms[0].Buffers[0]) - 1 }

@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-const cpuNote = "CPU-ns: user and system time of the sending threads. On loopback the kernel's work up to the receiver's queue is theirs."
+const cpuNote = "CPU-ns: user and system time of the sending threads, which on loopback do the\n" +
+	"kernel's work up to the receiver's queue too."
 
 const hasCPU = true
 
@@ -23,3 +24,14 @@ func threadCPU() time.Duration {
 }
 
 func processCPU() time.Duration { return 0 }
+
+// pause sleeps. Below a millisecond, the runtime's own sleep is a whole one
+// where nothing else runs (epoll_wait(2) counts in those).
+func pause(d time.Duration) {
+	if d >= time.Millisecond {
+		time.Sleep(d)
+		return
+	}
+	ts := syscall.NsecToTimespec(int64(d))
+	syscall.Nanosleep(&ts, nil)
+}

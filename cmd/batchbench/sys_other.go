@@ -14,3 +14,5 @@ const hasCPU = false
 
 func threadCPU() time.Duration  { return 0 }
 func processCPU() time.Duration { return 0 }
+
+func pause(d time.Duration) { time.Sleep(d) }

@@ -25,3 +25,5 @@ func processCPU() time.Duration {
 	}
 	return time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
 }
+
+func pause(d time.Duration) { time.Sleep(d) }

@@ -203,7 +203,7 @@ func (res *results) printJSON(w io.Writer) error {
 }
 
 const (
-	headings  = "%-18s %11s %7s %8s %8s %7s %20s %8s %6s\n"
+	columns   = "%-*s %11s %7s %7s %7s %7s %18s %8s %6s\n"
 	arrivedIn = "%s %6s" // count and part
 )
 
@@ -212,15 +212,18 @@ func (res *results) table() string {
 	opt := res.opt
 	fmt.Fprintf(&t, "%s to %s: %d bytes, %d a call\n", plural(opt.senders, "sender"), res.target(), opt.size, opt.batch)
 	fmt.Fprintf(&t, "%s/%s, %s, %s\n\n", runtime.GOOS, runtime.GOARCH, plural(runtime.GOMAXPROCS(0), "CPU"), runtime.Version())
-	fmt.Fprintf(&t, headings, "", "", "", "", "per", "datagram", "", "", "")
-	fmt.Fprintf(&t, headings, "way", "datagrams/s", "Gbit/s", "ns", "CPU-ns", "calls", "arrived", "damaged", "ratio")
-	rows := res.rows()
+	rows, width := res.rows(), len("way")
 	for i := range rows {
-		rows[i].print(&t)
+		width = max(width, len(rows[i].Way))
+	}
+	fmt.Fprintf(&t, "%*s\n", width+43, "per datagram")
+	fmt.Fprintf(&t, columns, width, "way", "datagrams/s", "Gbit/s", "ns", "CPU-ns", "calls", "arrived", "damaged", "ratio")
+	for i := range rows {
+		rows[i].print(&t, width)
 	}
 	t.WriteByte('\n')
 	res.notes(&t, rows)
-	return strings.ReplaceAll(t.String(), " \n", "\n")
+	return t.String()
 }
 
 func (res *results) target() string {
@@ -230,13 +233,13 @@ func (res *results) target() string {
 	return plural(res.opt.receivers, "receiver") + " on loopback"
 }
 
-func (r *row) print(w io.Writer) {
+func (r *row) print(w io.Writer, width int) {
 	if r.Error != "" {
 		why := r.Error
 		if r.unsupported {
 			why = "not on " + runtime.GOOS
 		}
-		fmt.Fprintf(w, "%-18s %s\n", r.Way, why)
+		fmt.Fprintf(w, "%-*s %s\n", width, r.Way, why)
 		return
 	}
 	arrived, damaged := "-", "-"
@@ -248,7 +251,7 @@ func (r *row) print(w io.Writer) {
 	if r.Rate != nil {
 		rate = commas(uint64(*r.Rate + 0.5))
 	}
-	fmt.Fprintf(w, headings, r.Way, rate, decimal(r.Gbit, 2), decimal(r.Nanos, 0), decimal(r.CPUNanos, 0),
+	fmt.Fprintf(w, columns, width, r.Way, rate, decimal(r.Gbit, 2), decimal(r.Nanos, 0), decimal(r.CPUNanos, 0),
 		decimal(r.Calls, 4), arrived, damaged, decimal(r.Ratio, 2))
 }
 
@@ -262,10 +265,10 @@ func (res *results) notes(w io.Writer, rows []row) {
 		}
 	}
 	if res.interrupted {
-		fmt.Fprintf(w, "Interrupted: %d of %d rounds.\n", done, res.rounds)
+		fmt.Fprintf(w, "Interrupted in round %d of %d.\n", max(done, 1), res.rounds)
 	}
-	fmt.Fprintf(w, "Medians of %s of %v in which the ways took turns; ratio: median of\n"+
-		"each round's own; arrived, damaged and calls: of all rounds.\n", plural(done, "round"), res.each)
+	fmt.Fprintf(w, "Medians of %s of %v in which the ways took turns; ratio: the median\n"+
+		"of each round's own. calls, arrived and damaged: exact, of all rounds.\n", plural(done, "round"), res.each.Round(100*time.Microsecond))
 	if hasCPU {
 		fmt.Fprintln(w, cpuNote)
 	}
@@ -273,7 +276,7 @@ func (res *results) notes(w io.Writer, rows []row) {
 	case res.opt.to != "":
 		fmt.Fprintln(w, "What arrived is printed by batchbench -listen at the other end.")
 	case lost > 0:
-		fmt.Fprintln(w, "What did not arrive found a receiver's buffer full: loopback slows no sender down.")
+		fmt.Fprintln(w, "arrived: the rest was dropped, as a rule at a receiver's full buffer; on loopback\nnothing slows a sender down.")
 	}
 	for i := range rows {
 		if rows[i].wrong() > 0 {
