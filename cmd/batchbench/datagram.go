@@ -60,7 +60,8 @@ func mix(x uint64) uint64 {
 
 // fixed hashes what stays the same in a slot during a run.
 func (h *header) fixed() uint64 {
-	return mix(mix(h.run+1) ^ uint64(h.length) ^ uint64(h.slot)<<32 ^ mix(1+uint64(h.sender)<<16|uint64(h.receiver)))
+	pair := uint64(h.sender)<<16 | uint64(h.receiver)
+	return mix(mix(h.run+1) ^ uint64(h.slot)<<32 ^ uint64(h.length) ^ mix(pair+1))
 }
 
 func sum(fixed, sequence uint64) uint32 { return uint32(mix(fixed ^ mix(sequence+1))) }

@@ -49,11 +49,7 @@ type remoteFlow struct {
 // listen prints what arrives, each second in which anything did, until ctx is
 // done or -duration is over.
 func listen(ctx context.Context, opt *options, stdout io.Writer) (code int, err error) {
-	addr, err := net.ResolveUDPAddr("udp", opt.listen)
-	if err != nil {
-		return exitFailed, err
-	}
-	u, err := listenUDP(addr)
+	u, err := listenUDP(opt.addr)
 	if err != nil {
 		return exitFailed, err
 	}

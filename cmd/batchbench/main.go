@@ -48,6 +48,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/signal"
 	"strings"
@@ -82,7 +83,8 @@ type options struct {
 	to        string
 	listen    string
 
-	set map[string]bool // the flags that were given
+	addr *net.UDPAddr    // of to or listen
+	set  map[string]bool // the flags that were given
 }
 
 func main() {
@@ -184,7 +186,28 @@ func (opt *options) validate() error {
 		return fmt.Errorf("-size %d, -batch %d, -senders %d and -receivers %d take %d MiB of buffers, more than %d",
 			opt.size, opt.batch, opt.senders, opt.receivers, held*opt.size>>20, maxMemory>>20)
 	}
-	return opt.exclude()
+	if err := opt.exclude(); err != nil {
+		return err
+	}
+	return opt.resolve()
+}
+
+// resolve finds the address of -to or -listen.
+func (opt *options) resolve() (err error) {
+	mode, name := "listen", opt.listen
+	if opt.to != "" {
+		mode, name = "to", opt.to
+	}
+	if name == "" {
+		return nil
+	}
+	if opt.addr, err = net.ResolveUDPAddr("udp", name); err != nil {
+		return fmt.Errorf("-%s %s: %w", mode, name, err)
+	}
+	if mode == "to" && (opt.addr.Port == 0 || opt.addr.IP == nil) {
+		return fmt.Errorf("-to %s is no host and port", name)
+	}
+	return nil
 }
 
 // exclude refuses the flags that mean nothing beside -to or -listen.

@@ -7,7 +7,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -87,14 +86,7 @@ func newBench(opt *options, ways []way) (b *bench, res *results, err error) {
 	}()
 	var to []netip.AddrPort
 	if opt.to != "" {
-		addr, err := net.ResolveUDPAddr("udp", opt.to)
-		if err != nil {
-			return nil, nil, err
-		}
-		if addr.Port == 0 {
-			return nil, nil, fmt.Errorf("-to %s has no port", opt.to)
-		}
-		to = []netip.AddrPort{unmapped(addr)}
+		to = []netip.AddrPort{unmapped(opt.addr)}
 	}
 	for i := 0; opt.to == "" && i < opt.receivers; i++ {
 		r, err := newReceiver(i, opt)
