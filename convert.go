@@ -308,6 +308,7 @@ func (b *batch) sentPlainly(c *Conn, n int) {
 // adopt converts x/net's messages, as many as one kernel call takes, into
 // b.adopted. bad says that the message after them has an address that is none.
 func (b *batch) adopt(ms []ipv4.Message) (msgs []OutputMessage, bad bool) {
+	clear(b.adopted) // free clears only what is left in it last
 	b.adopted = b.adopted[:0]
 	for i := range ms[:min(len(ms), maxDatagrams)] {
 		m := OutputMessage{Vectors: ms[i].Buffers, Control: ms[i].OOB}

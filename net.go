@@ -7,6 +7,7 @@ package batchconn
 import (
 	"net"
 	"net/netip"
+	"os"
 	"syscall"
 
 	"golang.org/x/net/ipv4"
@@ -31,6 +32,14 @@ var (
 		WriteBatch(ms []ipv4.Message, flags int) (int, error)
 	} = (*Conn)(nil)
 )
+
+// File is UDPConn's, which panics where there is no socket.
+func (c *Conn) File() (*os.File, error) {
+	if c.raw == nil {
+		return nil, syscall.EINVAL
+	}
+	return c.udpConn.File()
+}
 
 // Write is UDPConn's; under Config.NonBlocking it returns ErrWouldBlock rather
 // than wait.

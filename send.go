@@ -19,6 +19,7 @@ import (
 type stop struct {
 	err       error // wrapped for the user
 	ofMessage bool  // err belongs to the message it was met at: others may still go
+	kept      bool  // err was kept by an earlier send
 }
 
 // send is transmit with a batch of its own.
@@ -184,10 +185,11 @@ func (c *Conn) wrap(err error, to netip.AddrPort) error {
 }
 
 // keep keeps s for the next send if the kernel has forgotten it by having
-// reported it: the pending error of a connected socket (udp(7), SO_ERROR).
+// reported it: the pending error of a connected socket (udp(7), SO_ERROR). One
+// that another send kept while WriteBatch was on its way is kept again.
 func (c *Conn) keep(s stop) {
-	if c.connected && s.ofMessage && isConsumed(s.err) {
-		c.kept.Store(&stop{err: s.err})
+	if s.kept || c.connected && s.ofMessage && isConsumed(s.err) {
+		c.kept.Store(&stop{err: s.err, kept: true})
 	}
 }
 
