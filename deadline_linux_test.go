@@ -26,10 +26,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// patience is how long what must happen at once may take on a busy machine. It
-// tells "at once" from "never": behind a shut tap nothing happens by itself.
-const patience = 20 * time.Second
-
 // A narrows is a Conn with a small send buffer and a receiver in a network of
 // their own.
 type narrows struct {
