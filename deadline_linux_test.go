@@ -765,12 +765,12 @@ func TestTurns(t *testing.T) {
 		if n, err := try(); n != payloadSize || err != nil {
 			t.Errorf("with room, while another waits: %d, %v", n, err)
 		}
-		nw.c.room.reserved.Store(true)
-		n, err := try()
-		checkWouldBlock(t, "with room that is kept for another", n, err)
 		call := nw.sendAside(nil, nw.messages(2, 0, 1))
 		await(t, "it lines up", func() bool { return nw.c.room.waiting.Load() == 2 })
 		stillWaiting(t, []<-chan result{call})
+		nw.c.room.reserved.Store(true)
+		n, err := try()
+		checkWouldBlock(t, "with room that is kept for another", n, err)
 		nw.c.room.leave()
 		ended(t, []<-chan result{call}, 1, nil)
 		if n, err := try(); n != payloadSize || err != nil {
