@@ -1132,22 +1132,7 @@ func TestExactCounts(t *testing.T) {
 			})
 		}
 		var deadlines sync.WaitGroup
-		deadlines.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				case <-time.After(time.Duration(rand.IntN(30_000)) * time.Microsecond):
-					nw.c.SetWriteDeadline(time.Now().Add(time.Duration(rand.IntN(5000)-500) * time.Microsecond))
-				}
-				select {
-				case <-stop:
-					return
-				case <-time.After(time.Duration(rand.IntN(3000)) * time.Microsecond):
-					nw.c.SetWriteDeadline(time.Time{})
-				}
-			}
-		})
+		deadlines.Go(func() { nw.moveDeadline(stop) })
 		wg.Wait()
 		close(stop)
 		deadlines.Wait()
@@ -1167,6 +1152,26 @@ func TestExactCounts(t *testing.T) {
 		}
 		t.Logf("%d datagrams, %d calls cut off, %d short", total, cut.Load(), short.Load())
 	})
+}
+
+// moveDeadline sets a deadline that soon passes, or has, and clears it, again
+// and again.
+func (nw *narrows) moveDeadline(stop <-chan struct{}) {
+	pause := func(most int) bool {
+		select {
+		case <-stop:
+			return false
+		case <-time.After(time.Duration(rand.IntN(most)) * time.Microsecond):
+			return true
+		}
+	}
+	for pause(30_000) {
+		nw.c.SetWriteDeadline(time.Now().Add(time.Duration(rand.IntN(5000)-500) * time.Microsecond))
+		if !pause(3000) {
+			return
+		}
+		nw.c.SetWriteDeadline(time.Time{})
+	}
 }
 
 // sendSome sends some datagrams of a sender from first on, by one of the calls,
