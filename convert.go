@@ -59,6 +59,7 @@ type batch struct {
 	control  []byte   // control messages of segmented messages
 
 	segments int        // most datagrams in a segmented message; 0 for no segmentation
+	uncorks  bool       // the next message ends a datagram that is open
 	plain    int        // how many messages still go plainly because their run was refused
 	refused  refusedRun // that run
 
@@ -157,7 +158,7 @@ func (b *batch) fill(c *Conn, msgs []OutputMessage, flags int) bool {
 		}
 		msgs = msgs[r.n:]
 	}
-	b.used = max(b.used, b.tail)
+	b.used = max(b.used, min(b.tail+1, len(b.ms))) // one that was not taken may have left its address
 	return b.tail > 0
 }
 
@@ -267,6 +268,10 @@ func (b *batch) account(c *Conn, msgs []OutputMessage, k int) (n int) {
 	}
 	if b.plain > 0 {
 		b.sentPlainly(c, n)
+	}
+	if b.uncorks {
+		c.gso.corked.Store(false)
+		b.uncorks = false
 	}
 	return n
 }

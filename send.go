@@ -44,7 +44,7 @@ func (c *Conn) transmit(ctx context.Context, b *batch, msgs []OutputMessage, fla
 	}
 	wait := !c.nonBlocking && flags&MsgDontWait == 0
 	flags &^= privateFlags
-	b.segments = c.gso.most(flags)
+	b.segments, b.uncorks = c.gso.most(flags)
 	for n < len(msgs) {
 		if err := c.ready(ctx); err != nil {
 			return n, c.halt(err)
