@@ -722,6 +722,7 @@ func TestDeadlineMovedAway(t *testing.T) {
 func TestPlaceInLine(t *testing.T) {
 	inNamespace(t, func(t *testing.T, lo *loopback) {
 		nw := filled(t, lo, nil)
+		lo.oneProcessor()
 		const n = 12
 		calls := nw.park(nil, 1, n)
 		for _, left := range []time.Duration{3 * time.Hour, 2 * time.Hour, time.Hour} {
