@@ -59,7 +59,6 @@ type batch struct {
 	control  []byte   // control messages of segmented messages
 
 	segments int        // most datagrams in a segmented message; 0 for no segmentation
-	uncorks  bool       // the next message ends a datagram that is open
 	plain    int        // how many messages still go plainly because their run was refused
 	refused  refusedRun // that run
 
@@ -82,12 +81,18 @@ var batches = sync.Pool{New: func() any { return new(batch) }}
 
 func newBatch() *batch { return batches.Get().(*batch) }
 
+// discard forgets what is pending, with what is known of it.
+func (b *batch) discard() {
+	b.head, b.tail, b.bad = 0, 0, nil
+	b.plain, b.refused = 0, refusedRun{}
+}
+
 // free puts b back without anything of the user's in it. Only what was used is
 // cleared: clearing all of it costs as much as sending.
 func (b *batch) free() {
 	clear(b.ms[:b.used])
-	b.head, b.tail, b.used, b.bad = 0, 0, 0, nil
-	b.plain, b.refused = 0, refusedRun{}
+	b.used = 0
+	b.discard()
 	b.release()
 	if cap(b.vectors) > 2*maxHeld {
 		b.vectors = nil
@@ -158,32 +163,39 @@ func (b *batch) fill(c *Conn, msgs []OutputMessage, flags int) bool {
 		}
 		msgs = msgs[r.n:]
 	}
-	b.used = max(b.used, min(b.tail+1, len(b.ms))) // one that was not taken may have left its address
+	b.used = max(b.used, min(b.tail+1, len(b.ms))) // a message that was not taken may have left its address
 	return b.tail > 0
 }
 
 // address sets the destination of ms[i], or says what is wrong with it.
 func (b *batch) address(c *Conn, i int, to netip.AddrPort) error {
-	if to == (netip.AddrPort{}) {
-		if !c.connected {
-			return errNoDestination
-		}
+	if err := c.checkDestination(to); err != nil {
+		return err
+	}
+	if c.connected {
 		b.ms[i].Addr = nil
 		return nil
 	}
-	if c.connected {
-		return net.ErrWriteToConnected
-	}
-	addr := to.Addr()
-	if err := c.adapter.accepts(addr); err != nil {
-		return err
-	}
-	d := &b.dst[i]
+	addr, d := to.Addr(), &b.dst[i]
 	d.ip = addr.As16()
 	d.udp.Port = int(to.Port())
 	d.udp.Zone = addr.Zone()
 	b.ms[i].Addr = &d.udp
 	return nil
+}
+
+// checkDestination says why nothing can be sent to an address, the zero one
+// being that of the connected peer.
+func (c *Conn) checkDestination(to netip.AddrPort) error {
+	switch zero := to == (netip.AddrPort{}); {
+	case zero && !c.connected:
+		return errNoDestination
+	case zero:
+		return nil
+	case c.connected:
+		return net.ErrWriteToConnected
+	}
+	return c.adapter.accepts(to.Addr())
 }
 
 // put adds a message that goes down as it is. It reports false if the message
@@ -268,10 +280,6 @@ func (b *batch) account(c *Conn, msgs []OutputMessage, k int) (n int) {
 	}
 	if b.plain > 0 {
 		b.sentPlainly(c, n)
-	}
-	if b.uncorks {
-		c.gso.corked.Store(false)
-		b.uncorks = false
 	}
 	return n
 }

@@ -96,7 +96,7 @@ type gso struct {
 	segments int // Config.MaxSegments, within the kernel's limit
 
 	stale   atomic.Bool // the user was at the socket's options: probe again
-	corked  atomic.Bool // MSG_MORE may have left a datagram open, to which what comes next is added
+	corked  atomic.Bool // MSG_MORE may have left a datagram open, and all of a run would end up in it
 	state   atomic.Pointer[gsoState]
 	refused atomic.Pointer[[]refusal] // replaced, never changed; nil while there is none
 
@@ -158,20 +158,19 @@ func (g *gso) reason() string {
 }
 
 // most is how many datagrams a message sent with flags may hold; 0 for no
-// segmentation. uncorks says that the first message ends an open datagram: all
-// of a run would end up in it.
-func (g *gso) most(flags int) (segments int, uncorks bool) {
-	if flags&^harmlessFlags != 0 {
-		g.corked.Store(true)
-		return 0, false
+// segmentation.
+func (g *gso) most(flags int) int {
+	if flags&^harmlessFlags != 0 || g.corked.Load() || g.reason() != "" {
+		return 0
 	}
-	if g.corked.Load() {
-		return 0, true
+	return g.segments
+}
+
+// sent notes whether what was sent last may have left a datagram open.
+func (g *gso) sent(flags int) {
+	if corked := flags&^harmlessFlags != 0; g.corked.Load() != corked {
+		g.corked.Store(corked)
 	}
-	if g.reason() != "" {
-		return 0, false
-	}
-	return g.segments, false
 }
 
 // A refusal is a destination that refused a segmented message and took its

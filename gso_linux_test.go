@@ -339,14 +339,17 @@ type receipt struct {
 
 func (r *row) run(t *testing.T, k kind, cfg *Config) (res receipt, stats Stats) {
 	t.Helper()
-	bare, in := k.open(t, 3)
+	w := k.world(t, 3, cfg)
 	if r.set != nil {
-		if err := controlErr(bare, r.set); err != nil {
+		if err := controlErr(w.bare, r.set); err != nil {
 			t.Skipf("setsockopt: %v", err)
 		}
+		var err error
+		if w.conn, err = New(w.bare, cfg); err != nil {
+			t.Fatal(err)
+		}
 	}
-	w := kind{k.name, k.v6, k.connected, func(testing.TB, int) (*net.UDPConn, []*inbox) { return bare, in }}.world(t, len(in), cfg)
-	counts := make([]int, len(in))
+	counts := make([]int, len(w.inboxes))
 	for _, in := range w.inboxes {
 		observe(t, in)
 	}

@@ -25,14 +25,17 @@ type stop struct {
 // send is transmit with a batch of its own.
 func (c *Conn) send(ctx context.Context, msgs []OutputMessage, flags int) (int, stop) {
 	b := newBatch()
-	n, s := c.transmit(ctx, b, msgs, flags)
+	n, s := c.transmit(ctx, b, msgs, flags, c.mayWait(flags))
 	b.free()
 	return n, s
 }
 
+// mayWait reports whether a send of the user's may wait for room.
+func (c *Conn) mayWait(flags int) bool { return !c.nonBlocking && flags&MsgDontWait == 0 }
+
 // transmit is the one way down to the kernel. It sends msgs in order, says how
 // many were sent and what stopped it, and sets BytesSent of those sent.
-func (c *Conn) transmit(ctx context.Context, b *batch, msgs []OutputMessage, flags int) (n int, s stop) {
+func (c *Conn) transmit(ctx context.Context, b *batch, msgs []OutputMessage, flags int, wait bool) (n int, s stop) {
 	if err := c.alive(ctx); err != nil {
 		return 0, c.halt(err)
 	}
@@ -42,9 +45,9 @@ func (c *Conn) transmit(ctx context.Context, b *batch, msgs []OutputMessage, fla
 	if kept := c.kept.Load(); kept != nil && c.kept.CompareAndSwap(kept, nil) {
 		return 0, *kept
 	}
-	wait := !c.nonBlocking && flags&MsgDontWait == 0
 	flags &^= privateFlags
-	b.segments, b.uncorks = c.gso.most(flags)
+	b.discard()
+	b.segments = c.gso.most(flags)
 	for n < len(msgs) {
 		if err := c.ready(ctx); err != nil {
 			return n, c.halt(err)
@@ -56,7 +59,9 @@ func (c *Conn) transmit(ctx context.Context, b *batch, msgs []OutputMessage, fla
 		if err == ErrWouldBlock && wait {
 			k, err = c.sendInTurn(ctx, b, flags)
 		}
-		n += b.account(c, msgs[n:], k)
+		if n += b.account(c, msgs[n:], k); k > 0 {
+			c.gso.sent(flags)
+		}
 		if err != nil && !b.fallBack(c, msgs[n:], err) {
 			return n, c.stopAt(err, msgs[n].Addr)
 		}
