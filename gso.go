@@ -128,7 +128,10 @@ func (g *gso) probe() *gsoState {
 		return s
 	}
 	g.stale.Store(false) // before looking: who changes an option now makes it stale again
-	s := &gsoState{reason: g.whyNot()}
+	was, s := g.state.Load(), &gsoState{reason: g.whyNot()}
+	if s.reason == "" && was != nil && time.Now().Before(was.retry) {
+		s = was // its hour is not over because somebody looked at an option
+	}
 	g.state.Store(s)
 	return s
 }

@@ -252,7 +252,7 @@ func (k *kernelModel) take(m *ipv4.Message) error {
 			return err
 		}
 		m.N += len(ds[i].p)
-		ds[i].p = bytes.Clone(ds[i].p)
+		ds[i].p, ds[i].control = bytes.Clone(ds[i].p), bytes.Clone(ds[i].control) // the pool has them again
 	}
 	m.NN = len(m.OOB)
 	k.sent = append(k.sent, ds...)
@@ -310,7 +310,12 @@ func (o outcome) compare(t *testing.T, want outcome) {
 		t.Errorf("BytesSent %d, plainly %d", o.bytes, want.bytes)
 	}
 	if !slices.EqualFunc(o.sent, want.sent, datagram.equal) {
-		t.Errorf("%d datagrams left, plainly %d, or not the same", len(o.sent), len(want.sent))
+		t.Errorf("%d datagrams left, plainly %d", len(o.sent), len(want.sent))
+		for i := range min(len(o.sent), len(want.sent)) {
+			if got, want := o.sent[i], want.sent[i]; !got.equal(want) {
+				t.Fatalf("datagram %d is %s to %v %x, plainly %s to %v %x", i, brief(got.p), got.to, got.control, brief(want.p), want.to, want.control)
+			}
+		}
 	}
 }
 

@@ -339,14 +339,17 @@ type receipt struct {
 
 func (r *row) run(t *testing.T, k kind, cfg *Config) (res receipt, stats Stats) {
 	t.Helper()
-	bare, in := k.open(t, 3)
+	w := k.world(t, 3, cfg)
 	if r.set != nil {
-		if err := controlErr(bare, r.set); err != nil {
+		if err := controlErr(w.bare, r.set); err != nil {
 			t.Skipf("setsockopt: %v", err)
 		}
+		var err error
+		if w.conn, err = New(w.bare, cfg); err != nil {
+			t.Fatal(err)
+		}
 	}
-	w := k.worldOf(t, bare, in, cfg)
-	counts := make([]int, len(in))
+	counts := make([]int, len(w.inboxes))
 	for _, in := range w.inboxes {
 		observe(t, in)
 	}
@@ -387,4 +390,333 @@ func (r *row) datagrams(size int) int {
 		return 1
 	}
 	return (size + r.cut - 1) / r.cut
+}
+
+// TestOptionsAfterNew: an option set through SyscallConn, as libraries do,
+// turns segmentation off before the next send, and on again when it is unset.
+func TestOptionsAfterNew(t *testing.T) {
+	unset := map[string]func(fd int) error{
+		"SO_TXTIME":         nil, // cannot be
+		"IP_OPTIONS":        optionBytes(unix.SOL_IP, unix.IP_OPTIONS),
+		"IPV6_HOPOPTS":      optionBytes(unix.SOL_IPV6, unix.IPV6_HOPOPTS),
+		"IPV6_DSTOPTS":      optionBytes(unix.SOL_IPV6, unix.IPV6_DSTOPTS),
+		"IPV6_RTHDRDSTOPTS": optionBytes(unix.SOL_IPV6, unix.IPV6_RTHDRDSTOPTS),
+		"UDP_SEGMENT":       option(unix.SOL_UDP, unix.UDP_SEGMENT, 0),
+		"IP_RECVERR":        option(unix.SOL_IP, unix.IP_RECVERR, 0),
+		"IPV6_RECVERR":      option(unix.SOL_IPV6, unix.IPV6_RECVERR, 0),
+		"SO_TIMESTAMPING":   option(unix.SOL_SOCKET, unix.SO_TIMESTAMPING, 0),
+		"SO_ZEROCOPY":       option(unix.SOL_SOCKET, unix.SO_ZEROCOPY, 0),
+	}
+	for _, r := range optionRows {
+		for _, k := range kinds {
+			if r.only != nil && !r.only(k) {
+				continue
+			}
+			t.Run(r.name+"/"+k.name, func(t *testing.T) {
+				w := k.world(t, 1, nil)
+				send := func(what string, set func(fd int) error, segmented bool) {
+					t.Helper()
+					if err := controlErr(w.conn, set); err != nil {
+						t.Skipf("setsockopt: %v", err)
+					}
+					msgs := w.messages(0, nil, 50, 50, 50) // one segment of 50 each for UDP_SEGMENT
+					before := w.conn.Stats()
+					if n, err := w.conn.SendMessages(nil, msgs, 0); n != 3 || err != nil {
+						t.Fatalf("%s: %d, %v", what, n, err)
+					}
+					w.inboxes[0].observed(t, 3)
+					after := w.conn.Stats()
+					if got := after.Segmented - before.Segmented; (got == 3) != segmented || after.GSO != segmented {
+						t.Errorf("%s: %d segmented, GSO %v, %q", what, got, after.GSO, after.GSOReason)
+					}
+					if !segmented && !strings.Contains(after.GSOReason, r.reason) {
+						t.Errorf("%s: off because of %q", what, after.GSOReason)
+					}
+				}
+				send("before", func(int) error { return nil }, true)
+				send("set", r.set, false)
+				if unset[r.reason] != nil {
+					send("unset", unset[r.reason], true)
+				}
+			})
+		}
+	}
+}
+
+// TestSegmentFlags: with flags whose effect on a segmented message is not known
+// there is none.
+func TestSegmentFlags(t *testing.T) {
+	forEachKind(t, 1, nil, func(t *testing.T, w *world) {
+		for _, test := range []struct {
+			flags int
+			want  uint64
+		}{
+			{0, 3}, {unix.MSG_DONTWAIT, 3}, {unix.MSG_NOSIGNAL, 3}, {unix.MSG_CONFIRM, 3}, {unix.MSG_DONTROUTE, 3},
+			{unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL | unix.MSG_CONFIRM | unix.MSG_DONTROUTE, 3},
+			{unix.MSG_EOR, 0}, {unix.MSG_ZEROCOPY, 0}, {unix.MSG_FASTOPEN, 0}, {0, 0}, {0, 3}, // once more plainly, to be sure
+		} {
+			before := w.conn.Stats().Segmented
+			msgs := w.messages(0, nil, 20, 20, 20)
+			if n, err := w.conn.SendMessages(nil, msgs, test.flags); n != 3 || err != nil {
+				t.Fatalf("flags %#x: %d, %v", test.flags, n, err)
+			}
+			w.inboxes[0].observed(t, 3)
+			if got := w.conn.Stats().Segmented - before; got != test.want {
+				t.Errorf("flags %#x: %d segmented, want %d", test.flags, got, test.want)
+			}
+		}
+	})
+}
+
+// TestMaxSegments: no more datagrams in a kernel message than that, as a
+// receiver that takes messages whole can see.
+func TestMaxSegments(t *testing.T) {
+	const size = 100
+	for _, k := range kinds {
+		for _, most := range []int{0, 1, 2, 3, 10, 64, 65, 1000} {
+			t.Run(fmt.Sprintf("%s/%d", k.name, most), func(t *testing.T) {
+				w := k.world(t, 1, &Config{MaxSegments: most})
+				control(t, w.inboxes[0].conn, option(unix.SOL_UDP, unix.UDP_GRO, 1))
+				sizes := slices.Repeat([]int{size}, 100)
+				if n, err := w.conn.SendMessages(nil, w.messages(0, nil, sizes...), 0); n != 100 || err != nil {
+					t.Fatal(n, err)
+				}
+				want := most
+				if most == 0 || most > 63 {
+					want = 63 // 64 is for a shorter last one
+				}
+				bursts := w.inboxes[0].bursts(t, 100*size)
+				if got := slices.Max(bursts); got != want*size {
+					t.Errorf("bursts of %d bytes, want no more than %d of %d", bursts, want, size)
+				}
+				s := w.conn.Stats()
+				segmented := uint64(100)
+				if 100%want == 1 || want == 1 {
+					segmented = 100 / uint64(want) * uint64(want) * uint64(min(1, want-1))
+				}
+				if s.Calls != 1 || s.Segmented != segmented || s.Fallbacks != 0 {
+					t.Errorf("%+v, want 1 call, %d segmented", s, segmented)
+				}
+			})
+		}
+	}
+}
+
+// bursts reads total bytes and returns how many came with each read.
+func (in *inbox) bursts(t *testing.T, total int) (ns []int) {
+	t.Helper()
+	p := make([]byte, 1<<16)
+	for total > 0 {
+		ns = append(ns, len(in.read(t, p)))
+		total -= ns[len(ns)-1]
+	}
+	return ns
+}
+
+// TestEdges: what the planner takes for allowed the kernel takes, at the edge
+// of each limit; one past it is two messages.
+func TestEdges(t *testing.T) {
+	sizes := func(n, size int, more ...int) []int { return append(slices.Repeat([]int{size}, n), more...) }
+	for _, test := range []struct {
+		name      string
+		sizes     []int
+		vectors   int
+		segmented uint64
+	}{
+		{"64 segments", sizes(63, 1000, 940), 1, 64},
+		{"64 segments and a byte more", sizes(63, 1000, 941), 1, 63},
+		{"65 segments", sizes(63, 1000, 940, 1), 1, 64},
+		{"63 of 60", sizes(63, 60), 1, 63},
+		{"64 of 60", sizes(64, 60), 1, 63},
+		{"4 of 1", sizes(4, 1), 1, 4},
+		{"5 of 1", sizes(5, 1), 1, 4},
+		{"65507 bytes", sizes(2, 32753, 1), 1, 3},
+		{"65508 bytes", sizes(2, 32753, 2), 1, 2},
+		{"1024 vectors", sizes(16, 1200), 64, 16},
+		{"1025 vectors", sizes(41, 1200), 25, 40},
+		{"1024 of one byte", sizes(2, 512), 512, 2},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			forEachKind(t, 3, nil, func(t *testing.T, w *world) {
+				for i := range w.inboxes {
+					var msgs []OutputMessage
+					var want [][]byte
+					for j, n := range test.sizes {
+						p := contents(j, n)
+						m := OutputMessage{Addr: w.dest[i]}
+						for v := range test.vectors {
+							m.Vectors = append(m.Vectors, p[v*n/test.vectors:(v+1)*n/test.vectors])
+						}
+						msgs, want = append(msgs, m), append(want, p)
+					}
+					before := w.conn.Stats()
+					if n, err := w.conn.SendMessages(nil, msgs, 0); n != len(msgs) || err != nil {
+						t.Fatal(n, err)
+					}
+					w.inboxes[i].expect(t, want)
+					s := w.conn.Stats()
+					if s.Segmented-before.Segmented != test.segmented || s.Fallbacks != 0 || s.Calls-before.Calls != 1 {
+						t.Errorf("%+v, want %d segmented in one call", s, test.segmented)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestEnvironment: the operator's word is above the program's.
+func TestEnvironment(t *testing.T) {
+	for _, mode := range []GSOMode{GSOAuto, GSOOn} {
+		for value, on := range map[string]bool{"off": false, "": true, "on": true} {
+			t.Setenv("BATCHCONN_GSO", value)
+			w := kinds[0].world(t, 1, &Config{GSO: mode})
+			w.conn.SendMessages(nil, w.messages(0, nil, 10, 10), 0)
+			w.inboxes[0].observed(t, 2)
+			s := w.conn.Stats()
+			if s.GSO != on || (s.Segmented == 2) != on || strings.Contains(s.GSOReason, "BATCHCONN_GSO") == on {
+				t.Errorf("BATCHCONN_GSO=%s, mode %v: %+v", value, mode, s)
+			}
+		}
+	}
+}
+
+func TestDamagedRelease(t *testing.T) {
+	for release, want := range map[string]bool{
+		"7.0.0": true, "7.0.9": true, "7.0.12-1-pve": true, "7.0.0-rc3": true, "7.0": true, "7.1": true, "7.1-rc1": true,
+		"7.1.0": true, "7.1.4": true, "7.1.4-arch1-1": true, "7.1.4.fc44.x86_64": true, "7.1.4+": true, "7.1.4_1": true,
+		"7.1.5": false, "7.1.5-arch1-1": false, "7.1.5+rpt-rpi-v8": false, "7.1.10": false, "7.1.10_1": false, "7.1.5.fc44": false, "7.2": false, "7.2.0": false, "7.2-rc1": false,
+		"6.18.44": false, "6.19.14-300.fc43.x86_64": false, "8.0.0": false, "17.0.0": false, "70.1.2": false, "4.18.0-553.el8": false,
+		"": false, "unknown": false, "7": true,
+	} {
+		if got := damagedRelease(release); (got != "") != want {
+			t.Errorf("%q: %q, want damaged %v", release, got, want)
+		}
+	}
+	if r := kernelRelease(); r == "" || strings.Count(r, ".") == 0 {
+		t.Errorf("this kernel is %q", r)
+	}
+}
+
+// TestSelfTest: only a wrong shape says that the kernel does not segment.
+func TestSelfTest(t *testing.T) {
+	v4, v6 := net.IPv4(127, 0, 0, 1), net.IPv6loopback
+	segment := appendSegmentControl(nil, 2, nil)
+	if failed, known := segmentsOn(v4, segment); failed || !known {
+		t.Errorf("this kernel: failed %v, known %v", failed, known)
+	}
+	for name, control := range map[string][]byte{"ignored": nil, "cut elsewhere": appendSegmentControl(nil, 1, nil)} {
+		if failed, known := segmentsOn(v4, control); !failed || !known {
+			t.Errorf("%s: failed %v, known %v", name, failed, known)
+		}
+	}
+	for name, control := range map[string][]byte{"refused": make([]byte, unix.SizeofCmsghdr), "no answer": segment} {
+		ip := v4
+		if name == "no answer" {
+			ip = net.IPv4(192, 0, 2, 1) // nobody's
+		}
+		if failed, known := segmentsOn(ip, control); failed || known {
+			t.Errorf("%s: failed %v, known %v", name, failed, known)
+		}
+	}
+
+	// What a test found is remembered, that it found nothing is not.
+	var asked []string
+	answers := map[string][2]bool{}
+	lt := loopbackTest{try: func(ip net.IP) (failed, known bool) {
+		asked = append(asked, ip.String())
+		a := answers[ip.String()]
+		return a[0], a[1]
+	}}
+	check := func(what string, passed bool, want ...string) {
+		t.Helper()
+		asked = nil
+		if got := lt.passed(); got != passed || !slices.Equal(asked, want) {
+			t.Errorf("%s: passed %v after asking %v, want %v after %v", what, got, asked, passed, want)
+		}
+	}
+	both := []string{v4.String(), v6.String()}
+	check("no answer", true, both...)
+	check("no answer again", true, both...)
+	answers[v6.String()] = [2]bool{true, true}
+	check("wrong on IPv6", false, both...)
+	check("wrong before", false)
+	lt.known = false
+	answers[v4.String()] = [2]bool{false, true}
+	check("right on IPv4", true, both[0])
+	check("right before", true)
+}
+
+// TestSelfTestFails: a kernel that does not segment is sent nothing segmented.
+func TestSelfTestFails(t *testing.T) {
+	defer func(try func(net.IP) (bool, bool)) { selfTest = loopbackTest{try: try} }(selfTest.try)
+	selfTest = loopbackTest{try: func(ip net.IP) (failed, known bool) { return segmentsOn(ip, nil) }}
+	for _, mode := range []GSOMode{GSOAuto, GSOOn} {
+		w := kinds[0].world(t, 1, &Config{GSO: mode})
+		w.conn.SendMessages(nil, w.messages(0, nil, 10, 10), 0)
+		w.inboxes[0].observed(t, 2)
+		if s := w.conn.Stats(); s.GSO || s.Segmented != 0 || !strings.Contains(s.GSOReason, "loopback") {
+			t.Errorf("mode %v: %+v", mode, s)
+		}
+	}
+}
+
+// FuzzSegmentable: what is passed on with a segmented message parses as control
+// messages that are all harmless, and the two make up what the kernel sees.
+func FuzzSegmentable(f *testing.F) {
+	for _, c := range fuzzControls {
+		f.Add(c, 1200)
+	}
+	for _, v6 := range []bool{false, true} {
+		for _, c := range []func(bool) []byte{tos, ttl, pktinfo, both(tos, pktinfo), both(ttl, unpadded), unpadded} {
+			f.Add(c(v6), 1)
+		}
+	}
+	f.Add(cmsg(unix.SOL_IP, unix.IP_TOS), 2)
+	f.Add(tos(false)[:unix.CmsgLen(4)-1], 3)
+	f.Add(append(tos(false), 0), 65535)
+	huge := bytes.Clone(tos(false))
+	putCmsgHeader(huge, -1, unix.SOL_IP, unix.IP_TOS)
+	f.Add(huge, 4)
+	f.Fuzz(func(t *testing.T, control []byte, size int) {
+		ms, err := unix.ParseSocketControlMessage(control)
+		harmless := err == nil && len(control) <= maxRunControl
+		for _, m := range ms {
+			harmless = harmless && harmlessControl(m.Header.Level, m.Header.Type)
+		}
+		got := segmentable(control)
+		if got && !harmless {
+			t.Fatalf("%x is taken for harmless: %v, %v", control, ms, err)
+		}
+		// The parser is blind to less than a header at the end.
+		if harmless && !got && rest(control) == 0 {
+			t.Fatalf("%x is not taken for harmless", control)
+		}
+		if !got {
+			return
+		}
+		all, err := unix.ParseSocketControlMessage(appendSegmentControl(nil, size, control))
+		if err != nil || len(all) != 1+len(ms) {
+			t.Fatalf("%x: %d control messages, %v", control, len(all), err)
+		}
+		if h := all[0]; h.Header.Level != unix.SOL_UDP || h.Header.Type != unix.UDP_SEGMENT || binary.NativeEndian.Uint16(h.Data) != uint16(size) || len(h.Data) != 2 {
+			t.Fatalf("first %+v", h)
+		}
+		for i, m := range ms {
+			if a := all[1+i]; a.Header != m.Header || !bytes.Equal(a.Data, m.Data) {
+				t.Fatalf("%+v became %+v", m, a)
+			}
+		}
+	})
+}
+
+// rest is how many bytes are after the last control message and its padding.
+func rest(control []byte) int {
+	for len(control) >= unix.SizeofCmsghdr {
+		_, _, after, err := unix.ParseOneSocketControlMessage(control)
+		if err != nil {
+			break
+		}
+		control = after
+	}
+	return len(control)
 }
