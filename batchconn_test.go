@@ -174,6 +174,13 @@ type world struct {
 func (k kind) world(t testing.TB, n int, cfg *Config) *world {
 	t.Helper()
 	bare, in := k.open(t, n)
+	return k.worldOf(t, bare, in, cfg)
+}
+
+// worldOf makes a Conn of a socket that open made, with what was done to it
+// since.
+func (k kind) worldOf(t testing.TB, bare *net.UDPConn, in []*inbox, cfg *Config) *world {
+	t.Helper()
 	conn, err := New(bare, cfg)
 	if err != nil {
 		t.Fatal(err)

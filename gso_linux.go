@@ -131,6 +131,7 @@ var segmentOptions = []struct {
 	{unix.SOL_UDP, unix.UDP_CORK, anyBit, "UDP_CORK is set"},                     // makes the kernel ignore the segment size
 	{unix.SOL_SOCKET, unix.SO_TIMESTAMPING, txTimestamps, "SO_TIMESTAMPING asks for TX timestamps"},
 	{unix.SOL_SOCKET, unix.SO_ZEROCOPY, anyBit, "SO_ZEROCOPY is set"}, // as TX timestamps: one completion instead of n
+	{unix.SOL_SOCKET, unix.SO_TXTIME, anyBit, "SO_TXTIME is set"},     // likewise; a clock, and 0 is none that paces
 	{unix.SOL_IP, unix.IP_RECVERR, anyBit, "IP_RECVERR is set"},       // a partly queued message is no ENOBUFS
 	{unix.SOL_IPV6, unix.IPV6_RECVERR, anyBit, "IPV6_RECVERR is set"},
 	{unix.SOL_IP, unix.IP_OPTIONS, anyLength, "IP_OPTIONS are set"}, // this and the rest lengthen the header

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -450,21 +451,24 @@ func TestListenText(t *testing.T) {
 	c.Write(p)
 	want := strings.Fields("4 1 2") // arrived, lost (7), damaged and twice
 	var last []string
+	seen := 0
 	for lines.Scan() {
 		f := strings.Fields(lines.Text())
-		if len(f) < 6 || f[0] == "second" {
+		if len(f) != 6 || f[0] == "second" {
 			continue
 		}
-		last = f
-		if f[0] != "total" {
+		if last = f; f[0] == "total" {
+			break
+		}
+		var arrived, wrong int
+		fmt.Sscan(f[3], &arrived)
+		fmt.Sscan(f[5], &wrong)
+		if seen += arrived + wrong; seen == 6 {
 			go func() {
 				if code := end(); code != exitFailed {
 					t.Errorf("exit code %d after damage", code)
 				}
 			}()
-		}
-		if f[0] == "total" {
-			break
 		}
 	}
 	if len(last) != 6 || !slices.Equal(last[3:], want) {
@@ -490,5 +494,42 @@ func TestListenDuration(t *testing.T) {
 	defer u.Close()
 	if code, _, stderr := runMain(t, t.Context(), "-listen", u.LocalAddr().String()); code != exitFailed || strings.Count(stderr, "\n") != 1 {
 		t.Errorf("a port that is taken: exit code %d, stderr %q", code, stderr)
+	}
+}
+
+// parkingConn wakes who is parked as a socket does: by its write deadline.
+type parkingConn struct {
+	*net.UDPConn
+	wake chan struct{}
+}
+
+func (c *parkingConn) SetWriteDeadline(t time.Time) error {
+	if !t.IsZero() {
+		close(c.wake)
+	}
+	return c.UDPConn.SetWriteDeadline(t)
+}
+
+// TestParkedSender: a sender that waits for room when its time is over is
+// woken, and what it did not send is not counted.
+func TestParkedSender(t *testing.T) {
+	replaceWays(t, way{"parks", func(u *net.UDPConn) (*socket, error) {
+		s, err := openNet(u)
+		c := &parkingConn{u, make(chan struct{})}
+		s.conn = c
+		calls := 0
+		return s, errors.Join(err, alter(s, func(send sendFunc, slots []slot) sendFunc {
+			return func(from, to int) (int, error) {
+				if calls++; calls == 1 {
+					return send(from, from+3)
+				}
+				<-c.wake
+				return 0, os.ErrDeadlineExceeded
+			}
+		}))
+	}})
+	out := runJSON(t, t.Context(), exitOK, "-duration", "20ms", "-batch", "8")
+	if r := out.Ways[0]; r.Sent != 3 || *r.Arrived != 3 || r.Error != "" {
+		t.Errorf("%+v", r)
 	}
 }
