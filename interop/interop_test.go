@@ -1,0 +1,272 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+package interop
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"flag"
+	"fmt"
+	"math/big"
+	mathrand "math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+	"text/tabwriter"
+	"time"
+
+	"github.com/batchconn/batchconn"
+)
+
+// A kind is a way to make the connection that a library gets of a socket.
+// onError hears of datagrams that failed after their write had returned.
+type kind struct {
+	name string
+	wrap func(t testing.TB, c *net.UDPConn, onError func(netip.AddrPort, error)) net.PacketConn
+}
+
+// kinds are what every test runs on; the first is what the others are compared
+// with.
+var kinds = []kind{
+	{"bare", func(_ testing.TB, c *net.UDPConn, _ func(netip.AddrPort, error)) net.PacketConn { return c }},
+	{"conn", func(t testing.TB, c *net.UDPConn, _ func(netip.AddrPort, error)) net.PacketConn {
+		return newConn(t, c, nil)
+	}},
+}
+
+func newConn(t testing.TB, c *net.UDPConn, cfg *batchconn.Config) *batchconn.Conn {
+	t.Helper()
+	conn, err := batchconn.New(c, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// open is a connection on a loopback port, closed with the test.
+func (k kind) open(t testing.TB) net.PacketConn {
+	t.Helper()
+	return k.openReporting(t, nil)
+}
+
+// openReporting is open for a sender some of whose datagrams are to fail.
+func (k kind) openReporting(t testing.TB, onError func(netip.AddrPort, error)) net.PacketConn {
+	t.Helper()
+	c := k.wrap(t, listen(t), onError)
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// socketBuffer is asked for on every socket, as every library here would. The
+// windows of the tests do with what the kernel grants at least (net.core.rmem_max).
+const socketBuffer = 4 << 20
+
+func listen(t testing.TB) *net.UDPConn {
+	t.Helper()
+	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.SetReadBuffer(socketBuffer)
+	c.SetWriteBuffer(socketBuffer)
+	return c
+}
+
+// onEach runs f on each kind, and again by turns as often as -rounds says. What f
+// returns is the time of the work without its set-up; the table at the end
+// compares it.
+func onEach(t *testing.T, kinds []kind, f func(t *testing.T, k kind) time.Duration) {
+	t.Helper()
+	for range *rounds {
+		for _, k := range kinds {
+			t.Run(k.name, func(t *testing.T) {
+				noLeaks(t)
+				took := f(t, k)
+				if t.Failed() || took == 0 {
+					return
+				}
+				results.add(t, k.name, kinds[0].name, took)
+			})
+		}
+	}
+}
+
+var (
+	rounds  = flag.Int("rounds", 1, "how often each comparison is run")
+	results = table{times: map[string]map[string][]time.Duration{}}
+)
+
+// A table is the times of every test on every kind.
+type table struct {
+	tests []string
+	kinds []string
+	times map[string]map[string][]time.Duration
+}
+
+func (r *table) add(t *testing.T, kind, base string, took time.Duration) {
+	test := t.Name()[:len(t.Name())-len(lastElement(t.Name()))-1]
+	if r.times[test] == nil {
+		r.times[test] = map[string][]time.Duration{}
+		r.tests = append(r.tests, test)
+	}
+	if !slices.Contains(r.kinds, kind) {
+		r.kinds = append(r.kinds, kind)
+	}
+	r.times[test][kind] = append(r.times[test][kind], took)
+	if first := r.times[test][base]; len(first) > 0 {
+		t.Logf("%v, %.2f times as fast as %s", took, first[len(first)-1].Seconds()/took.Seconds(), base)
+	}
+}
+
+func lastElement(name string) string {
+	for i := len(name) - 1; i >= 0; i-- {
+		if name[i] == '/' {
+			return name[i+1:]
+		}
+	}
+	return name
+}
+
+// print shows medians and, for all kinds but the first, the median of the
+// ratios of neighbouring runs, above 1 where the kind is faster.
+func (r *table) print() {
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	defer w.Flush()
+	fmt.Fprintf(w, "test (medians of %d)", *rounds)
+	for _, k := range r.kinds {
+		fmt.Fprintf(w, "\t%s", k)
+	}
+	fmt.Fprintln(w)
+	for _, test := range r.tests {
+		fmt.Fprint(w, test)
+		base := r.times[test][r.kinds[0]]
+		for i, k := range r.kinds {
+			times := r.times[test][k]
+			switch {
+			case len(times) == 0:
+				fmt.Fprint(w, "\t-")
+			case i == 0:
+				fmt.Fprintf(w, "\t%v", median(times).Round(time.Millisecond/10))
+			default:
+				ratios := make([]float64, min(len(times), len(base)))
+				for j := range ratios {
+					ratios[j] = base[j].Seconds() / times[j].Seconds()
+				}
+				fmt.Fprintf(w, "\t%v %.2fx", median(times).Round(time.Millisecond/10), median(ratios))
+			}
+		}
+		fmt.Fprintln(w)
+	}
+}
+
+func median[T int | time.Duration | float64](v []T) T {
+	v = slices.Sorted(slices.Values(v))
+	return v[len(v)/2]
+}
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	// What the runtime and package net open on first use is no leak.
+	if c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}); err == nil {
+		c.Close()
+	}
+	code := m.Run()
+	if testing.Verbose() && len(results.tests) > 0 {
+		results.print()
+	}
+	os.Exit(code)
+}
+
+// patience is what a test waits for what ought to come at once. It bounds a
+// hang; no test depends on how long anything takes.
+const patience = time.Minute
+
+func withPatience(t testing.TB) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// noLeaks checks, after all other clean-up, that the test left no goroutine and
+// no descriptor.
+func noLeaks(t *testing.T) {
+	t.Helper()
+	goroutines, descriptors := runtime.NumGoroutine(), openDescriptors()
+	t.Cleanup(func() {
+		for end := time.Now().Add(patience / 2); ; time.Sleep(time.Millisecond) {
+			g, d := runtime.NumGoroutine(), openDescriptors()
+			if g <= goroutines && d <= descriptors {
+				return
+			}
+			if time.Now().After(end) {
+				stacks := make([]byte, 1<<20)
+				t.Errorf("%d goroutines and %d descriptors, had %d and %d\n%s", g, d, goroutines, descriptors, stacks[:runtime.Stack(stacks, true)])
+				return
+			}
+		}
+	})
+}
+
+// openDescriptors is how many descriptors the process has, or 0 where the
+// system does not say.
+func openDescriptors() int {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return 0
+	}
+	return len(entries)
+}
+
+// noise is n bytes that do not compress and are the same in every run with the
+// same seed.
+func noise(seed byte, n int) []byte {
+	b := make([]byte, n)
+	mathrand.NewChaCha8([32]byte{seed}).Read(b)
+	return b
+}
+
+type digest = [sha256.Size]byte
+
+// identity is a certificate for "localhost" and a pool that trusts it.
+var identity = sync.OnceValues(func() (tls.Certificate, *x509.CertPool) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		Subject:               pkix.Name{CommonName: "localhost"},
+		DNSNames:              []string{"localhost"},
+		NotBefore:             time.Now().Add(-time.Hour),
+		NotAfter:              time.Now().Add(24 * time.Hour),
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		panic(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		panic(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(leaf)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, pool
+})
