@@ -22,6 +22,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"text/tabwriter"
@@ -36,6 +37,8 @@ type kind struct {
 	name string
 	wrap func(t testing.TB, c *net.UDPConn, onError func(netip.AddrPort, error)) net.PacketConn
 }
+
+func (k kind) String() string { return k.name }
 
 // kinds are what every test runs on; the first is what the others are compared
 // with.
@@ -86,19 +89,19 @@ func listen(t testing.TB) *net.UDPConn {
 }
 
 // onEach runs f on each kind, and again by turns as often as -rounds says. What f
-// returns is the time of the work without its set-up; the table at the end
-// compares it.
-func onEach(t *testing.T, kinds []kind, f func(t *testing.T, k kind) time.Duration) {
+// returns is the time of the work without its set-up, which the table at the end
+// compares, or 0.
+func onEach[K interface{ String() string }](t *testing.T, kinds []K, f func(t *testing.T, k K) time.Duration) {
 	t.Helper()
 	for range *rounds {
 		for _, k := range kinds {
-			t.Run(k.name, func(t *testing.T) {
+			t.Run(k.String(), func(t *testing.T) {
 				noLeaks(t)
 				took := f(t, k)
 				if t.Failed() || took == 0 {
 					return
 				}
-				results.add(t, k.name, kinds[0].name, took)
+				results.add(t, k.String(), took)
 			})
 		}
 	}
@@ -106,67 +109,57 @@ func onEach(t *testing.T, kinds []kind, f func(t *testing.T, k kind) time.Durati
 
 var (
 	rounds  = flag.Int("rounds", 1, "how often each comparison is run")
-	results = table{times: map[string]map[string][]time.Duration{}}
+	results table
 )
 
-// A table is the times of every test on every kind.
-type table struct {
-	tests []string
+// A table is the times of every test on every kind, in the order of their runs.
+type table struct{ rows []*row }
+
+type row struct {
+	test  string
 	kinds []string
-	times map[string]map[string][]time.Duration
+	times map[string][]time.Duration
 }
 
-func (r *table) add(t *testing.T, kind, base string, took time.Duration) {
-	test := t.Name()[:len(t.Name())-len(lastElement(t.Name()))-1]
-	if r.times[test] == nil {
-		r.times[test] = map[string][]time.Duration{}
-		r.tests = append(r.tests, test)
+// add takes a time of the test that has a sub-test for each kind.
+func (r *table) add(t *testing.T, kind string, took time.Duration) {
+	test := t.Name()[:strings.LastIndexByte(t.Name(), '/')]
+	i := slices.IndexFunc(r.rows, func(row *row) bool { return row.test == test })
+	if i < 0 {
+		i = len(r.rows)
+		r.rows = append(r.rows, &row{test: test, times: map[string][]time.Duration{}})
 	}
-	if !slices.Contains(r.kinds, kind) {
-		r.kinds = append(r.kinds, kind)
+	row := r.rows[i]
+	if !slices.Contains(row.kinds, kind) {
+		row.kinds = append(row.kinds, kind)
 	}
-	r.times[test][kind] = append(r.times[test][kind], took)
-	if first := r.times[test][base]; len(first) > 0 {
-		t.Logf("%v, %.2f times as fast as %s", took, first[len(first)-1].Seconds()/took.Seconds(), base)
+	row.times[kind] = append(row.times[kind], took)
+	if ratios := row.ratios(kind); len(ratios) > 0 {
+		t.Logf("%v, %.2f times as fast as %s", took, ratios[len(ratios)-1], row.kinds[0])
 	}
 }
 
-func lastElement(name string) string {
-	for i := len(name) - 1; i >= 0; i-- {
-		if name[i] == '/' {
-			return name[i+1:]
-		}
+// ratios compare each run on a kind with the run on the first beside it; above 1
+// the kind is faster.
+func (r *row) ratios(kind string) []float64 {
+	base, times := r.times[r.kinds[0]], r.times[kind]
+	ratios := make([]float64, min(len(base), len(times)))
+	for i := range ratios {
+		ratios[i] = base[i].Seconds() / times[i].Seconds()
 	}
-	return name
+	return ratios
 }
 
-// print shows medians and, for all kinds but the first, the median of the
-// ratios of neighbouring runs, above 1 where the kind is faster.
+// print shows for each test the median time on the first kind, and of the others
+// the median ratio to it.
 func (r *table) print() {
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	defer w.Flush()
-	fmt.Fprintf(w, "test (medians of %d)", *rounds)
-	for _, k := range r.kinds {
-		fmt.Fprintf(w, "\t%s", k)
-	}
-	fmt.Fprintln(w)
-	for _, test := range r.tests {
-		fmt.Fprint(w, test)
-		base := r.times[test][r.kinds[0]]
-		for i, k := range r.kinds {
-			times := r.times[test][k]
-			switch {
-			case len(times) == 0:
-				fmt.Fprint(w, "\t-")
-			case i == 0:
-				fmt.Fprintf(w, "\t%v", median(times).Round(time.Millisecond/10))
-			default:
-				ratios := make([]float64, min(len(times), len(base)))
-				for j := range ratios {
-					ratios[j] = base[j].Seconds() / times[j].Seconds()
-				}
-				fmt.Fprintf(w, "\t%v %.2fx", median(times).Round(time.Millisecond/10), median(ratios))
-			}
+	fmt.Fprintf(w, "medians of %d\n", *rounds)
+	for _, row := range r.rows {
+		fmt.Fprintf(w, "%s\t%s %v", row.test, row.kinds[0], median(row.times[row.kinds[0]]).Round(time.Millisecond/10))
+		for _, k := range row.kinds[1:] {
+			fmt.Fprintf(w, "\t%s %.2fx", k, median(row.ratios(k)))
 		}
 		fmt.Fprintln(w)
 	}
@@ -184,7 +177,7 @@ func TestMain(m *testing.M) {
 		c.Close()
 	}
 	code := m.Run()
-	if testing.Verbose() && len(results.tests) > 0 {
+	if testing.Verbose() && len(results.rows) > 0 {
 		results.print()
 	}
 	os.Exit(code)
