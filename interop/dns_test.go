@@ -80,10 +80,10 @@ func ask(c *dns.Client, conn *dns.Conn, name string) error {
 
 // TestDNS has every query answered, the last while the server shuts down.
 func TestDNS(t *testing.T) {
-	onEach(t, kinds, func(t *testing.T, k kind) time.Duration {
+	onEach(t, kinds, func(t *testing.T, k kind) cost {
 		server := serveDNS(t, k.open(t))
 		client := &dns.Client{Timeout: patience / 2}
-		start := time.Now()
+		start := begin()
 		var g errgroup.Group
 		for i := range dnsClients {
 			g.Go(func() error {
@@ -103,7 +103,7 @@ func TestDNS(t *testing.T) {
 		if err := g.Wait(); err != nil {
 			t.Fatal(err)
 		}
-		took := time.Since(start)
+		took := start.cost()
 		if n := server.answered.Load(); n != dnsClients*dnsQueries {
 			t.Errorf("%d answers, want %d", n, dnsClients*dnsQueries)
 		}

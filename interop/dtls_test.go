@@ -25,9 +25,9 @@ const (
 
 // TestDTLS shakes hands and sends records both ways at once.
 func TestDTLS(t *testing.T) {
-	onEach(t, kinds, func(t *testing.T, k kind) time.Duration {
+	onEach(t, kinds, func(t *testing.T, k kind) cost {
 		client, server := dtlsPair(t, k.open(t), k.open(t))
-		start := time.Now()
+		start := begin()
 		var g errgroup.Group
 		forth, back := make(chan struct{}, dtlsWindow), make(chan struct{}, dtlsWindow)
 		g.Go(func() error { return writeRecords(t.Context(), client, 5, forth) })
@@ -37,7 +37,7 @@ func TestDTLS(t *testing.T) {
 		if err := g.Wait(); err != nil {
 			t.Fatal(err)
 		}
-		return time.Since(start)
+		return start.cost()
 	})
 }
 

@@ -89,19 +89,17 @@ func listen(t testing.TB) *net.UDPConn {
 }
 
 // onEach runs f on each kind, and again by turns as often as -rounds says. What f
-// returns is the time of the work without its set-up, which the table at the end
-// compares, or 0.
-func onEach[K interface{ String() string }](t *testing.T, kinds []K, f func(t *testing.T, k K) time.Duration) {
+// returns is the cost of the work without its set-up, which the table at the end
+// compares, if it is any.
+func onEach[K interface{ String() string }](t *testing.T, kinds []K, f func(t *testing.T, k K) cost) {
 	t.Helper()
 	for range *rounds {
 		for _, k := range kinds {
 			t.Run(k.String(), func(t *testing.T) {
 				noLeaks(t)
-				took := f(t, k)
-				if t.Failed() || took == 0 {
-					return
+				if c := f(t, k); c != (cost{}) && !t.Failed() {
+					results.add(t, k.String(), c)
 				}
-				results.add(t, k.String(), took)
 			})
 		}
 	}
@@ -112,42 +110,57 @@ var (
 	results table
 )
 
-// A table is the times of every test on every kind, in the order of their runs.
+// A cost is what a piece of work took. CPU time is the one to compare where others
+// use the machine too; it is of the whole process, both ends of the connection.
+type cost struct{ wall, cpu time.Duration }
+
+// A moment is when a piece of work began.
+type moment struct {
+	wall time.Time
+	cpu  time.Duration
+}
+
+func begin() moment { return moment{time.Now(), cpuTime()} }
+
+func (m moment) cost() cost { return cost{time.Since(m.wall), cpuTime() - m.cpu} }
+
+func (c cost) add(d cost) cost { return cost{c.wall + d.wall, c.cpu + d.cpu} }
+
+// A table is the costs of every test on every kind, in the order of their runs.
 type table struct{ rows []*row }
 
 type row struct {
 	test  string
 	kinds []string
-	times map[string][]time.Duration
+	costs map[string][]cost
 }
 
-// add takes a time of the test that has a sub-test for each kind.
-func (r *table) add(t *testing.T, kind string, took time.Duration) {
+// add takes a cost of the test that has a sub-test for each kind.
+func (r *table) add(t *testing.T, kind string, c cost) {
 	test := t.Name()[:strings.LastIndexByte(t.Name(), '/')]
 	i := slices.IndexFunc(r.rows, func(row *row) bool { return row.test == test })
 	if i < 0 {
 		i = len(r.rows)
-		r.rows = append(r.rows, &row{test: test, times: map[string][]time.Duration{}})
+		r.rows = append(r.rows, &row{test: test, costs: map[string][]cost{}})
 	}
 	row := r.rows[i]
 	if !slices.Contains(row.kinds, kind) {
 		row.kinds = append(row.kinds, kind)
 	}
-	row.times[kind] = append(row.times[kind], took)
-	if ratios := row.ratios(kind); len(ratios) > 0 {
-		t.Logf("%v, %.2f times as fast as %s", took, ratios[len(ratios)-1], row.kinds[0])
-	}
+	row.costs[kind] = append(row.costs[kind], c)
+	wall, cpu := row.ratios(kind)
+	t.Logf("%v, %v CPU: %.2f and %.2f times as fast as %s", c.wall, c.cpu, wall[len(wall)-1], cpu[len(cpu)-1], row.kinds[0])
 }
 
-// ratios compare each run on a kind with the run on the first beside it; above 1
-// the kind is faster.
-func (r *row) ratios(kind string) []float64 {
-	base, times := r.times[r.kinds[0]], r.times[kind]
-	ratios := make([]float64, min(len(base), len(times)))
-	for i := range ratios {
-		ratios[i] = base[i].Seconds() / times[i].Seconds()
+// ratios compare each run on a kind with the run on the first kind beside it;
+// above 1 the kind is faster.
+func (r *row) ratios(kind string) (wall, cpu []float64) {
+	base := r.costs[r.kinds[0]]
+	for i, c := range r.costs[kind][:min(len(base), len(r.costs[kind]))] {
+		wall = append(wall, base[i].wall.Seconds()/c.wall.Seconds())
+		cpu = append(cpu, base[i].cpu.Seconds()/c.cpu.Seconds())
 	}
-	return ratios
+	return wall, cpu
 }
 
 // print shows for each test the median time on the first kind, and of the others
@@ -155,20 +168,25 @@ func (r *row) ratios(kind string) []float64 {
 func (r *table) print() {
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	defer w.Flush()
-	fmt.Fprintf(w, "medians of %d\n", *rounds)
+	fmt.Fprintf(w, "medians of %d\ttime\tCPU time\n", *rounds)
 	for _, row := range r.rows {
-		fmt.Fprintf(w, "%s\t%s %v", row.test, row.kinds[0], median(row.times[row.kinds[0]]).Round(time.Millisecond/10))
-		for _, k := range row.kinds[1:] {
-			fmt.Fprintf(w, "\t%s %.2fx", k, median(row.ratios(k)))
+		for i, k := range row.kinds {
+			if i == 0 {
+				c := row.costs[k]
+				wall, cpu := make([]time.Duration, len(c)), make([]time.Duration, len(c))
+				for i := range c {
+					wall[i], cpu[i] = c[i].wall, c[i].cpu
+				}
+				fmt.Fprintf(w, "%s/%s\t%v\t%v\n", row.test, k, median(wall).Round(time.Millisecond), median(cpu).Round(time.Millisecond))
+				continue
+			}
+			wall, cpu := row.ratios(k)
+			fmt.Fprintf(w, "%s/%s\t%.2fx\t%.2fx\n", row.test, k, median(wall), median(cpu))
 		}
-		fmt.Fprintln(w)
 	}
 }
 
-func median[T int | time.Duration | float64](v []T) T {
-	v = slices.Sorted(slices.Values(v))
-	return v[len(v)/2]
-}
+func median[T time.Duration | float64](v []T) T { return slices.Sorted(slices.Values(v))[len(v)/2] }
 
 func TestMain(m *testing.M) {
 	flag.Parse()

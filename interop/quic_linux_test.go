@@ -133,7 +133,7 @@ func dropped(t *testing.T, c net.PacketConn) int64 {
 // and its ECN marks arrive on every one of them.
 func TestQUICControl(t *testing.T) {
 	upload, download := noise(3, 8<<20), noise(4, 8<<20)
-	onEach(t, kinds, func(t *testing.T, k kind) time.Duration {
+	onEach(t, kinds, func(t *testing.T, k kind) cost {
 		server, client := inspect(t, k.open(t)), inspect(t, k.open(t))
 		quicBulk(t, newQUICPair(t, server, client), upload, download)
 		for _, way := range []struct {
@@ -142,7 +142,7 @@ func TestQUICControl(t *testing.T) {
 		}{{"upload", client, server}, {"download", server, client}} {
 			checkControl(t, way.name, way.from, way.to)
 		}
-		return 0
+		return cost{}
 	})
 }
 

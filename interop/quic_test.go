@@ -93,13 +93,13 @@ func exchange(s *quic.Stream, out, in []byte) error {
 
 func TestQUICBulk(t *testing.T) {
 	upload, download := bulk()
-	onEach(t, kinds, func(t *testing.T, k kind) time.Duration {
+	onEach(t, kinds, func(t *testing.T, k kind) cost {
 		return quicBulk(t, newQUICPair(t, k.open(t), k.open(t)), upload, download)
 	})
 }
 
 // quicBulk sends both ways at once over one stream of one connection.
-func quicBulk(t *testing.T, p *quicPair, upload, download []byte) time.Duration {
+func quicBulk(t *testing.T, p *quicPair, upload, download []byte) cost {
 	t.Helper()
 	ctx := withPatience(t)
 	server, client := p.connect(t, ctx)
@@ -108,7 +108,7 @@ func quicBulk(t *testing.T, p *quicPair, upload, download []byte) time.Duration 
 			t.Errorf("ConnectionState.GSO is %v, want %v", got, wantGSO)
 		}
 	}
-	start := time.Now()
+	start := begin()
 	var g errgroup.Group
 	g.Go(func() error {
 		s, err := server.AcceptStream(ctx)
@@ -127,7 +127,7 @@ func quicBulk(t *testing.T, p *quicPair, upload, download []byte) time.Duration 
 	if err := g.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	return time.Since(start)
+	return start.cost()
 }
 
 // TestQUICManyConns runs twenty connections on one pair of sockets at once.
@@ -135,10 +135,10 @@ func TestQUICManyConns(t *testing.T) {
 	const conns = 20
 	upload, download := bulk()
 	part := func(b []byte, i int) []byte { return b[i<<20 : (i+1)<<20] }
-	onEach(t, kinds, func(t *testing.T, k kind) time.Duration {
+	onEach(t, kinds, func(t *testing.T, k kind) cost {
 		p := newQUICPair(t, k.open(t), k.open(t))
 		ctx := withPatience(t)
-		start := time.Now()
+		start := begin()
 		var g errgroup.Group
 		for range conns {
 			g.Go(func() error {
@@ -164,7 +164,7 @@ func TestQUICManyConns(t *testing.T) {
 		if err := g.Wait(); err != nil {
 			t.Fatal(err)
 		}
-		return time.Since(start)
+		return start.cost()
 	})
 }
 
@@ -199,7 +199,7 @@ func TestQUICAbort(t *testing.T) {
 		{"client's CloseWithError", func(t *testing.T, server, client *quic.Conn, s *quic.Stream) { client.CloseWithError(7, "enough") }},
 		{"server's CloseWithError", func(t *testing.T, server, client *quic.Conn, s *quic.Stream) { server.CloseWithError(7, "enough") }},
 	}
-	onEach(t, kinds, func(t *testing.T, k kind) time.Duration {
+	onEach(t, kinds, func(t *testing.T, k kind) cost {
 		p := newQUICPair(t, k.open(t), k.open(t))
 		ctx := withPatience(t)
 		bystanderServer, bystanderClient := p.connect(t, ctx)
@@ -213,7 +213,7 @@ func TestQUICAbort(t *testing.T) {
 			}
 		}
 		abortByClosing(t, ctx, p)
-		return 0
+		return cost{}
 	})
 }
 

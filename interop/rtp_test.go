@@ -15,7 +15,6 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/batchconn/batchconn"
 	"github.com/pion/rtp"
@@ -174,14 +173,14 @@ func TestRTPFanOut(t *testing.T) {
 	}{{"packet by packet", 1}, {"frame by frame", rtpPackets}} {
 		t.Run(unit.name, func(t *testing.T) {
 			viewers := newViewers(t, rtpReceivers)
-			onEach(t, kinds, func(t *testing.T, k kind) time.Duration {
+			onEach(t, kinds, func(t *testing.T, k kind) cost {
 				return runFanOut(t, fanOutOf(t, k.open(t)), viewers, unit.packets)
 			})
 		})
 	}
 }
 
-func runFanOut(t *testing.T, send fanOut, viewers []*viewer, packets int) (took time.Duration) {
+func runFanOut(t *testing.T, send fanOut, viewers []*viewer, packets int) (took cost) {
 	t.Helper()
 	s := newStream()
 	var to []netip.AddrPort
@@ -193,13 +192,13 @@ func runFanOut(t *testing.T, send fanOut, viewers []*viewer, packets int) (took 
 	for range rtpBursts {
 		for range rtpFrames {
 			frame := s.frame(t)
-			start := time.Now()
+			start := begin()
 			for part := range slices.Chunk(frame, packets) {
 				if err := send(part, to); err != nil {
 					t.Fatal(err)
 				}
 			}
-			took += time.Since(start)
+			took = took.add(start.cost())
 		}
 		for i, v := range viewers {
 			if err := v.drain(rtpFrames*rtpPackets, buf); err != nil {
@@ -235,7 +234,7 @@ func TestRTPRefused(t *testing.T) {
 	refused := []netip.AddrPort{netip.MustParseAddrPort("[::1]:9"), netip.MustParseAddrPort("127.0.0.1:0")}
 	silent := gone.LocalAddr().(*net.UDPAddr).AddrPort()
 	viewers := newViewers(t, 20)
-	onEach(t, kinds, func(t *testing.T, k kind) time.Duration {
+	onEach(t, kinds, func(t *testing.T, k kind) cost {
 		reports := reports{}
 		send := fanOutOf(t, k.openReporting(t, reports.add))
 		to := []netip.AddrPort{refused[0], silent}
@@ -262,7 +261,7 @@ func TestRTPRefused(t *testing.T) {
 		if len(reports.failed) != len(refused) {
 			t.Errorf("failures reported: %v", reports.failed)
 		}
-		return 0
+		return cost{}
 	})
 }
 

@@ -7,6 +7,7 @@ package interop
 import (
 	"net/netip"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -59,4 +60,13 @@ func socketDrops(fd int) (uint32, error) {
 		return 0, errno
 	}
 	return info[8], nil
+}
+
+// cpuTime is what the process has used, getrusage(2).
+func cpuTime() time.Duration {
+	var u unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -32,3 +32,6 @@ func (r receiver) isEmpty() bool {
 	_, err := r.c.Read(make([]byte, 1))
 	return err != nil
 }
+
+// cpuTime is not measured.
+func cpuTime() time.Duration { return 0 }

@@ -86,15 +86,15 @@ func setting(t *testing.T, d *device.Device, name string) string {
 
 // TestWireGuardPing pings both ways through devices on tuntest's channels.
 func TestWireGuardPing(t *testing.T) {
-	onEach(t, bindKinds, func(t *testing.T, k bindKind) time.Duration {
+	onEach(t, bindKinds, func(t *testing.T, k bindKind) cost {
 		ends := [2]*tuntest.ChannelTUN{tuntest.NewChannelTUN(), tuntest.NewChannelTUN()}
 		connectDevices(t, k, [2]tun.Device{ends[0].TUN(), ends[1].TUN()})
 		pingTunnel(t, ends) // the handshake
-		start := time.Now()
+		start := begin()
 		for range 2000 {
 			pingTunnel(t, ends)
 		}
-		return time.Since(start)
+		return start.cost()
 	})
 }
 
@@ -125,7 +125,7 @@ const (
 // TestWireGuardData moves packets both ways at once through devices that read
 // and write batches of them, as a real tun does.
 func TestWireGuardData(t *testing.T) {
-	onEach(t, bindKinds, func(t *testing.T, k bindKind) time.Duration {
+	onEach(t, bindKinds, func(t *testing.T, k bindKind) cost {
 		ends := [2]*batchTUN{newBatchTUN(), newBatchTUN()}
 		connectDevices(t, k, [2]tun.Device{ends[0], ends[1]})
 		for i := range ends { // the handshake: begun from both ends at once it can take seconds
@@ -136,7 +136,7 @@ func TestWireGuardData(t *testing.T) {
 			}
 		}
 		var g errgroup.Group
-		start := time.Now()
+		start := begin()
 		for i := range ends {
 			g.Go(func() error { return ends[i].feed(ends[1-i], byte(i)) })
 			g.Go(func() error { return ends[1-i].check(byte(i)) })
@@ -144,7 +144,7 @@ func TestWireGuardData(t *testing.T) {
 		if err := g.Wait(); err != nil {
 			t.Fatal(err)
 		}
-		return time.Since(start)
+		return start.cost()
 	})
 }
 

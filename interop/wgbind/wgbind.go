@@ -6,7 +6,6 @@
 package wgbind
 
 import (
-	"bytes"
 	"net"
 	"net/netip"
 	"sync"
@@ -16,6 +15,12 @@ import (
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
 	"golang.zx2c4.com/wireguard/conn"
+)
+
+const (
+	socketBuffer = 7 << 20  // as StdNetBind's
+	receiveBatch = 16       // messages of one read
+	messageSize  = 64 << 10 // of one message
 )
 
 // A Bind is one socket for both families, where the system has such.
@@ -38,10 +43,11 @@ func (b *Bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	// What the system refuses of these is done without: StdNetBind's large buffers,
-	// and to be told the address that each datagram came to, to answer from there.
-	udp.SetReadBuffer(7 << 20)
-	udp.SetWriteBuffer(7 << 20)
+	// What the system refuses of these is done without: large buffers, many
+	// datagrams in one message, and the address that each came to, to answer from.
+	udp.SetReadBuffer(socketBuffer)
+	udp.SetWriteBuffer(socketBuffer)
+	joinReceived(udp)
 	ipv4.NewPacketConn(udp).SetControlMessage(ipv4.FlagDst, true)
 	ipv6.NewPacketConn(udp).SetControlMessage(ipv6.FlagDst, true)
 	c, err := batchconn.New(udp, b.cfg)
@@ -50,31 +56,51 @@ func (b *Bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 		return nil, 0, err
 	}
 	b.open.Store(c)
-	return []conn.ReceiveFunc{receiver(c)}, uint16(c.LocalAddr().(*net.UDPAddr).Port), nil
+	return []conn.ReceiveFunc{newReceiver(c).receive}, uint16(c.LocalAddr().(*net.UDPAddr).Port), nil
 }
 
-// receiver reads batches. The device calls it from one goroutine.
-func receiver(c *batchconn.Conn) conn.ReceiveFunc {
-	ms := make([]ipv4.Message, conn.IdealBatchSize)
-	for i := range ms {
-		ms[i].OOB = make([]byte, 128)
+// A receiver reads messages, each of one datagram or of several that the kernel
+// joined, and hands out the datagrams. The device calls it from one goroutine.
+type receiver struct {
+	c    *batchconn.Conn
+	ms   []ipv4.Message
+	left []ipv4.Message // of ms, not handed out yet
+	at   int            // how much of left[0] is handed out
+	from *endpoint      // of the last message: most come from where the one before did
+}
+
+func newReceiver(c *batchconn.Conn) *receiver {
+	r := &receiver{c: c, ms: make([]ipv4.Message, receiveBatch), from: newEndpoint(netip.AddrPort{}, nil)}
+	for i := range r.ms {
+		r.ms[i].Buffers, r.ms[i].OOB = [][]byte{make([]byte, messageSize)}, make([]byte, 128)
 	}
-	last := newEndpoint(netip.AddrPort{}, nil) // most datagrams come from where the one before did
-	return func(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
-		ms := ms[:min(len(bufs), len(ms))]
-		for i := range ms {
-			ms[i].Buffers = bufs[i : i+1]
+	return r
+}
+
+func (r *receiver) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint) (n int, err error) {
+	if len(r.left) == 0 {
+		k, err := r.c.ReadBatch(r.ms, 0)
+		if err != nil {
+			return 0, err
 		}
-		n, err := c.ReadBatch(ms, 0)
-		for i, m := range ms[:n] {
-			from, info := m.Addr.(*net.UDPAddr).AddrPort(), m.OOB[:m.NN]
-			if !last.is(from, info) {
-				last = newEndpoint(from, info)
+		r.left = r.ms[:k]
+	}
+	for ; len(r.left) > 0; r.left, r.at = r.left[1:], 0 {
+		m := &r.left[0]
+		size, info := joined(m)
+		if from := m.Addr.(*net.UDPAddr).AddrPort(); !r.from.is(from, info) {
+			r.from = newEndpoint(from, info)
+		}
+		for r.at < m.N {
+			if n == len(bufs) {
+				return n, nil
 			}
-			sizes[i], eps[i] = m.N, last
+			end := min(r.at+size, m.N)
+			sizes[n], eps[n] = copy(bufs[n], m.Buffers[0][r.at:end]), r.from
+			n, r.at = n+1, end
 		}
-		return n, err
 	}
+	return n, nil
 }
 
 func (b *Bind) Send(bufs [][]byte, ep conn.Endpoint) (err error) {
@@ -113,40 +139,3 @@ func (b *Bind) ParseEndpoint(s string) (conn.Endpoint, error) {
 }
 
 func (b *Bind) BatchSize() int { return conn.IdealBatchSize }
-
-// An endpoint is where a peer is, and how it came to us.
-type endpoint struct {
-	dst netip.AddrPort
-	src atomic.Pointer[source] // never nil
-}
-
-// A source is the address to send from, if any. It names no interface: routes change.
-type source struct {
-	ip      netip.Addr
-	info    []byte // the control messages that told us
-	control []byte // those that tell the kernel
-}
-
-func newEndpoint(dst netip.AddrPort, info []byte) *endpoint {
-	e, src := &endpoint{dst: netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port())}, &source{info: bytes.Clone(info)}
-	v4, v6 := ipv4.ControlMessage{}, ipv6.ControlMessage{}
-	if e.dst.Addr().Is4() && v4.Parse(info) == nil && v4.Dst != nil {
-		src.ip, src.control = netip.AddrFrom4([4]byte(v4.Dst.To4())), (&ipv4.ControlMessage{Src: v4.Dst}).Marshal()
-	} else if e.dst.Addr().Is6() && v6.Parse(info) == nil && v6.Dst != nil {
-		src.ip, src.control = netip.AddrFrom16([16]byte(v6.Dst.To16())), (&ipv6.ControlMessage{Src: v6.Dst}).Marshal()
-	}
-	e.src.Store(src)
-	return e
-}
-
-// is reports whether a datagram came from e in the way that e knows.
-func (e *endpoint) is(from netip.AddrPort, info []byte) bool {
-	return e.dst.Port() == from.Port() && e.dst.Addr() == from.Addr().Unmap() && bytes.Equal(e.src.Load().info, info)
-}
-
-func (e *endpoint) ClearSrc()           { e.src.Store(new(source)) }
-func (e *endpoint) SrcIP() netip.Addr   { return e.src.Load().ip }
-func (e *endpoint) SrcToString() string { return e.SrcIP().String() }
-func (e *endpoint) DstIP() netip.Addr   { return e.dst.Addr() }
-func (e *endpoint) DstToString() string { return e.dst.String() }
-func (e *endpoint) DstToBytes() []byte  { b, _ := e.dst.MarshalBinary(); return b }
