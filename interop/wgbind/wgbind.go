@@ -19,7 +19,7 @@ import (
 
 const (
 	socketBuffer = 7 << 20  // as StdNetBind's
-	receiveBatch = 16       // messages of one read
+	receiveBatch = 8        // messages of one read
 	messageSize  = 64 << 10 // of one message
 )
 
