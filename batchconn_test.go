@@ -859,9 +859,13 @@ func TestNew(t *testing.T) {
 				to = netip.AddrPort{}
 			}
 			if n, err := c.SendTo(nil, []byte("hello"), to, 0); n != 5 || err != nil {
-				t.Errorf("SendTo = %d, %v: the old write deadline still holds", n, err)
+				t.Errorf("SendTo = %d, %v", n, err)
 			}
-			in[0].expect(t, [][]byte{[]byte("hello")})
+			// net's own writes go by the socket's deadline.
+			if n, _, err := c.WriteMsgUDPAddrPort([]byte("again"), nil, to); n != 5 || err != nil {
+				t.Errorf("WriteMsgUDPAddrPort = %d, %v: the old write deadline still holds", n, err)
+			}
+			in[0].expect(t, [][]byte{[]byte("hello"), []byte("again")})
 		})
 	}
 }
