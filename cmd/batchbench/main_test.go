@@ -235,7 +235,13 @@ func TestInterrupted(t *testing.T) {
 		return s, errors.Join(err, alter(s, func(send sendFunc, slots []slot) sendFunc {
 			return func(from, to int) (int, error) { defer cancel(); return send(from, to) }
 		}))
-	}}, ways[2])
+	}}, way{"next", func(u *net.UDPConn) (*socket, error) {
+		s, err := openNet(u)
+		return s, errors.Join(err, alter(s, func(send sendFunc, slots []slot) sendFunc {
+			t.Error("the next way had its turn")
+			return send
+		}))
+	}})
 	begin := time.Now()
 	out := runJSON(t, ctx, exitInterrupted, "-duration", "10m")
 	if d := time.Since(begin); d > time.Minute {
@@ -248,6 +254,16 @@ func TestInterrupted(t *testing.T) {
 	stop()
 	if code, stdout, _ := runMain(t, cancelled); code != exitInterrupted || !strings.Contains(stdout, "Interrupted") {
 		t.Errorf("interrupted before the start: exit code %d and\n%s", code, stdout)
+	}
+}
+
+// TestWait: an interrupt does not wait for the end of a run.
+func TestWait(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	b := &bench{senders: make([]*sender, 1)}
+	if err := b.wait(ctx, time.Hour, nil, nil); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -450,6 +466,7 @@ func TestListenText(t *testing.T) {
 	p[50]++
 	c.Write(p)
 	want := strings.Fields("4 1 2") // arrived, lost (7), damaged and twice
+	code := make(chan int, 1)
 	var last []string
 	seen := 0
 	for lines.Scan() {
@@ -464,22 +481,22 @@ func TestListenText(t *testing.T) {
 		fmt.Sscan(f[3], &arrived)
 		fmt.Sscan(f[5], &wrong)
 		if seen += arrived + wrong; seen == 6 {
-			go func() {
-				if code := end(); code != exitFailed {
-					t.Errorf("exit code %d after damage", code)
-				}
-			}()
+			go func() { code <- end() }()
 		}
 	}
 	if len(last) != 6 || !slices.Equal(last[3:], want) {
 		t.Errorf("last line %q, want it to end with %q", last, want)
 	}
+	part := false
 	for lines.Scan() {
-		if strings.Contains(lines.Text(), "80.0% of what was sent arrived") {
-			return
-		}
+		part = part || strings.Contains(lines.Text(), "80.0% of what was sent arrived")
 	}
-	t.Error("no line says what part arrived")
+	if !part {
+		t.Error("no line says what part arrived")
+	}
+	if code := <-code; code != exitFailed {
+		t.Errorf("exit code %d after damage", code)
+	}
 }
 
 func TestListenDuration(t *testing.T) {
