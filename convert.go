@@ -163,7 +163,7 @@ func (b *batch) fill(c *Conn, msgs []OutputMessage, flags int) bool {
 		}
 		msgs = msgs[r.n:]
 	}
-	b.used = max(b.used, b.tail)
+	b.used = max(b.used, min(b.tail+1, len(b.ms))) // a message that was not taken may have left its address
 	return b.tail > 0
 }
 

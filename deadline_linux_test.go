@@ -120,6 +120,8 @@ const lastSender = 1 << 30
 // receive checks all that arrives until the datagram of lastSender, each
 // datagram once and in order.
 func (nw *narrows) receive() *tally {
+	nw.t.Helper()
+	nw.lo.oneProcessor()
 	ty := &tally{got: map[int]int{}, done: make(chan struct{})}
 	go func() {
 		defer close(ty.done)
@@ -715,6 +717,91 @@ func TestDeadlineMovedAway(t *testing.T) {
 	})
 }
 
+// TestPlaceInLine: those who wait go in the order they came, also after the
+// deadline has moved to and fro.
+func TestPlaceInLine(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		nw := filled(t, lo, nil)
+		const n = 12
+		calls := nw.park(nil, 1, n)
+		for _, left := range []time.Duration{3 * time.Hour, 2 * time.Hour, time.Hour} {
+			nw.c.SetWriteDeadline(time.Now().Add(left))
+			time.Sleep(5 * time.Millisecond) // those it woke are to be back in line
+		}
+		lo.setTap(trickle)
+		ended(t, calls, 1, nil)
+		p := make([]byte, 2048)
+		for sender := 1; sender <= n; {
+			nw.rx.SetReadDeadline(time.Now().Add(patience))
+			if _, err := nw.rx.Read(p); err != nil {
+				t.Fatal(err)
+			}
+			got := int(binary.BigEndian.Uint32(p))
+			if got == 0 {
+				continue
+			}
+			if got != sender {
+				t.Fatalf("sender %d's turn, but %d's datagram arrived", sender, got)
+			}
+			sender++
+		}
+	})
+}
+
+// TestTurns: a sender that may wait lines up behind who waits, even if there is
+// room, and one that may not wait takes the room, unless it is being kept.
+func TestTurns(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		nw := newNarrows(t, lo, open, nil)
+		if err := nw.c.lineUp(nil); err != nil { // waits from now on, with the gate
+			t.Fatal(err)
+		}
+		try := func() (n int, err error) {
+			atOnce(t, "a send that does not wait", func() { n, err = nw.c.SendTo(nil, payload(1, 0), nw.to, MsgDontWait) })
+			return n, err
+		}
+		if n, err := try(); n != payloadSize || err != nil {
+			t.Errorf("with room, while another waits: %d, %v", n, err)
+		}
+		nw.c.room.reserved.Store(true)
+		n, err := try()
+		checkWouldBlock(t, "with room that is kept for another", n, err)
+		call := nw.sendAside(nil, nw.messages(2, 0, 1))
+		await(t, "it lines up", func() bool { return nw.c.room.waiting.Load() == 2 })
+		stillWaiting(t, []<-chan result{call})
+		nw.c.room.leave()
+		ended(t, []<-chan result{call}, 1, nil)
+		if n, err := try(); n != payloadSize || err != nil {
+			t.Errorf("after the room was kept: %d, %v", n, err)
+		}
+	})
+}
+
+// TestStarved: who waits long gets the next room kept, and asks for it without
+// keeping a processor busy.
+func TestStarved(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		nw := filled(t, lo, nil)
+		ctx, cancel := context.WithCancel(context.Background())
+		first := nw.park(ctx, 1, 1)
+		second := nw.park(nil, 2, 1)
+		cancel()
+		ended(t, first, 0, context.Canceled)
+		await(t, "room is kept", nw.c.room.reserved.Load)
+		before, start := nw.c.Stats().Calls, time.Now()
+		time.Sleep(200 * time.Millisecond)
+		calls, most := nw.c.Stats().Calls-before, uint64(time.Since(start)/lastPause)+2
+		if calls > most {
+			t.Errorf("%d tries in %v, want at most %d", calls, time.Since(start), most)
+		}
+		lo.setTap(open)
+		ended(t, second, 1, nil)
+		if nw.c.room.reserved.Load() {
+			t.Error("room is kept for nobody")
+		}
+	})
+}
+
 func TestCloseWhileParked(t *testing.T) {
 	inNamespace(t, func(t *testing.T, lo *loopback) {
 		for range 10 {
@@ -1015,9 +1102,13 @@ func (s *storm) checkLastDeadline() {
 // TestExactCounts cuts sends off by contexts and deadlines. Each sender goes on
 // where the last call stopped by its own account, so a datagram lost or
 // doubled, by a wrong count, shows at the receiver.
-func TestExactCounts(t *testing.T) {
+func TestExactCounts(t *testing.T) { testExactCounts(t, GSOOff) }
+
+func TestExactCountsSegmented(t *testing.T) { testExactCounts(t, GSOAuto) }
+
+func testExactCounts(t *testing.T, mode GSOMode) {
 	inNamespace(t, func(t *testing.T, lo *loopback) {
-		nw := newNarrows(t, lo, trickle, nil)
+		nw := newNarrows(t, lo, trickle, &Config{GSO: mode})
 		ty := nw.receive()
 		const senders, goal = 6, 150
 		var wg sync.WaitGroup
@@ -1073,7 +1164,7 @@ func TestExactCounts(t *testing.T) {
 		if s := nw.c.Stats(); s.Messages != uint64(total+1) || s.Bytes != uint64((total+1)*payloadSize) {
 			t.Errorf("Stats: %+v, want %d messages", s, total+1)
 		}
-		if cut.Load() == 0 || short.Load() == 0 {
+		if cut.Load() == 0 || short.Load() == 0 && !nw.c.Stats().GSO { // a run is sent whole
 			t.Errorf("%d calls cut off, %d short; want some of each", cut.Load(), short.Load())
 		}
 		t.Logf("%d datagrams, %d calls cut off, %d short", total, cut.Load(), short.Load())

@@ -96,6 +96,7 @@ type gso struct {
 	segments int // Config.MaxSegments, within the kernel's limit
 
 	stale   atomic.Bool // the user was at the socket's options: probe again
+	corked  atomic.Bool // MSG_MORE may have left a datagram open, and all of a run would end up in it
 	state   atomic.Pointer[gsoState]
 	refused atomic.Pointer[[]refusal] // replaced, never changed; nil while there is none
 
@@ -127,7 +128,10 @@ func (g *gso) probe() *gsoState {
 		return s
 	}
 	g.stale.Store(false) // before looking: who changes an option now makes it stale again
-	s := &gsoState{reason: g.whyNot()}
+	was, s := g.state.Load(), &gsoState{reason: g.whyNot()}
+	if s.reason == "" && was != nil && time.Now().Before(was.retry) {
+		s = was // its hour is not over because somebody looked at an option
+	}
 	g.state.Store(s)
 	return s
 }
@@ -159,10 +163,17 @@ func (g *gso) reason() string {
 // most is how many datagrams a message sent with flags may hold; 0 for no
 // segmentation.
 func (g *gso) most(flags int) int {
-	if flags&^harmlessFlags != 0 || g.reason() != "" {
+	if flags&^harmlessFlags != 0 || g.corked.Load() || g.reason() != "" {
 		return 0
 	}
 	return g.segments
+}
+
+// sent notes whether what was sent last may have left a datagram open.
+func (g *gso) sent(flags int) {
+	if corked := flags&^harmlessFlags != 0; g.corked.Load() != corked {
+		g.corked.Store(corked)
+	}
 }
 
 // A refusal is a destination that refused a segmented message and took its

@@ -117,12 +117,12 @@ func (c *Conn) foreign(addr net.Addr) error {
 }
 
 // addrPort converts as package net does: no address is none, and an address
-// without an IP is this host.
+// without an IP, and on IPv6 sockets 0.0.0.0, is this host.
 func (c *Conn) addrPort(addr *net.UDPAddr) netip.AddrPort {
 	if addr == nil {
 		return netip.AddrPort{}
 	}
-	if len(addr.IP) > 0 {
+	if len(addr.IP) > 0 && !(c.isIPv6 && addr.IP.Equal(net.IPv4zero)) {
 		return addr.AddrPort()
 	}
 	host := netip.IPv4Unspecified()

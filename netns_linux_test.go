@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -77,6 +78,31 @@ func (lo *loopback) setMTU(mtu int) {
 	m = appendUint32(m, uint32(lo.index), unix.IFF_UP, unix.IFF_UP)
 	m = append(m, attribute(unix.IFLA_MTU, appendUint32(nil, uint32(mtu)))...)
 	lo.must("set up lo", lo.request(unix.RTM_NEWLINK, 0, m))
+}
+
+// oneProcessor keeps this process, and with it the loopback's queues, to one
+// processor: the kernel may reorder what passes the tap on several.
+func (lo *loopback) oneProcessor() {
+	lo.t.Helper()
+	var all, one unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &all); err != nil {
+		lo.t.Fatal(err)
+	}
+	for cpu := range 1024 {
+		if all.IsSet(cpu) {
+			one.Set(cpu)
+			break
+		}
+	}
+	threads, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		lo.t.Fatal(err)
+	}
+	for _, thread := range threads {
+		if tid, err := strconv.Atoi(thread.Name()); err == nil {
+			unix.SchedSetaffinity(tid, &one) // one that has ended needs none
+		}
+	}
 }
 
 func (lo *loopback) must(what string, err error) {

@@ -59,7 +59,9 @@ func (c *Conn) transmit(ctx context.Context, b *batch, msgs []OutputMessage, fla
 		if err == ErrWouldBlock && wait {
 			k, err = c.sendInTurn(ctx, b, flags)
 		}
-		n += b.account(c, msgs[n:], k)
+		if n += b.account(c, msgs[n:], k); k > 0 {
+			c.gso.sent(flags)
+		}
 		if err != nil && !b.fallBack(c, msgs[n:], err) {
 			return n, c.stopAt(err, msgs[n].Addr)
 		}
