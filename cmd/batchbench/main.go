@@ -9,7 +9,9 @@
 //
 // opens receivers on loopback, sends for a few seconds each way and prints one
 // table. The ways take turns in short rounds, so that what else the machine
-// does meanwhile falls on all of them; a rate is the median of its rounds.
+// does meanwhile falls on all of them; a rate is the median of its rounds. The
+// receivers look for datagrams instead of being woken, because on loopback the
+// sender would pay for that.
 //
 //	go run ./cmd/batchbench -listen :9000            on one machine
 //	go run ./cmd/batchbench -to that.machine:9000    on another

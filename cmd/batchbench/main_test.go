@@ -489,7 +489,7 @@ func TestListenText(t *testing.T) {
 	}
 	part := false
 	for lines.Scan() {
-		part = part || strings.Contains(lines.Text(), "80.0% of what was sent arrived")
+		part = part || strings.Contains(lines.Text(), "80.0% arrived.")
 	}
 	if !part {
 		t.Error("no line says what part arrived")
