@@ -126,13 +126,17 @@ func checkRow(t *testing.T, o *options, name string, r row) {
 	if hasCPU && (r.CPUNanos == nil || *r.CPUNanos <= 0) {
 		t.Errorf("%s: no CPU time", name)
 	}
+	batch := o.batch
+	if strings.HasPrefix(name, "Writer") { // makes its own
+		batch = 1024
+	}
 	if r.Calls == nil {
-		if name == "SendMessages" && !callsAreSystemCalls {
+		if !strings.Contains(name, "net ") && !callsAreSystemCalls {
 			return
 		}
 		t.Errorf("%s: no calls", name)
-	} else if *r.Calls < 1/float64(o.batch) {
-		t.Errorf("%s: %v calls a datagram with %d a batch", name, *r.Calls, o.batch)
+	} else if *r.Calls < 1/float64(batch) {
+		t.Errorf("%s: %v calls a datagram with %d a batch", name, *r.Calls, batch)
 	}
 }
 
@@ -367,7 +371,7 @@ func TestFailingWay(t *testing.T) {
 		way{"fails", fails},
 		way{"missing", func(*net.UDPConn) (*socket, error) { return nil, errors.New("not built") }},
 		way{"elsewhere", func(*net.UDPConn) (*socket, error) { return nil, errors.ErrUnsupported }},
-		ways[2])
+		ways[3])
 	code, stdout, stderr := runMain(t, t.Context(), "-duration", "50ms", "-senders", "3")
 	if code != exitFailed || stderr != "batchbench: fails: no luck; missing: not built\n" {
 		t.Errorf("exit code %d, stderr %q", code, stderr)
