@@ -74,12 +74,17 @@ func (l segmentLimits) run(msgs []OutputMessage) run {
 	return run{n, size}
 }
 
+// payload is the bytes of m, or maxDatagram+1 if they are more than that: an int
+// of 32 bits does not hold what vectors that share memory can add up to.
 func (m *OutputMessage) payload() int {
 	if len(m.Vectors) == 1 {
-		return len(m.Vectors[0])
+		return min(len(m.Vectors[0]), maxDatagram+1)
 	}
 	n := 0
 	for _, v := range m.Vectors {
+		if len(v) > maxDatagram-n {
+			return maxDatagram + 1
+		}
 		n += len(v)
 	}
 	return n
