@@ -25,6 +25,9 @@ type adapter interface {
 
 	// accepts says why datagrams cannot go to an address, in net's words.
 	accepts(to netip.Addr) error
+
+	// maxPayload is the most bytes of a datagram to an address.
+	maxPayload(to netip.Addr) int
 }
 
 type adapterV4 struct {
@@ -52,6 +55,9 @@ func (a *adapterV4) accepts(to netip.Addr) error {
 	}
 	return &net.AddrError{Err: "non-IPv4 address", Addr: to.String()}
 }
+
+// maxPayload is that of IPv4: 65535 less the headers of IP and UDP.
+func (a *adapterV4) maxPayload(netip.Addr) int { return 65507 }
 
 // A promptConn is a UDPConn through which x/net's WriteBatch neither waits nor
 // locks. The UDPConn's own RawConn.Write holds the descriptor's write lock for

@@ -41,3 +41,12 @@ func (a *adapterV6) accepts(to netip.Addr) error {
 	}
 	return &net.AddrError{Err: "invalid address", Addr: to.String()}
 }
+
+// maxPayload is that of IPv6, whose length does not count its header, or that
+// of IPv4.
+func (a *adapterV6) maxPayload(to netip.Addr) int {
+	if to.Is4() || to.Is4In6() {
+		return 65507
+	}
+	return 65527
+}

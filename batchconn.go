@@ -219,7 +219,7 @@ func (c *Conn) sendPacket(ctx context.Context, p, control []byte, to netip.AddrP
 
 // sendHeld sends b.one and frees b.
 func (c *Conn) sendHeld(ctx context.Context, b *batch, flags int) (int, error) {
-	n, s := c.transmit(ctx, b, b.one[:], flags)
+	n, s := c.transmit(ctx, b, b.one[:], flags, c.mayWait(flags))
 	bytes := 0
 	if n == 1 {
 		bytes = b.one[0].BytesSent
@@ -270,7 +270,7 @@ func (c *Conn) WriteBatch(ms []ipv4.Message, flags int) (int, error) {
 	defer b.free()
 	for n := 0; ; {
 		msgs, bad := b.adopt(ms[n:])
-		sent, s := c.transmit(nil, b, msgs, flags)
+		sent, s := c.transmit(nil, b, msgs, flags, c.mayWait(flags))
 		for i := range msgs[:sent] {
 			ms[n+i].N, ms[n+i].NN = msgs[i].BytesSent, len(msgs[i].Control)
 		}

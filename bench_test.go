@@ -221,3 +221,32 @@ func benchBursts(b *testing.B, receivers, n, burst int) {
 		})
 	})
 }
+
+// BenchmarkWriteLoop: an unchanged WriteTo loop, to receivers in turn.
+func BenchmarkWriteLoop(b *testing.B) {
+	for _, receivers := range []int{1, 64} {
+		addrs := sinks(b, receivers)
+		to := make([]net.Addr, receivers)
+		for i := range to {
+			to[i] = net.UDPAddrFromAddrPort(addrs[i])
+		}
+		c, u := benchConn(b, nil)
+		w := NewWriter(c, nil)
+		loop := func(b *testing.B, conn net.PacketConn) {
+			p := make([]byte, 1200)
+			i := 0
+			perMessage(b, 1, func() error {
+				_, err := conn.WriteTo(p, to[i%receivers])
+				i++
+				return err
+			})
+		}
+		b.Run(fmt.Sprintf("%d/Net", receivers), func(b *testing.B) { loop(b, u) })
+		b.Run(fmt.Sprintf("%d/Writer", receivers), func(b *testing.B) {
+			loop(b, w)
+			if err := w.Flush(context.Background()); err != nil {
+				b.Fatal(err)
+			}
+		})
+	}
+}

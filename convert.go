@@ -81,12 +81,18 @@ var batches = sync.Pool{New: func() any { return new(batch) }}
 
 func newBatch() *batch { return batches.Get().(*batch) }
 
+// discard forgets what is pending, with what is known of it.
+func (b *batch) discard() {
+	b.head, b.tail, b.bad = 0, 0, nil
+	b.plain, b.refused = 0, refusedRun{}
+}
+
 // free puts b back without anything of the user's in it. Only what was used is
 // cleared: clearing all of it costs as much as sending.
 func (b *batch) free() {
 	clear(b.ms[:b.used])
-	b.head, b.tail, b.used, b.bad = 0, 0, 0, nil
-	b.plain, b.refused = 0, refusedRun{}
+	b.used = 0
+	b.discard()
 	b.release()
 	if cap(b.vectors) > 2*maxHeld {
 		b.vectors = nil
@@ -157,32 +163,39 @@ func (b *batch) fill(c *Conn, msgs []OutputMessage, flags int) bool {
 		}
 		msgs = msgs[r.n:]
 	}
-	b.used = max(b.used, b.tail)
+	b.used = max(b.used, min(b.tail+1, len(b.ms))) // a message that was not taken may have left its address
 	return b.tail > 0
 }
 
 // address sets the destination of ms[i], or says what is wrong with it.
 func (b *batch) address(c *Conn, i int, to netip.AddrPort) error {
-	if to == (netip.AddrPort{}) {
-		if !c.connected {
-			return errNoDestination
-		}
+	if err := c.checkDestination(to); err != nil {
+		return err
+	}
+	if c.connected {
 		b.ms[i].Addr = nil
 		return nil
 	}
-	if c.connected {
-		return net.ErrWriteToConnected
-	}
-	addr := to.Addr()
-	if err := c.adapter.accepts(addr); err != nil {
-		return err
-	}
-	d := &b.dst[i]
+	addr, d := to.Addr(), &b.dst[i]
 	d.ip = addr.As16()
 	d.udp.Port = int(to.Port())
 	d.udp.Zone = addr.Zone()
 	b.ms[i].Addr = &d.udp
 	return nil
+}
+
+// checkDestination says why nothing can be sent to an address, the zero one
+// being that of the connected peer.
+func (c *Conn) checkDestination(to netip.AddrPort) error {
+	switch zero := to == (netip.AddrPort{}); {
+	case zero && !c.connected:
+		return errNoDestination
+	case zero:
+		return nil
+	case c.connected:
+		return net.ErrWriteToConnected
+	}
+	return c.adapter.accepts(to.Addr())
 }
 
 // put adds a message that goes down as it is. It reports false if the message
@@ -295,6 +308,7 @@ func (b *batch) sentPlainly(c *Conn, n int) {
 // adopt converts x/net's messages, as many as one kernel call takes, into
 // b.adopted. bad says that the message after them has an address that is none.
 func (b *batch) adopt(ms []ipv4.Message) (msgs []OutputMessage, bad bool) {
+	clear(b.adopted) // free clears only what is left in it last
 	b.adopted = b.adopted[:0]
 	for i := range ms[:min(len(ms), maxDatagrams)] {
 		m := OutputMessage{Vectors: ms[i].Buffers, Control: ms[i].OOB}

@@ -54,7 +54,6 @@ type parker interface {
 type room struct {
 	raw  syscall.RawConn
 	gate chan struct{} // holds a token while somebody holds the gate
-	done chan struct{} // closed by Close
 
 	// Written under mu, read without it on the way of every send.
 	closed   atomic.Bool
@@ -63,16 +62,14 @@ type room struct {
 	reserved atomic.Bool  // the next room is for who holds the gate, who starved
 
 	mu          sync.Mutex
-	parker      parker        // made by the first who waits, closed by the last: each received packet would wake it
-	pauseEnd    time.Time     // when who holds the gate wants to try again
-	interrupted bool          // the context of who holds the gate is done
-	sooner      chan struct{} // closed when the deadline moves to an earlier time; nil if nobody listens
+	parker      parker    // made by the first who waits, closed by the last: each received packet would wake it
+	pauseEnd    time.Time // when who holds the gate wants to try again
+	interrupted bool      // the context of who holds the gate is done
 }
 
 func (r *room) init(raw syscall.RawConn) {
 	r.raw = raw
 	r.gate = make(chan struct{}, 1)
-	r.done = make(chan struct{})
 }
 
 // sendInTurn waits for room and sends what b holds, or as much as fits.
@@ -125,57 +122,26 @@ func (c *Conn) waitTurn(ctx context.Context) (hasRoom bool, err error) {
 }
 
 // lineUp returns with the gate, in the order of arrival, or with what ended the
-// wait for it.
+// wait for it. Only the context wakes who is in line: the deadline and Close
+// wake who holds the gate, and so all in line, one after the other. A deadline
+// that moves costs nobody its place.
 func (c *Conn) lineUp(ctx context.Context) error {
 	r := &c.room
 	r.mu.Lock()
 	r.waiting.Add(1)
 	r.mu.Unlock()
-	for {
-		select {
-		case r.gate <- struct{}{}:
-			return nil
-		default:
-		}
-		if r.waitGate(ctx) {
-			return nil
-		}
-		if err := c.ready(ctx); err != nil {
-			r.exit()
-			return err
-		}
-	}
-}
-
-// waitGate waits for the gate and reports whether it got it. If not, there is
-// reason to look at the context, the deadline and Close.
-func (r *room) waitGate(ctx context.Context) bool {
-	r.mu.Lock()
-	if r.sooner == nil {
-		r.sooner = make(chan struct{})
-	}
-	sooner, deadline := r.sooner, r.deadline.Load()
-	r.mu.Unlock()
-
-	var expired <-chan time.Time
-	if deadline != 0 {
-		timer := time.NewTimer(time.Until(epoch.Add(time.Duration(deadline))))
-		defer timer.Stop()
-		expired = timer.C
-	}
 	var cancelled <-chan struct{}
 	if ctx != nil {
 		cancelled = ctx.Done()
 	}
 	select {
 	case r.gate <- struct{}{}:
-		return true
+		return nil
 	case <-cancelled:
-	case <-expired:
-	case <-sooner:
-	case <-r.done:
+		err := c.ready(ctx)
+		r.exit()
+		return err
 	}
-	return false
 }
 
 // leave gives the gate to the next in line.
@@ -286,23 +252,18 @@ func (r *room) setDeadline(t time.Time, set func(time.Time) error) error {
 	if err := set(t); err != nil {
 		return err
 	}
-	at := int64(0)
-	if !t.IsZero() {
-		at = deadlineSinceEpoch(t)
-	}
-	was := r.deadline.Swap(at)
-	if r.sooner != nil && at != 0 && (was == 0 || at < was) {
-		close(r.sooner)
-		r.sooner = nil
-	}
+	r.deadline.Store(deadlineSinceEpoch(t))
 	r.wakeInTime()
 	return nil
 }
 
 // deadlineSinceEpoch goes by the time left until t, as the runtime does: a t
 // without a monotonic reading means that much from now, whatever the wall clock
-// does later. It is never 0.
+// does later. It is 0 only for the zero t.
 func deadlineSinceEpoch(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
 	now, left := sinceEpoch(time.Now()), int64(time.Until(t))
 	switch {
 	case left > math.MaxInt64-now:
@@ -328,7 +289,6 @@ func (r *room) close() {
 	if r.closed.Swap(true) {
 		return
 	}
-	close(r.done)
 	if r.parker != nil {
 		r.parker.close()
 		r.parker = nil

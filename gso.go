@@ -96,6 +96,7 @@ type gso struct {
 	segments int // Config.MaxSegments, within the kernel's limit
 
 	stale   atomic.Bool // the user was at the socket's options: probe again
+	more    atomic.Bool // the user sent with MSG_MORE: a datagram may be open, and a whole run would be added to it
 	state   atomic.Pointer[gsoState]
 	refused atomic.Pointer[[]refusal] // replaced, never changed; nil while there is none
 
@@ -127,7 +128,10 @@ func (g *gso) probe() *gsoState {
 		return s
 	}
 	g.stale.Store(false) // before looking: who changes an option now makes it stale again
-	s := &gsoState{reason: g.whyNot()}
+	was, s := g.state.Load(), &gsoState{reason: g.whyNot()}
+	if s.reason == "" && was != nil && time.Now().Before(was.retry) {
+		s = was // its hour is not over because somebody looked at an option
+	}
 	g.state.Store(s)
 	return s
 }
@@ -143,6 +147,8 @@ func (g *gso) whyNot() string {
 		return "Config.GSO is GSOOff"
 	case g.segments < 2:
 		return "Config.MaxSegments is 1"
+	case g.more.Load():
+		return "MSG_MORE was used"
 	}
 	return whyNoSegments(g.raw, g.mode)
 }
@@ -159,7 +165,13 @@ func (g *gso) reason() string {
 // most is how many datagrams a message sent with flags may hold; 0 for no
 // segmentation.
 func (g *gso) most(flags int) int {
-	if flags&^harmlessFlags != 0 || g.reason() != "" {
+	if flags&^harmlessFlags != 0 {
+		if flags&msgMore != 0 && !g.more.Swap(true) {
+			g.stale.Store(true)
+		}
+		return 0
+	}
+	if g.reason() != "" {
 		return 0
 	}
 	return g.segments

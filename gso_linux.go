@@ -7,13 +7,10 @@
 package batchconn
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
 	"net"
 	"os"
-	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -131,6 +128,7 @@ var segmentOptions = []struct {
 	{unix.SOL_UDP, unix.UDP_CORK, anyBit, "UDP_CORK is set"},                     // makes the kernel ignore the segment size
 	{unix.SOL_SOCKET, unix.SO_TIMESTAMPING, txTimestamps, "SO_TIMESTAMPING asks for TX timestamps"},
 	{unix.SOL_SOCKET, unix.SO_ZEROCOPY, anyBit, "SO_ZEROCOPY is set"}, // as TX timestamps: one completion instead of n
+	{unix.SOL_SOCKET, unix.SO_TXTIME, anyBit, "SO_TXTIME is set"},     // likewise; a clock, and 0 is none that paces
 	{unix.SOL_IP, unix.IP_RECVERR, anyBit, "IP_RECVERR is set"},       // a partly queued message is no ENOBUFS
 	{unix.SOL_IPV6, unix.IPV6_RECVERR, anyBit, "IPV6_RECVERR is set"},
 	{unix.SOL_IP, unix.IP_OPTIONS, anyLength, "IP_OPTIONS are set"}, // this and the rest lengthen the header
@@ -185,13 +183,9 @@ func kernelRelease() string {
 // segments with bad headers, 7.0.0 to 7.1.4 (tailscale/tailscale#19777,
 // #19918). It is a guess, since distributions patch both ways.
 func damagedRelease(release string) string {
-	version, _, _ := strings.Cut(release, "-")
-	part := strings.SplitN(version, ".", 4)
-	var v [3]int
-	for i := range min(len(part), 3) {
-		v[i], _ = strconv.Atoi(part[i])
-	}
-	if v[0] == 7 && (v[1] == 0 || v[1] == 1 && v[2] <= 4) {
+	var major, minor, patch int
+	fmt.Sscanf(release, "%d.%d.%d", &major, &minor, &patch) // what is not there stays 0
+	if major == 7 && (minor == 0 || minor == 1 && patch <= 4) {
 		return fmt.Sprintf("kernel %s may send damaged segments; GSOOn overrides", release)
 	}
 	return ""
@@ -199,12 +193,15 @@ func damagedRelease(release string) string {
 
 // selfTest is whether this kernel segments at all: some lookalikes accept the
 // option and send one huge datagram.
-var selfTest loopbackTest
+var selfTest = loopbackTest{try: func(ip net.IP) (failed, known bool) {
+	return segmentsOn(ip, appendSegmentControl(nil, 2, nil))
+}}
 
 // A loopbackTest sends three bytes in segments of two and looks at what
 // arrives. Only an answer is remembered: where loopback is down or filtered,
 // the next who asks tests again.
 type loopbackTest struct {
+	try    func(ip net.IP) (failed, known bool)
 	mu     sync.Mutex
 	known  bool
 	failed bool
@@ -215,7 +212,7 @@ func (t *loopbackTest) passed() bool {
 	defer t.mu.Unlock()
 	if !t.known {
 		for _, ip := range []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback} {
-			if t.failed, t.known = segmentsOn(ip); t.known {
+			if t.failed, t.known = t.try(ip); t.known {
 				break
 			}
 		}
@@ -226,7 +223,9 @@ func (t *loopbackTest) passed() bool {
 // selfTestWait bounds how long a New can take for it.
 const selfTestWait = 25 * time.Millisecond
 
-func segmentsOn(ip net.IP) (failed, known bool) {
+// segmentsOn sends three bytes with control and looks whether they arrive as
+// two and one.
+func segmentsOn(ip net.IP, control []byte) (failed, known bool) {
 	r, err := net.ListenUDP("udp", &net.UDPAddr{IP: ip})
 	if err != nil {
 		return false, false
@@ -237,19 +236,30 @@ func segmentsOn(ip net.IP) (failed, known bool) {
 		return false, false
 	}
 	defer s.Close()
-	payload := []byte("abc")
-	if _, _, err := s.WriteMsgUDP(payload, appendSegmentControl(nil, 2, nil), nil); err != nil {
+	if _, _, err := s.WriteMsgUDP([]byte("abc"), control, nil); err != nil {
 		return false, false
 	}
 	r.SetReadDeadline(time.Now().Add(selfTestWait))
-	var buf [4]byte
-	for {
-		n, from, err := r.ReadFromUDPAddrPort(buf[:])
+	for _, want := range []string{"ab", "c"} {
+		got, err := readFrom(r, s.LocalAddr())
 		if err != nil {
 			return false, false
 		}
-		if from == s.LocalAddr().(*net.UDPAddr).AddrPort() {
-			return !bytes.Equal(buf[:n], payload[:2]), true
+		if got != want {
+			return true, true
+		}
+	}
+	return false, true
+}
+
+// readFrom reads a few bytes that came from an address, and passes over what
+// others send.
+func readFrom(r *net.UDPConn, addr net.Addr) (string, error) {
+	var buf [4]byte
+	for {
+		n, from, err := r.ReadFromUDPAddrPort(buf[:])
+		if err != nil || from == addr.(*net.UDPAddr).AddrPort() {
+			return string(buf[:n]), err
 		}
 	}
 }

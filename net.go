@@ -7,6 +7,7 @@ package batchconn
 import (
 	"net"
 	"net/netip"
+	"os"
 	"syscall"
 
 	"golang.org/x/net/ipv4"
@@ -32,6 +33,14 @@ var (
 	} = (*Conn)(nil)
 )
 
+// File is UDPConn's, which panics where there is no socket.
+func (c *Conn) File() (*os.File, error) {
+	if c.raw == nil {
+		return nil, syscall.EINVAL
+	}
+	return c.udpConn.File()
+}
+
 // Write is UDPConn's; under Config.NonBlocking it returns ErrWouldBlock rather
 // than wait.
 func (c *Conn) Write(b []byte) (int, error) {
@@ -49,7 +58,7 @@ func (c *Conn) WriteTo(b []byte, addr net.Addr) (int, error) {
 	}
 	udp, ok := addr.(*net.UDPAddr)
 	if !ok {
-		return 0, &net.OpError{Op: "write", Net: "udp", Source: c.LocalAddr(), Addr: addr, Err: syscall.EINVAL}
+		return 0, c.foreign(addr)
 	}
 	return c.writeTo(b, c.addrPort(udp))
 }
@@ -102,13 +111,18 @@ func (c *Conn) WriteMsgUDPAddrPort(b, oob []byte, addr netip.AddrPort) (n, oobn 
 	return n, len(oob), nil
 }
 
+// foreign is package net's error for an address that is not of UDP.
+func (c *Conn) foreign(addr net.Addr) error {
+	return &net.OpError{Op: "write", Net: "udp", Source: c.LocalAddr(), Addr: addr, Err: syscall.EINVAL}
+}
+
 // addrPort converts as package net does: no address is none, and an address
-// without an IP is this host.
+// without an IP, and on IPv6 sockets 0.0.0.0, is this host.
 func (c *Conn) addrPort(addr *net.UDPAddr) netip.AddrPort {
 	if addr == nil {
 		return netip.AddrPort{}
 	}
-	if len(addr.IP) > 0 {
+	if len(addr.IP) > 0 && !(c.isIPv6 && addr.IP.Equal(net.IPv4zero)) {
 		return addr.AddrPort()
 	}
 	host := netip.IPv4Unspecified()

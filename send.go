@@ -19,19 +19,23 @@ import (
 type stop struct {
 	err       error // wrapped for the user
 	ofMessage bool  // err belongs to the message it was met at: others may still go
+	kept      bool  // err was kept by an earlier send
 }
 
 // send is transmit with a batch of its own.
 func (c *Conn) send(ctx context.Context, msgs []OutputMessage, flags int) (int, stop) {
 	b := newBatch()
-	n, s := c.transmit(ctx, b, msgs, flags)
+	n, s := c.transmit(ctx, b, msgs, flags, c.mayWait(flags))
 	b.free()
 	return n, s
 }
 
+// mayWait reports whether a send of the user's may wait for room.
+func (c *Conn) mayWait(flags int) bool { return !c.nonBlocking && flags&MsgDontWait == 0 }
+
 // transmit is the one way down to the kernel. It sends msgs in order, says how
 // many were sent and what stopped it, and sets BytesSent of those sent.
-func (c *Conn) transmit(ctx context.Context, b *batch, msgs []OutputMessage, flags int) (n int, s stop) {
+func (c *Conn) transmit(ctx context.Context, b *batch, msgs []OutputMessage, flags int, wait bool) (n int, s stop) {
 	if err := c.alive(ctx); err != nil {
 		return 0, c.halt(err)
 	}
@@ -41,8 +45,8 @@ func (c *Conn) transmit(ctx context.Context, b *batch, msgs []OutputMessage, fla
 	if kept := c.kept.Load(); kept != nil && c.kept.CompareAndSwap(kept, nil) {
 		return 0, *kept
 	}
-	wait := !c.nonBlocking && flags&MsgDontWait == 0
 	flags &^= privateFlags
+	b.discard()
 	b.segments = c.gso.most(flags)
 	for n < len(msgs) {
 		if err := c.ready(ctx); err != nil {
@@ -181,10 +185,11 @@ func (c *Conn) wrap(err error, to netip.AddrPort) error {
 }
 
 // keep keeps s for the next send if the kernel has forgotten it by having
-// reported it: the pending error of a connected socket (udp(7), SO_ERROR).
+// reported it: the pending error of a connected socket (udp(7), SO_ERROR). One
+// that another send kept while WriteBatch was on its way is kept again.
 func (c *Conn) keep(s stop) {
-	if c.connected && s.ofMessage && isConsumed(s.err) {
-		c.kept.Store(&stop{err: s.err})
+	if s.kept || c.connected && s.ofMessage && isConsumed(s.err) {
+		c.kept.Store(&stop{err: s.err, kept: true})
 	}
 }
 

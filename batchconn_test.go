@@ -1,0 +1,970 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+package batchconn
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/net/ipv4"
+)
+
+// Replaced on Linux, where a receive buffer can be grown and asked for.
+var (
+	growBuffer = func(c *net.UDPConn) { c.SetReadBuffer(4 << 20) }
+	bufferSize = func(c *net.UDPConn) int { return 200 << 10 }
+)
+
+const (
+	smallCost = 1280 // most that a small datagram takes of a receive buffer on Linux (skb->truesize)
+	patience  = 20 * time.Second
+)
+
+// An inbox is a receiver on loopback, read by expect alone: what is sent to it
+// must fit in its buffer.
+type inbox struct {
+	conn *net.UDPConn
+	addr netip.AddrPort
+}
+
+func newInbox(t testing.TB, network, host string) *inbox {
+	t.Helper()
+	c := listen(t, network, host)
+	growBuffer(c)
+	return &inbox{c, addrPortOf(c)}
+}
+
+func listen(t testing.TB, network, host string) *net.UDPConn {
+	t.Helper()
+	c, err := net.ListenUDP(network, &net.UDPAddr{IP: net.ParseIP(host)})
+	if err != nil && network != "udp4" {
+		t.Skipf("no IPv6 here: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func addrPortOf(c net.PacketConn) netip.AddrPort {
+	a := c.LocalAddr().(*net.UDPAddr).AddrPort()
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+}
+
+var endMark = []byte("-- no more was sent --")
+
+// expect reads want, in order, and makes sure that there is nothing after it.
+func (in *inbox) expect(t testing.TB, want [][]byte) {
+	t.Helper()
+	buf := make([]byte, 1<<16)
+	for i, p := range want {
+		if got := in.read(t, buf); !bytes.Equal(got, p) {
+			t.Fatalf("%v: datagram %d of %d is %s, want %s", in.addr, i, len(want), brief(got), brief(p))
+		}
+	}
+	marker, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(in.addr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer marker.Close()
+	if _, err := marker.Write(endMark); err != nil {
+		t.Fatal(err)
+	}
+	if got := in.read(t, buf); !bytes.Equal(got, endMark) {
+		t.Fatalf("%v: one datagram too many after %d: %s", in.addr, len(want), brief(got))
+	}
+}
+
+func (in *inbox) read(t testing.TB, buf []byte) []byte {
+	t.Helper()
+	in.conn.SetReadDeadline(time.Now().Add(patience))
+	n, _, err := in.conn.ReadFromUDPAddrPort(buf)
+	if err != nil {
+		t.Fatalf("%v: %v", in.addr, err)
+	}
+	return buf[:n]
+}
+
+func brief(p []byte) string { return fmt.Sprintf("%d bytes %.40q", len(p), p) }
+
+// A kind is a kind of socket to send from.
+type kind struct {
+	name      string
+	v6        bool
+	connected bool
+	network   string
+	from      string
+	to        []string // hosts of its receivers, in turn
+}
+
+var kinds = []kind{
+	{"udp4", false, false, "udp4", "127.0.0.1", []string{"127.0.0.1"}},
+	{"udp6", true, false, "udp6", "::1", []string{"::1"}},
+	{"dual", true, false, "udp", "::", []string{"127.0.0.1", "::1", "127.0.0.1"}},
+	{"udp4-connected", false, true, "udp4", "127.0.0.1", []string{"127.0.0.1"}},
+	{"udp6-connected", true, true, "udp6", "::1", []string{"::1"}},
+	{"dual-connected", true, true, "udp", "::", []string{"127.0.0.1"}},
+}
+
+// open makes a socket and n receivers, or one if it is connected to that.
+func (k kind) open(t testing.TB, n int) (*net.UDPConn, []*inbox) {
+	t.Helper()
+	if k.connected {
+		n = 1
+	}
+	in := inboxes(t, n, k.to...)
+	return k.socket(t, in[0]), in
+}
+
+func (k kind) socket(t testing.TB, peer *inbox) *net.UDPConn {
+	t.Helper()
+	if !k.connected {
+		return listen(t, k.network, k.from)
+	}
+	c, err := net.DialUDP(k.network, &net.UDPAddr{IP: net.ParseIP(k.from)}, net.UDPAddrFromAddrPort(peer.addr))
+	if err != nil {
+		t.Skipf("cannot connect %s from %s to %v: %v", k.network, k.from, peer.addr, err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// inboxes opens n of them on the hosts in turn.
+func inboxes(t testing.TB, n int, hosts ...string) []*inbox {
+	t.Helper()
+	in := make([]*inbox, n)
+	for i := range in {
+		in[i] = newInbox(t, networkOf(hosts[i%len(hosts)]), hosts[i%len(hosts)])
+	}
+	return in
+}
+
+func networkOf(host string) string {
+	if strings.Contains(host, ":") {
+		return "udp6"
+	}
+	return "udp4"
+}
+
+// A world is a Conn and those who receive from it.
+type world struct {
+	kind
+	conn    *Conn
+	bare    *net.UDPConn // what conn was made of
+	inboxes []*inbox
+	dest    []netip.AddrPort // dest[i] reaches inboxes[i]
+}
+
+func (k kind) world(t testing.TB, n int, cfg *Config) *world {
+	t.Helper()
+	bare, in := k.open(t, n)
+	conn, err := New(bare, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	w := &world{kind: k, conn: conn, bare: bare, inboxes: in, dest: make([]netip.AddrPort, len(in))}
+	for i := range w.dest {
+		if k.connected {
+			continue
+		}
+		w.dest[i] = in[i].addr
+		if i%3 == 2 && in[i].addr.Addr().Is4() {
+			w.dest[i] = mapped(in[i].addr)
+		}
+	}
+	return w
+}
+
+func mapped(a netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom16(a.Addr().As16()), a.Port())
+}
+
+// forEachKind runs f on a world with n inboxes of each kind.
+func forEachKind(t *testing.T, n int, cfg *Config, f func(t *testing.T, w *world)) {
+	for _, k := range kinds {
+		t.Run(k.name, func(t *testing.T) { f(t, k.world(t, n, cfg)) })
+	}
+}
+
+// A letter is what a message is to bring to whom.
+type letter struct {
+	to int
+	p  []byte
+}
+
+// mail is messages and what is to become of them.
+type mail struct {
+	msgs    []OutputMessage
+	letters []letter
+}
+
+// write makes n messages, each with contents of its own. BytesSent is nonsense,
+// so that a message left out of it shows.
+func (w *world) write(t testing.TB, n int, to func(i int) int, size func(i int) int) *mail {
+	t.Helper()
+	m := &mail{make([]OutputMessage, n), make([]letter, n)}
+	cost := make([]int, len(w.inboxes))
+	for i := range m.msgs {
+		l := letter{to(i) % len(w.inboxes), contents(i, size(i))}
+		m.letters[i] = l
+		m.msgs[i] = OutputMessage{Addr: w.dest[l.to], Vectors: cut(l.p, i%5), BytesSent: -1}
+		cost[l.to] += smallCost + len(l.p)
+	}
+	for i, in := range w.inboxes {
+		if room := bufferSize(in.conn); cost[i] > room {
+			t.Skipf("%d messages do not fit in a receive buffer of %d bytes: raise net.core.rmem_max", n, room)
+		}
+	}
+	return m
+}
+
+func contents(i, size int) []byte {
+	p := make([]byte, size)
+	for j := range p {
+		p[j] = byte(i + i>>8 + 31*j)
+	}
+	copy(p, fmt.Sprintf("%d:", i))
+	return p
+}
+
+// cut makes vectors of p, some of them empty. Each has room behind it that is
+// not part of the message.
+func cut(p []byte, pieces int) []OutputVector {
+	var vs []OutputVector
+	spare := func(p []byte) []byte { return append(bytes.Clone(p), "beyond the length"...)[:len(p)] }
+	for range pieces {
+		n := len(p) / 2
+		vs = append(vs, spare(p[:n]))
+		p = p[n:]
+	}
+	if len(p) > 0 {
+		vs = append(vs, spare(p))
+	}
+	return vs
+}
+
+// Sizes and destinations of messages: nothing to coalesce, and runs with a
+// shorter last datagram.
+func mixed(i int) int   { return []int{17, 0, 100, 1, 63, 8}[i%6] }
+func inTurn(i int) int  { return i }
+func inRuns(i int) int  { return i / 40 }
+func runSize(i int) int { return []int{64, 21}[(i % 40 / 39)] }
+
+// check makes sure that exactly the messages for which sent is true arrived,
+// each at its inbox, once and in order, and that BytesSent says so of all.
+func (w *world) check(t testing.TB, m *mail, sent func(i int) bool) {
+	t.Helper()
+	want := make([][][]byte, len(w.inboxes))
+	for i, l := range m.letters {
+		bytes := 0
+		if sent(i) {
+			bytes = len(l.p)
+			want[l.to] = append(want[l.to], l.p)
+		}
+		if got := m.msgs[i].BytesSent; got != bytes {
+			t.Fatalf("message %d of %d: BytesSent %d, want %d", i, len(m.msgs), got, bytes)
+		}
+	}
+	for i, in := range w.inboxes {
+		in.expect(t, want[i])
+	}
+}
+
+func (w *world) checkPrefix(t testing.TB, m *mail, n int) {
+	t.Helper()
+	w.check(t, m, func(i int) bool { return i < n })
+}
+
+func (w *world) checkAll(t testing.TB, m *mail) {
+	t.Helper()
+	w.checkPrefix(t, m, len(m.msgs))
+}
+
+// TestSendAll: a blocking call sends all, however many, and says so.
+func TestSendAll(t *testing.T) {
+	patterns := []struct {
+		name     string
+		to, size func(int) int
+	}{{"mixed", inTurn, mixed}, {"runs", inRuns, runSize}}
+	forEachKind(t, 32, nil, func(t *testing.T, w *world) {
+		var total uint64
+		for _, p := range patterns {
+			for _, n := range []int{0, 1, 2, maxBatch, maxBatch + 1, 1024, 1025, 5000} {
+				t.Run(fmt.Sprint(p.name, n), func(t *testing.T) {
+					m := w.write(t, n, p.to, p.size)
+					got, err := w.conn.SendMessages(nil, m.msgs, 0)
+					if got != n || err != nil {
+						t.Fatalf("SendMessages = %d, %v; want %d, nil", got, err, n)
+					}
+					total += uint64(n)
+					w.checkAll(t, m)
+					got, err = w.conn.SendEach(context.Background(), m.msgs, 0)
+					if got != n || err != nil {
+						t.Fatalf("SendEach = %d, %v; want %d, nil", got, err, n)
+					}
+					total += uint64(n)
+					w.checkAll(t, m)
+				})
+			}
+		}
+		if s := w.conn.Stats(); s.Messages != total || s.Failed != 0 || s.WouldBlock != 0 {
+			t.Errorf("Stats %+v, want %d messages and no failure", s, total)
+		}
+	})
+}
+
+// TestSameSliceAgain: a send changes nothing of a message but BytesSent, so it
+// can be sent again.
+func TestSameSliceAgain(t *testing.T) {
+	forEachKind(t, 3, nil, func(t *testing.T, w *world) {
+		m := w.write(t, 300, inTurn, mixed)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		for range 5 {
+			n, err := w.conn.SendMessages(ctx, m.msgs, 0)
+			if n != len(m.msgs) || err != nil {
+				t.Fatalf("SendMessages = %d, %v", n, err)
+			}
+			w.checkAll(t, m)
+		}
+	})
+}
+
+// TestOneMessage: the sends that take one.
+func TestOneMessage(t *testing.T) {
+	forEachKind(t, 3, nil, func(t *testing.T, w *world) {
+		for i, to := range w.dest {
+			for _, size := range []int{0, 1, 1200, 65507} {
+				p := contents(i, size)
+				msg := OutputMessage{Addr: to, Vectors: cut(p, 3), BytesSent: -1}
+				if n, err := w.conn.SendMessage(nil, &msg, 0); n != size || err != nil || msg.BytesSent != size {
+					t.Fatalf("SendMessage = %d, %v, BytesSent %d; want %d", n, err, msg.BytesSent, size)
+				}
+				w.inboxes[i].expect(t, [][]byte{p})
+				if n, err := w.conn.SendTo(nil, p, to, 0); n != size || err != nil {
+					t.Fatalf("SendTo = %d, %v; want %d", n, err, size)
+				}
+				w.inboxes[i].expect(t, [][]byte{p})
+			}
+		}
+	})
+}
+
+// anyAddrError stands for a *net.AddrError.
+var anyAddrError = errors.New("a *net.AddrError")
+
+// checkError makes sure that err is one OpError around something that Is want.
+func checkError(t testing.TB, err, want error) {
+	t.Helper()
+	op, ok := err.(*net.OpError)
+	if !ok || op.Op != "write" {
+		t.Fatalf("error %#v (%v) is no OpError of a write; want %v", err, err, want)
+	}
+	var addrErr *net.AddrError
+	if want == anyAddrError && !errors.As(err, &addrErr) || want != anyAddrError && !errors.Is(err, want) {
+		t.Fatalf("error %v is not %v", err, want)
+	}
+	for e := op.Err; e != nil; e = errors.Unwrap(e) {
+		if _, ok := e.(*net.OpError); ok {
+			t.Fatalf("OpError within OpError: %v", err)
+		}
+	}
+	if _, ok := op.Err.(*os.SyscallError); !ok && op.Err != want && want != anyAddrError {
+		t.Fatalf("OpError around %#v, want a SyscallError or %v itself", op.Err, want)
+	}
+}
+
+// A bad is something wrong with a message.
+type bad struct {
+	name  string
+	spoil func(w *world, m *OutputMessage)
+	want  error
+	on    func(w *world) bool // where that is wrong; nil: everywhere
+}
+
+func unconnected(w *world) bool { return !w.connected }
+func onLinux(w *world) bool     { return runtime.GOOS == "linux" }
+
+var bads = []bad{
+	{"no destination", func(w *world, m *OutputMessage) { m.Addr = netip.AddrPort{} }, syscall.EDESTADDRREQ, unconnected},
+	{"destination on a connected socket", func(w *world, m *OutputMessage) { m.Addr = w.inboxes[0].addr }, net.ErrWriteToConnected,
+		func(w *world) bool { return w.connected }},
+	{"wrong family", func(w *world, m *OutputMessage) { m.Addr = netip.MustParseAddrPort("[::1]:9") }, anyAddrError,
+		func(w *world) bool { return w.name == "udp4" }},
+	{"port without address", func(w *world, m *OutputMessage) { m.Addr = netip.AddrPortFrom(netip.Addr{}, 9) }, anyAddrError, unconnected},
+	{"too long", func(w *world, m *OutputMessage) { m.Vectors = [][]byte{make([]byte, w.tooLong(m.Addr))} }, syscall.EMSGSIZE, onLinux},
+	{"far too long", func(w *world, m *OutputMessage) { m.Vectors = cut(make([]byte, 1<<20), 3) }, syscall.EMSGSIZE, nil},
+	{"too long, gathered", func(w *world, m *OutputMessage) { m.Vectors = vectorsOf(w.tooLong(m.Addr), 1025) }, syscall.EMSGSIZE, onLinux},
+	{"far too long, gathered", func(w *world, m *OutputMessage) { m.Vectors = slices.Repeat([][]byte{make([]byte, 700)}, 3000) }, syscall.EMSGSIZE, nil},
+	{"bad control data", func(w *world, m *OutputMessage) { m.Control = make([]byte, 64) }, syscall.EINVAL, onLinux},
+	{"port 0", func(w *world, m *OutputMessage) { m.Addr = netip.AddrPortFrom(w.inboxes[0].addr.Addr(), 0) }, syscall.EINVAL,
+		func(w *world) bool { return onLinux(w) && !w.connected }},
+	{"IPv4 over an IPv6-only socket", func(w *world, m *OutputMessage) { m.Addr = netip.MustParseAddrPort("127.0.0.1:9") }, syscall.ENETUNREACH,
+		func(w *world) bool { return onLinux(w) && w.name == "udp6" }},
+}
+
+// tooLong is one byte more than a datagram can have.
+func (w *world) tooLong(to netip.AddrPort) int {
+	if to.Addr().Is4() || to.Addr().Is4In6() || !w.v6 || w.connected && w.inboxes[0].addr.Addr().Is4() {
+		return 65508
+	}
+	return 65528
+}
+
+// vectorsOf cuts size bytes into n vectors.
+func vectorsOf(size, n int) []OutputVector {
+	p := contents(n, size)
+	vs := make([]OutputVector, n)
+	for i := range vs {
+		vs[i] = p[i*size/n : (i+1)*size/n]
+	}
+	return vs
+}
+
+// TestBadMessage: a bad message ends the prefix before it; SendEach goes on
+// past it.
+func TestBadMessage(t *testing.T) {
+	forEachKind(t, 4, nil, func(t *testing.T, w *world) {
+		for _, b := range bads {
+			if b.on != nil && !b.on(w) {
+				continue
+			}
+			t.Run(b.name, func(t *testing.T) {
+				for _, at := range []int{0, 3, maxBatch, 299} {
+					w.testBad(t, b, at)
+				}
+				w.testBadAlone(t, b)
+			})
+		}
+	})
+}
+
+func (w *world) testBad(t *testing.T, b bad, at int) {
+	t.Helper()
+	m := w.write(t, 300, inTurn, mixed)
+	b.spoil(w, &m.msgs[at])
+	n, err := w.conn.SendMessages(nil, m.msgs, 0)
+	if n != at || (err != nil) != (at == 0) {
+		t.Fatalf("bad message at %d: SendMessages = %d, %v", at, n, err)
+	}
+	w.checkPrefix(t, m, at)
+	if n, err = w.conn.SendMessages(nil, m.msgs[at:], 0); n != 0 {
+		t.Fatalf("bad message first: SendMessages = %d, %v", n, err)
+	}
+	checkError(t, err, b.want)
+	for i := range m.msgs[at:] {
+		if got := m.msgs[at+i].BytesSent; got != 0 {
+			t.Fatalf("message %d: BytesSent %d, want 0", at+i, got)
+		}
+	}
+
+	n, err = w.conn.SendEach(nil, m.msgs, 0)
+	var batchErr *BatchError
+	if n != len(m.msgs) || !errors.As(err, &batchErr) || len(batchErr.Failed) != 1 || batchErr.Err != nil {
+		t.Fatalf("bad message at %d: SendEach = %d, %v", at, n, err)
+	}
+	if f := batchErr.Failed[0]; f.Index != at || f.Addr != m.msgs[at].Addr {
+		t.Fatalf("bad message at %d to %v: reported at %d to %v", at, m.msgs[at].Addr, f.Index, f.Addr)
+	}
+	checkError(t, batchErr.Failed[0].Err, b.want)
+	w.check(t, m, func(i int) bool { return i != at })
+}
+
+func (w *world) testBadAlone(t *testing.T, b bad) {
+	t.Helper()
+	msg := OutputMessage{Addr: w.dest[0], Vectors: [][]byte{[]byte("one")}, BytesSent: -1}
+	b.spoil(w, &msg)
+	n, err := w.conn.SendMessage(nil, &msg, 0)
+	if n != 0 || msg.BytesSent != 0 {
+		t.Errorf("SendMessage = %d, %v, BytesSent %d", n, err, msg.BytesSent)
+	}
+	checkError(t, err, b.want)
+	if msg.Control == nil && len(msg.Vectors) == 1 {
+		n, err = w.conn.SendTo(nil, msg.Vectors[0], msg.Addr, 0)
+		if n != 0 {
+			t.Errorf("SendTo = %d, %v", n, err)
+		}
+		checkError(t, err, b.want)
+	}
+}
+
+// TestSendEachAllBad: every message has its own error.
+func TestSendEachAllBad(t *testing.T) {
+	forEachKind(t, 1, nil, func(t *testing.T, w *world) {
+		m := w.write(t, 600, inTurn, mixed)
+		tooLong := vectorsOf(90000, 1025)
+		for i := range m.msgs {
+			if i%7 != 0 {
+				m.msgs[i].Vectors = tooLong
+			}
+		}
+		failed := w.conn.Stats().Failed
+		n, err := w.conn.SendEach(nil, m.msgs, 0)
+		var batchErr *BatchError
+		if n != 600 || !errors.As(err, &batchErr) || !errors.Is(err, syscall.EMSGSIZE) {
+			t.Fatalf("SendEach = %d, %v", n, err)
+		}
+		i := 0
+		for _, f := range batchErr.Failed {
+			if i%7 == 0 {
+				i++
+			}
+			if f.Index != i {
+				t.Fatalf("failed message %d, want %d", f.Index, i)
+			}
+			i++
+		}
+		w.check(t, m, func(i int) bool { return i%7 == 0 })
+		if got := w.conn.Stats().Failed - failed; got != uint64(len(batchErr.Failed)) {
+			t.Errorf("Stats.Failed grew by %d, %d failed", got, len(batchErr.Failed))
+		}
+	})
+}
+
+// A send is one of the calls that send, for tests of what they have in common.
+type send struct {
+	name string
+	ctx  bool // takes a context
+	call func(c *Conn, ctx context.Context, msgs []OutputMessage) (int, error)
+}
+
+var sends = []send{
+	{"SendMessages", true, func(c *Conn, ctx context.Context, msgs []OutputMessage) (int, error) {
+		return c.SendMessages(ctx, msgs, 0)
+	}},
+	{"SendEach", true, func(c *Conn, ctx context.Context, msgs []OutputMessage) (int, error) { return c.SendEach(ctx, msgs, 0) }},
+	{"SendMessage", true, func(c *Conn, ctx context.Context, msgs []OutputMessage) (int, error) {
+		return c.SendMessage(ctx, &OutputMessage{Addr: first(msgs), Vectors: [][]byte{{1}}}, 0)
+	}},
+	{"SendTo", true, func(c *Conn, ctx context.Context, msgs []OutputMessage) (int, error) {
+		return c.SendTo(ctx, []byte{1}, first(msgs), 0)
+	}},
+	{"WriteBatch", false, func(c *Conn, _ context.Context, msgs []OutputMessage) (int, error) {
+		return c.WriteBatch(xnetMessages(msgs), 0)
+	}},
+}
+
+func first(msgs []OutputMessage) netip.AddrPort {
+	if len(msgs) == 0 {
+		return netip.AddrPort{}
+	}
+	return msgs[0].Addr
+}
+
+func xnetMessages(msgs []OutputMessage) []ipv4.Message {
+	ms := make([]ipv4.Message, len(msgs))
+	for i, m := range msgs {
+		ms[i] = ipv4.Message{Buffers: m.Vectors, OOB: m.Control, N: -1, NN: -1}
+		if m.Addr.IsValid() {
+			ms[i].Addr = net.UDPAddrFromAddrPort(m.Addr)
+		}
+	}
+	return ms
+}
+
+// TestOrderOfChecks: closed, then the context, then no messages.
+func TestOrderOfChecks(t *testing.T) {
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, s := range sends {
+		t.Run(s.name, func(t *testing.T) {
+			w := kinds[0].world(t, 1, nil)
+			takesMany := s.name != "SendMessage" && s.name != "SendTo"
+			if takesMany {
+				w.conn.SetWriteDeadline(time.Unix(1, 0)) // not looked at if there is nothing to send
+				if n, err := s.call(w.conn, nil, nil); n != 0 || err != nil {
+					t.Errorf("no messages: %d, %v", n, err)
+				}
+				w.conn.SetWriteDeadline(time.Time{})
+			}
+			if s.ctx {
+				n, err := s.call(w.conn, cancelled, nil) // also no destination
+				if n != 0 {
+					t.Errorf("cancelled: n = %d", n)
+				}
+				checkError(t, err, context.Canceled)
+			}
+			w.conn.Close()
+			n, err := s.call(w.conn, cancelled, nil)
+			if n != 0 {
+				t.Errorf("closed: n = %d", n)
+			}
+			checkError(t, err, net.ErrClosed)
+			w.inboxes[0].expect(t, nil)
+		})
+	}
+}
+
+// TestClosed: sends after Close, also when it was the inner conn that was
+// closed.
+func TestClosed(t *testing.T) {
+	forEachKind(t, 1, nil, func(t *testing.T, w *world) {
+		m := w.write(t, 3, inTurn, mixed)
+		w.bare.Close()
+		for _, s := range sends {
+			n, err := s.call(w.conn, nil, m.msgs)
+			if n != 0 {
+				t.Errorf("%s after the UDPConn's Close: n = %d", s.name, n)
+			}
+			var batchErr *BatchError
+			if errors.As(err, &batchErr) {
+				t.Errorf("%s: %v, want net.ErrClosed alone", s.name, err)
+			}
+			checkError(t, err, net.ErrClosed)
+		}
+		w.conn.Close()
+		for _, s := range sends {
+			_, err := s.call(w.conn, nil, m.msgs)
+			checkError(t, err, net.ErrClosed)
+		}
+		checkError(t, w.conn.WaitWritable(nil), net.ErrClosed)
+	})
+}
+
+// TestDeadlinePassed: no send after the write deadline, until it is moved.
+func TestDeadlinePassed(t *testing.T) {
+	forEachKind(t, 1, nil, func(t *testing.T, w *world) {
+		m := w.write(t, 3, inTurn, mixed)
+		set := []func(time.Time) error{w.conn.SetWriteDeadline, w.conn.SetDeadline}
+		for i, s := range sends {
+			set[i%2](time.Now().Add(-time.Hour))
+			n, err := s.call(w.conn, nil, m.msgs)
+			if n != 0 {
+				t.Errorf("%s: n = %d", s.name, n)
+			}
+			checkError(t, err, os.ErrDeadlineExceeded)
+			if e, ok := err.(net.Error); !ok || !e.Timeout() {
+				t.Errorf("%s: %v is no timeout", s.name, err)
+			}
+			set[i%2](time.Now().Add(time.Hour))
+			if n, err := s.call(w.conn, nil, m.msgs); n == 0 || err != nil {
+				t.Errorf("%s in time: %d, %v", s.name, n, err)
+			}
+			set[i%2](time.Time{})
+		}
+	})
+}
+
+// A fickleContext is done after its Err was asked some times, and has an error
+// of its own.
+type fickleContext struct {
+	context.Context
+	left atomic.Int64
+	err  error
+}
+
+func (c *fickleContext) Err() error {
+	if c.left.Add(-1) < 0 {
+		return c.err
+	}
+	return nil
+}
+
+var errFickle = errors.New("an error of the context's own")
+
+// TestContextDone: whenever a context is done, n is what was sent, and else the
+// error is the context's.
+func TestContextDone(t *testing.T) {
+	forEachKind(t, 32, nil, func(t *testing.T, w *world) {
+		for _, call := range sends[:2] {
+			for k := range int64(6) {
+				m := w.write(t, 1000, inTurn, mixed)
+				ctx := &fickleContext{Context: t.Context(), err: errFickle}
+				ctx.left.Store(k)
+				n, err := call.call(w.conn, ctx, m.msgs)
+				if n == 1000 && k < 3 || n < 1000 && k > 5 {
+					t.Fatalf("%s: done after %d questions: n = %d", call.name, k, n)
+				}
+				if n == 0 || n < 1000 && call.name == "SendEach" {
+					checkError(t, err, errFickle)
+				} else if err != nil {
+					t.Fatalf("%s = %d, %v", call.name, n, err)
+				}
+				w.checkPrefix(t, m, n)
+			}
+		}
+	})
+}
+
+// TestContextErrors: the error Is ctx.Err() for every kind of context.
+func TestContextErrors(t *testing.T) {
+	w := kinds[0].world(t, 1, nil)
+	expired, cancel := context.WithDeadline(t.Context(), time.Unix(1, 0))
+	defer cancel()
+	caused, cancelCause := context.WithCancelCause(t.Context())
+	cancelCause(errFickle)
+	for _, ctx := range []context.Context{expired, caused, &fickleContext{Context: t.Context(), err: errFickle}} {
+		for _, s := range sends[:4] {
+			n, err := s.call(w.conn, ctx, w.write(t, 2, inTurn, mixed).msgs)
+			if n != 0 {
+				t.Errorf("%s: n = %d", s.name, n)
+			}
+			checkError(t, err, ctx.Err())
+		}
+		checkError(t, w.conn.WaitWritable(ctx), ctx.Err())
+	}
+	w.inboxes[0].expect(t, nil)
+}
+
+// TestCancelInTheMiddle: of 400,000 messages that never wait, as many are sent
+// as n says.
+func TestCancelInTheMiddle(t *testing.T) {
+	const many = 400_000
+	w := kinds[0].world(t, 1, nil)
+	msgs := make([]OutputMessage, many)
+	p := [][]byte{make([]byte, 10)}
+	for i := range msgs {
+		msgs[i] = OutputMessage{Addr: w.dest[0], Vectors: p, BytesSent: -1}
+	}
+	for _, s := range sends[:2] {
+		ctx, cancel := context.WithCancel(t.Context())
+		before := w.conn.Stats().Messages
+		var wg sync.WaitGroup
+		wg.Go(func() { // cancel while the call is under way, for certain
+			for w.conn.Stats().Messages < before+1000 {
+				runtime.Gosched()
+			}
+			cancel()
+		})
+		n, err := s.call(w.conn, ctx, msgs)
+		wg.Wait()
+		if n < 1000 || n == many {
+			t.Fatalf("%s: n = %d, %v: not cancelled in the middle", s.name, n, err)
+		}
+		if s.name == "SendEach" {
+			checkError(t, err, context.Canceled)
+		} else if err != nil {
+			t.Fatalf("%s = %d, %v", s.name, n, err)
+		}
+		if sent := w.conn.Stats().Messages - before; sent != uint64(n) {
+			t.Fatalf("%s: n = %d, but %d were sent", s.name, n, sent)
+		}
+		for i := range msgs {
+			if got := msgs[i].BytesSent; got != 10 && i < n || got != 0 && i >= n {
+				t.Fatalf("%s: n = %d, BytesSent of %d is %d", s.name, n, i, got)
+			}
+		}
+		n, err = s.call(w.conn, ctx, msgs[n:])
+		if n != 0 {
+			t.Fatalf("%s: cancelled call sent %d", s.name, n)
+		}
+		checkError(t, err, context.Canceled)
+	}
+}
+
+// TestDeadlineSurvivesCancel: the user's deadline holds after a call of
+// somebody else was cancelled, and is not held against anyone before.
+func TestDeadlineSurvivesCancel(t *testing.T) {
+	w := kinds[0].world(t, 1, nil)
+	m := w.write(t, 2, inTurn, mixed)
+	deadline := time.Now().Add(300 * time.Millisecond)
+	w.conn.SetWriteDeadline(deadline)
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	for time.Now().Before(deadline) {
+		w.conn.SendMessages(cancelled, m.msgs, 0)
+		if _, err := w.conn.SendMessages(nil, m.msgs, 0); err != nil && time.Now().Before(deadline) {
+			t.Fatalf("before the deadline: %v", err)
+		}
+	}
+	_, err := w.conn.SendMessages(nil, m.msgs, 0)
+	checkError(t, err, os.ErrDeadlineExceeded)
+}
+
+// TestConcurrent: senders share a Conn; the messages of each keep their order.
+func TestConcurrent(t *testing.T) {
+	const senders, rounds, each = 4, 4, 100
+	forEachKind(t, senders, nil, func(t *testing.T, w *world) {
+		if w.connected {
+			return // one receiver cannot tell the senders apart
+		}
+		var wg sync.WaitGroup
+		mails := make([]*mail, senders)
+		for g := range mails {
+			mails[g] = w.write(t, each, func(int) int { return g }, mixed)
+			wg.Go(func() {
+				for range rounds {
+					if n, err := w.conn.SendMessages(nil, mails[g].msgs, 0); n != each || err != nil {
+						t.Errorf("sender %d: %d, %v", g, n, err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		for g, m := range mails {
+			var want [][]byte
+			for range rounds {
+				for _, l := range m.letters {
+					want = append(want, l.p)
+				}
+			}
+			w.inboxes[g].expect(t, want)
+		}
+	})
+}
+
+// TestBuffersAreTheCallersAgain: what is written to a buffer after the send
+// does not reach anybody, and the send wrote nothing to it.
+func TestBuffersAreTheCallersAgain(t *testing.T) {
+	forEachKind(t, 2, nil, func(t *testing.T, w *world) {
+		for _, vectors := range []int{1, 3, maxVectors, maxVectors + 1, 3000} {
+			want := contents(vectors, 3000)
+			vs := vectorsOf(3000, vectors)
+			msgs := []OutputMessage{{Addr: w.dest[0], Vectors: vs}}
+			if n, err := w.conn.SendMessages(nil, msgs, 0); n != 1 || err != nil {
+				t.Fatalf("%d vectors: %d, %v", vectors, n, err)
+			}
+			if got := bytes.Join(vs, nil); !bytes.Equal(got, want) {
+				t.Fatalf("%d vectors: the send wrote to them", vectors)
+			}
+			for _, v := range vs {
+				clear(v)
+			}
+			w.inboxes[0].expect(t, [][]byte{want})
+		}
+	})
+}
+
+// TestNew: what New does to the conn it is given.
+func TestNew(t *testing.T) {
+	for _, k := range kinds {
+		t.Run(k.name, func(t *testing.T) {
+			bare, in := k.open(t, 1)
+			bare.SetWriteDeadline(time.Unix(1, 0))
+			c, err := New(bare, &Config{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			to := in[0].addr
+			if k.connected {
+				to = netip.AddrPort{}
+			}
+			if n, err := c.SendTo(nil, []byte("hello"), to, 0); n != 5 || err != nil {
+				t.Errorf("SendTo = %d, %v: the old write deadline still holds", n, err)
+			}
+			in[0].expect(t, [][]byte{[]byte("hello")})
+		})
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	closed := listen(t, "udp4", "127.0.0.1")
+	closed.Close()
+	for _, test := range []struct {
+		name string
+		conn *net.UDPConn
+		cfg  *Config
+		says string
+	}{
+		{"nil", nil, nil, "nil"},
+		{"zero", new(net.UDPConn), nil, syscall.EINVAL.Error()},
+		{"closed", closed, nil, net.ErrClosed.Error()},
+		{"GSO below", listen(t, "udp4", "127.0.0.1"), &Config{GSO: -1}, "Config.GSO"},
+		{"GSO above", listen(t, "udp4", "127.0.0.1"), &Config{GSO: GSOOn + 1}, "Config.GSO"},
+		{"MaxSegments", listen(t, "udp4", "127.0.0.1"), &Config{MaxSegments: -1}, "Config.MaxSegments"},
+	} {
+		c, err := New(test.conn, test.cfg)
+		if c != nil || err == nil || !strings.Contains(err.Error(), test.says) {
+			t.Errorf("%s: New = %v, %v; want an error with %q", test.name, c, err, test.says)
+		}
+	}
+	if _, err := New(closed, nil); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("closed: %v is not net.ErrClosed", err)
+	}
+}
+
+// TestConfig: what is valid, and that MsgDontWait is a flag.
+func TestConfig(t *testing.T) {
+	for _, cfg := range []*Config{nil, {}, {GSO: GSOOff}, {GSO: GSOOn}, {MaxSegments: 1}, {NonBlocking: true, MaxSegments: 1 << 30}} {
+		w := kinds[0].world(t, 1, cfg)
+		m := w.write(t, 50, inRuns, runSize)
+		if n, err := w.conn.SendMessages(nil, m.msgs, 0); n != 50 || err != nil {
+			t.Errorf("%+v: %d, %v", cfg, n, err)
+		}
+		w.checkAll(t, m)
+		if n, err := w.conn.SendMessages(nil, m.msgs, MsgDontWait); n != 50 || err != nil {
+			t.Errorf("%+v, MsgDontWait: %d, %v", cfg, n, err)
+		}
+		w.checkAll(t, m)
+	}
+	if MsgDontWait == 0 {
+		t.Error("MsgDontWait is 0")
+	}
+}
+
+// TestZeroConn: all methods of a zero Conn return an error, or nothing, and
+// none panics.
+func TestZeroConn(t *testing.T) {
+	errorType := reflect.TypeFor[error]()
+	typ := reflect.TypeFor[*Conn]()
+	for i := range typ.NumMethod() {
+		m := typ.Method(i)
+		t.Run(m.Name, func(t *testing.T) {
+			v := reflect.ValueOf(new(Conn))
+			for _, args := range [][]reflect.Value{zeroArgs(m.Type), oneArgs(m.Type)} {
+				out := v.MethodByName(m.Name).Call(args)
+				if len(out) == 0 || out[len(out)-1].Type() != errorType {
+					continue // LocalAddr, RemoteAddr, Stats
+				}
+				if out[len(out)-1].IsNil() {
+					t.Errorf("no error")
+				}
+			}
+		})
+	}
+}
+
+func zeroArgs(method reflect.Type) []reflect.Value {
+	args := make([]reflect.Value, method.NumIn()-1)
+	for i := range args {
+		args[i] = reflect.Zero(method.In(i + 1))
+	}
+	return args
+}
+
+// oneArgs are arguments with something in them.
+func oneArgs(method reflect.Type) []reflect.Value {
+	to := netip.MustParseAddrPort("127.0.0.1:9")
+	given := map[reflect.Type]any{
+		reflect.TypeFor[[]byte]():          []byte{1},
+		reflect.TypeFor[[]OutputMessage](): []OutputMessage{{Addr: to}},
+		reflect.TypeFor[*OutputMessage]():  &OutputMessage{Addr: to},
+		reflect.TypeFor[[]ipv4.Message]():  []ipv4.Message{{Buffers: [][]byte{{1}}, Addr: net.UDPAddrFromAddrPort(to)}},
+		reflect.TypeFor[netip.AddrPort]():  to,
+		reflect.TypeFor[*net.UDPAddr]():    net.UDPAddrFromAddrPort(to),
+		reflect.TypeFor[time.Time]():       time.Now(),
+		reflect.TypeFor[int]():             1,
+	}
+	args := zeroArgs(method)
+	for i := range args {
+		if v, ok := given[args[i].Type()]; ok {
+			args[i] = reflect.ValueOf(v)
+		}
+		switch method.In(i + 1) {
+		case reflect.TypeFor[context.Context]():
+			args[i] = reflect.ValueOf(context.Background())
+		case reflect.TypeFor[net.Addr]():
+			args[i] = reflect.ValueOf(net.UDPAddrFromAddrPort(to))
+		}
+	}
+	return args
+}

@@ -1,0 +1,11 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+//go:build linux && !android && !batchconn_portable
+
+package main
+
+// callsAreSystemCalls says that Stats.Calls counts system calls: here each is
+// one sendmmsg(2).
+const callsAreSystemCalls = true

@@ -1,0 +1,10 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+//go:build !linux || android || batchconn_portable
+
+package main
+
+// callsAreSystemCalls: here each of Stats.Calls may be several.
+const callsAreSystemCalls = false

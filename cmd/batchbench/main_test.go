@@ -1,0 +1,535 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// output is what -json prints.
+type output struct {
+	System, Go, To                        string
+	CPUs, Size, Batch, Receivers, Senders int
+	Rounds                                int
+	RoundSeconds                          float64 `json:"round_seconds"`
+	Loopback, Interrupted                 bool
+	Ways                                  []row
+}
+
+// runMain runs the program and returns what it printed.
+func runMain(t *testing.T, ctx context.Context, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var o, e bytes.Buffer
+	code = run(ctx, args, &o, &e, false)
+	return code, o.String(), e.String()
+}
+
+func runJSON(t *testing.T, ctx context.Context, wantCode int, args ...string) output {
+	t.Helper()
+	code, stdout, stderr := runMain(t, ctx, append(args, "-json")...)
+	if code != wantCode {
+		t.Fatalf("%v: exit code %d, want %d; stderr: %s", args, code, wantCode, stderr)
+	}
+	var out output
+	d := json.NewDecoder(strings.NewReader(stdout))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&out); err != nil {
+		t.Fatalf("%v in %s", err, stdout)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		t.Fatalf("more than one value in %s", stdout)
+	}
+	return out
+}
+
+// largest is what loopback carries with the system's default settings.
+func largest() int {
+	switch runtime.GOOS {
+	case "linux", "android", "windows":
+		return maxSize
+	}
+	return 8192 // net.inet.udp.maxdgram of BSD and macOS is about 9000
+}
+
+func TestEachWay(t *testing.T) {
+	for _, o := range []options{
+		{size: 1200, batch: 64, receivers: 1, senders: 1},
+		{size: 1200, batch: 1, receivers: 1, senders: 1},
+		{size: 1200, batch: 1, receivers: 16, senders: 4},
+		{size: 1200, batch: 64, receivers: 16, senders: 4},
+		{size: 1200, batch: 10, receivers: 16, senders: 1},
+		{size: 1200, batch: 1024, receivers: 1, senders: 4},
+		{size: 64, batch: 1, receivers: 1, senders: 4},
+		{size: 64, batch: 1024, receivers: 16, senders: 1},
+		{size: 64, batch: 4096, receivers: 1, senders: 1},
+		{size: minSize, batch: 64, receivers: 1, senders: 1},
+		{size: largest(), batch: 1, receivers: 16, senders: 1},
+		{size: largest(), batch: 64, receivers: 1, senders: 4},
+		{size: largest(), batch: 1024, receivers: 1, senders: 1},
+	} {
+		t.Run(fmt.Sprintf("size=%d/batch=%d/receivers=%d/senders=%d", o.size, o.batch, o.receivers, o.senders), func(t *testing.T) {
+			out := runJSON(t, t.Context(), exitOK, "-duration", "60ms", "-size", fmt.Sprint(o.size), "-batch", fmt.Sprint(o.batch),
+				"-receivers", fmt.Sprint(o.receivers), "-senders", fmt.Sprint(o.senders))
+			if out.Size != o.size || out.Batch != o.batch || out.Receivers != o.receivers || out.Senders != o.senders || !out.Loopback {
+				t.Errorf("other settings: %+v", out)
+			}
+			if len(out.Ways) != len(ways) {
+				t.Fatalf("%d ways, want %d", len(out.Ways), len(ways))
+			}
+			for i, r := range out.Ways {
+				checkRow(t, &o, ways[i].name, r)
+			}
+			if first := out.Ways[0]; *first.Ratio != 1 || *first.Calls != 1 {
+				t.Errorf("first row: ratio %v, calls %v", *first.Ratio, *first.Calls)
+			}
+		})
+	}
+}
+
+// checkRow checks what holds however slow the machine is.
+func checkRow(t *testing.T, o *options, name string, r row) {
+	t.Helper()
+	if r.Way != name {
+		t.Errorf("row of %q, want %q", r.Way, name)
+	}
+	if r.Error != "" {
+		if name == "x/net WriteBatch" && runtime.GOOS == "windows" {
+			return
+		}
+		t.Fatalf("%s: %s", name, r.Error)
+	}
+	if r.Sent == 0 || *r.Arrived == 0 || *r.Arrived > r.Sent {
+		t.Errorf("%s: sent %d, arrived %d", name, r.Sent, *r.Arrived)
+	}
+	if r.wrong() != 0 {
+		t.Errorf("%s: %s", name, r.complaint())
+	}
+	if r.Rate == nil || r.Ratio == nil || *r.Rate <= 0 || *r.Gbit <= 0 || *r.Nanos <= 0 || *r.Ratio <= 0 {
+		t.Fatalf("%s: numbers are missing: %+v", name, r)
+	}
+	if hasCPU && (r.CPUNanos == nil || *r.CPUNanos <= 0) {
+		t.Errorf("%s: no CPU time", name)
+	}
+	if r.Calls == nil {
+		if name == "SendMessages" && !callsAreSystemCalls {
+			return
+		}
+		t.Errorf("%s: no calls", name)
+	} else if *r.Calls < 1/float64(o.batch) {
+		t.Errorf("%s: %v calls a datagram with %d a batch", name, *r.Calls, o.batch)
+	}
+}
+
+func TestTable(t *testing.T) {
+	code, stdout, stderr := runMain(t, t.Context(), "-duration", "50ms")
+	if code != exitOK || stderr != "" {
+		t.Fatalf("exit code %d, stderr %q", code, stderr)
+	}
+	for _, w := range ways {
+		if !strings.Contains(stdout, "\n"+w.name+" ") {
+			t.Errorf("no row for %s in\n%s", w.name, stdout)
+		}
+	}
+	for _, heading := range []string{"datagrams/s", "Gbit/s", " ns ", "CPU-ns", "calls", "arrived", "damaged", "ratio", "1200 bytes, 64 a call"} {
+		if !strings.Contains(stdout, heading) {
+			t.Errorf("no %q in\n%s", heading, stdout)
+		}
+	}
+	for line := range strings.Lines(stdout) {
+		if len(line) > 101 || strings.HasSuffix(line, " \n") {
+			t.Errorf("line is too long or ends with a blank: %q", line)
+		}
+	}
+}
+
+func TestProgress(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	if code := run(t.Context(), []string{"-duration", "50ms"}, &stdout, &stderr, true); code != exitOK {
+		t.Fatalf("exit code %d: %s", code, &stderr)
+	}
+	if strings.Contains(stdout.String(), "\r") || !strings.Contains(stderr.String(), "\rround 1 of 1: "+ways[1].name) {
+		t.Errorf("stdout %q, stderr %q", &stdout, &stderr)
+	}
+	if shown := stderr.String(); strings.Trim(shown[strings.LastIndex(strings.TrimSuffix(shown, "\r"), "\r"):], "\r ") != "" {
+		t.Errorf("the last line is left on the terminal: %q", shown)
+	}
+}
+
+func TestWrongFlags(t *testing.T) {
+	for _, c := range []struct{ args, says string }{
+		{"-size 39", "-size is 39"},
+		{"-size 65508", "-size is 65508"},
+		{"-size big", "-size"},
+		{"-batch 0", "-batch is 0"},
+		{"-batch 16385", "-batch is 16385"},
+		{"-receivers 0", "-receivers is 0"},
+		{"-receivers -3", "-receivers is -3"},
+		{"-senders 0", "-senders is 0"},
+		{"-senders 257", "-senders is 257"},
+		{"-senders 256 -receivers 1024", "-receivers 1024"},
+		{"-senders 256 -batch 16384", "MiB"},
+		{"-duration 0s", "-duration is 0s"},
+		{"-duration -1s", "-duration is -1s"},
+		{"-duration 5", "-duration"},
+		{"-speed 3", "-speed"},
+		{"fast", "fast"},
+		{"-json fast", "fast"},
+		{"-to=", "-to needs an address"},
+		{"-listen=", "-listen needs an address"},
+		{"-to 127.0.0.1:9 -receivers 2", "-receivers"},
+		{"-to 127.0.0.1:9 -listen :0", "-to"},
+		{"-to 127.0.0.1", "-to 127.0.0.1"},
+		{"-to 127.0.0.1:0", "-to 127.0.0.1:0"},
+		{"-to 127.0.0.1:99999", "-to 127.0.0.1:99999"},
+		{"-listen 127.0.0.1", "-listen 127.0.0.1"},
+		{"-listen :0 -size 64", "-size"},
+		{"-listen :0 -batch 64", "-batch"},
+		{"-listen :0 -senders 1", "-senders"},
+	} {
+		code, stdout, stderr := runMain(t, t.Context(), strings.Fields(c.args)...)
+		if code != exitUsage || stdout != "" {
+			t.Errorf("%s: exit code %d, stdout %q", c.args, code, stdout)
+		}
+		if !strings.Contains(stderr, c.says) || strings.Index(stderr, "\n") != len(stderr)-1 || !strings.HasPrefix(stderr, "batchbench: ") {
+			t.Errorf("%s: not one line that says %q: %q", c.args, c.says, stderr)
+		}
+	}
+}
+
+func TestHelp(t *testing.T) {
+	for _, arg := range []string{"-h", "-help", "--help"} {
+		code, stdout, stderr := runMain(t, t.Context(), arg)
+		if code != exitOK || stderr != "" {
+			t.Errorf("%s: exit code %d, stderr %q", arg, code, stderr)
+		}
+		for _, f := range []string{"-size", "-batch", "-receivers", "-senders", "-duration", "-json", "-to", "-listen"} {
+			if !strings.Contains(stdout, "  "+f) {
+				t.Errorf("%s does not say %s", arg, f)
+			}
+		}
+	}
+}
+
+// TestInterrupted ends a long run as soon as the first row has begun.
+func TestInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	replaceWays(t, way{"WriteTo", func(u *net.UDPConn) (*socket, error) {
+		s, err := openNet(u)
+		return s, errors.Join(err, alter(s, func(send sendFunc, slots []slot) sendFunc {
+			return func(from, to int) (int, error) { defer cancel(); return send(from, to) }
+		}))
+	}}, ways[2])
+	begin := time.Now()
+	out := runJSON(t, ctx, exitInterrupted, "-duration", "10m")
+	if d := time.Since(begin); d > time.Minute {
+		t.Errorf("took %v", d)
+	}
+	if !out.Interrupted || out.Ways[0].Sent == 0 || out.Ways[1].Sent != 0 || out.Ways[1].Rate != nil {
+		t.Errorf("%+v", out)
+	}
+	cancelled, stop := context.WithCancel(t.Context())
+	stop()
+	if code, stdout, _ := runMain(t, cancelled); code != exitInterrupted || !strings.Contains(stdout, "Interrupted") {
+		t.Errorf("interrupted before the start: exit code %d and\n%s", code, stdout)
+	}
+}
+
+// replaceWays makes the program compare others.
+func replaceWays(t *testing.T, others ...way) {
+	was := ways
+	ways = others
+	t.Cleanup(func() { ways = was })
+}
+
+// alter puts something between a way and its socket.
+func alter(s *socket, f func(send sendFunc, slots []slot) sendFunc) error {
+	was := s.sender
+	s.sender = func(slots []slot) sendFunc { return f(was(slots), slots) }
+	return nil
+}
+
+// TestWrongWays lets a way do what a broken library could do: the program
+// must notice each.
+func TestWrongWays(t *testing.T) {
+	var once atomic.Bool
+	for _, c := range []struct {
+		name  string
+		alter func(send sendFunc, slots []slot) sendFunc
+		count func(r *row) uint64
+	}{
+		{"damages", func(send sendFunc, slots []slot) sendFunc {
+			return func(from, to int) (int, error) {
+				if once.CompareAndSwap(false, true) {
+					slots[from].p[100] ^= 1
+					defer func() { slots[from].p[100] ^= 1 }()
+				}
+				return send(from, to)
+			}
+		}, func(r *row) uint64 { return *r.Damaged }},
+		{"sends to another", func(send sendFunc, slots []slot) sendFunc {
+			return func(from, to int) (int, error) {
+				if once.CompareAndSwap(false, true) {
+					slots[from].to, slots[from+1].to = slots[from+1].to, slots[from].to
+					defer func() { slots[from].to, slots[from+1].to = slots[from+1].to, slots[from].to }()
+				}
+				return send(from, to)
+			}
+		}, func(r *row) uint64 { return *r.Damaged }},
+		{"sends twice", func(send sendFunc, slots []slot) sendFunc {
+			return func(from, to int) (int, error) {
+				if once.CompareAndSwap(false, true) {
+					send(from, to)
+				}
+				return send(from, to)
+			}
+		}, func(r *row) uint64 { return *r.Duplicated }},
+		{"counts less", func(send sendFunc, slots []slot) sendFunc {
+			return func(from, to int) (int, error) {
+				if once.CompareAndSwap(false, true) {
+					n, err := send(from, to)
+					return n - 1, err
+				}
+				return send(from, to)
+			}
+		}, func(r *row) uint64 { return *r.Duplicated }},
+		{"fails after sending", func(send sendFunc, slots []slot) sendFunc {
+			return func(from, to int) (int, error) {
+				send(from, to)
+				return 0, errors.New("failed")
+			}
+		}, func(r *row) uint64 { return *r.Uncounted }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			once.Store(false)
+			replaceWays(t, ways[0], way{"wrong", func(u *net.UDPConn) (*socket, error) {
+				s, err := openNet(u)
+				return s, errors.Join(err, alter(s, c.alter))
+			}})
+			out := runJSON(t, t.Context(), exitFailed, "-duration", "20ms", "-batch", "8", "-receivers", "2", "-senders", "1")
+			if good := &out.Ways[0]; good.wrong() != 0 || good.Rate == nil {
+				t.Errorf("the good way: %+v", good)
+			}
+			if bad := &out.Ways[1]; c.count(bad) == 0 || c.count(bad) > 8 {
+				t.Errorf("not counted: %s", bad.complaint())
+			}
+			once.Store(false)
+			code, stdout, stderr := runMain(t, t.Context(), "-duration", "20ms", "-batch", "8", "-receivers", "2")
+			if code != exitFailed || !strings.Contains(stdout, "DAMAGED: wrong") || strings.Count(stderr, "\n") != 1 {
+				t.Errorf("exit code %d, stderr %q and\n%s", code, stderr, stdout)
+			}
+		})
+	}
+}
+
+// TestFailingWay: a way that fails, or cannot be opened, leaves the others
+// their rows.
+func TestFailingWay(t *testing.T) {
+	fails := func(u *net.UDPConn) (*socket, error) {
+		s, err := openNet(u)
+		return s, errors.Join(err, alter(s, func(sendFunc, []slot) sendFunc {
+			return func(from, to int) (int, error) { return 0, errors.New("no luck") }
+		}))
+	}
+	replaceWays(t, ways[0],
+		way{"fails", fails},
+		way{"missing", func(*net.UDPConn) (*socket, error) { return nil, errors.New("not built") }},
+		way{"elsewhere", func(*net.UDPConn) (*socket, error) { return nil, errors.ErrUnsupported }},
+		ways[2])
+	code, stdout, stderr := runMain(t, t.Context(), "-duration", "50ms", "-senders", "3")
+	if code != exitFailed || stderr != "batchbench: fails: no luck; missing: not built\n" {
+		t.Errorf("exit code %d, stderr %q", code, stderr)
+	}
+	for _, s := range []string{"fails            no luck\n", "missing          not built\n", "elsewhere        not on " + runtime.GOOS + "\n", "\nSendMessages "} {
+		if !strings.Contains(stdout, s) {
+			t.Errorf("no %q in\n%s", s, stdout)
+		}
+	}
+	replaceWays(t, ways[0], ways[3])
+	if code, _, stderr := runMain(t, t.Context(), "-duration", "50ms"); code != exitOK {
+		t.Errorf("a way that is not on this system: exit code %d, %s", code, stderr)
+	}
+}
+
+// listenForTest starts -listen and returns its lines, its address and how to end it.
+func listenForTest(t *testing.T, args ...string) (lines *bufio.Scanner, addr string, end func() int) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	r, w := io.Pipe()
+	code := make(chan int, 1)
+	var stderr bytes.Buffer
+	go func() {
+		c := run(ctx, append([]string{"-listen", "127.0.0.1:0"}, args...), w, &stderr, false)
+		w.Close()
+		code <- c
+	}()
+	t.Cleanup(func() { cancel(); r.Close() })
+	lines = bufio.NewScanner(r)
+	if !lines.Scan() {
+		t.Fatalf("-listen printed nothing; stderr: %s", &stderr)
+	}
+	fields := strings.FieldsFunc(lines.Text(), func(r rune) bool { return strings.ContainsRune(` ",{}`, r) })
+	i := slices.IndexFunc(fields, func(s string) bool { return strings.HasPrefix(strings.TrimPrefix(s, ":"), "127.0.0.1:") })
+	if i < 0 {
+		t.Fatalf("no address in %q", lines.Text())
+	}
+	return lines, fields[i], func() int { cancel(); return <-code }
+}
+
+func TestToListen(t *testing.T) {
+	lines, addr, end := listenForTest(t, "-json")
+	out := runJSON(t, t.Context(), exitOK, "-to", addr, "-duration", "100ms", "-senders", "2")
+	sent := uint64(0)
+	for _, r := range out.Ways {
+		if r.Error == "" && (r.Sent == 0 || r.Rate == nil || r.Arrived != nil || r.Damaged != nil) {
+			t.Errorf("%s: %+v", r.Way, r)
+		}
+		sent += r.Sent
+	}
+	if out.To != addr || out.Loopback {
+		t.Errorf("sent to %s, not %s", out.To, addr)
+	}
+	var seconds, total report
+	for lines.Scan() && !total.Total {
+		var r report
+		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
+			t.Fatalf("%v in %s", err, lines.Text())
+		}
+		if r.Total {
+			total = r
+			break
+		}
+		if seconds.Arrived == 0 {
+			go end()
+		}
+		if r.Rate == nil || r.Gbit == nil || *r.Rate <= 0 {
+			t.Errorf("no rate in %s", lines.Text())
+		}
+		seconds.Arrived += r.Arrived
+		seconds.Lost += r.Lost
+	}
+	if total.Arrived == 0 || total.Damaged+total.Duplicated != 0 || total.Lost < 0 || total.Arrived+uint64(total.Lost) > sent {
+		t.Errorf("of %d sent: %+v", sent, total)
+	}
+	if seconds.Arrived != total.Arrived || seconds.Lost != total.Lost {
+		t.Errorf("the seconds %+v do not add up to %+v", seconds, total)
+	}
+}
+
+// TestListenText also has the listener see a gap, a duplicate and damage.
+func TestListenText(t *testing.T) {
+	lines, addr, end := listenForTest(t)
+	c, err := net.Dial("udp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	h := header{run: 7}
+	p := make([]byte, 100)
+	fixed := h.compose(p)
+	for _, sequence := range []uint64{5, 6, 9, 9, 8} {
+		stamp(p, fixed, sequence)
+		c.Write(p)
+	}
+	p[50]++
+	c.Write(p)
+	want := strings.Fields("4 1 2") // arrived, lost (7), damaged and twice
+	var last []string
+	seen := 0
+	for lines.Scan() {
+		f := strings.Fields(lines.Text())
+		if len(f) != 6 || f[0] == "second" {
+			continue
+		}
+		if last = f; f[0] == "total" {
+			break
+		}
+		var arrived, wrong int
+		fmt.Sscan(f[3], &arrived)
+		fmt.Sscan(f[5], &wrong)
+		if seen += arrived + wrong; seen == 6 {
+			go func() {
+				if code := end(); code != exitFailed {
+					t.Errorf("exit code %d after damage", code)
+				}
+			}()
+		}
+	}
+	if len(last) != 6 || !slices.Equal(last[3:], want) {
+		t.Errorf("last line %q, want it to end with %q", last, want)
+	}
+	for lines.Scan() {
+		if strings.Contains(lines.Text(), "80.0% of what was sent arrived") {
+			return
+		}
+	}
+	t.Error("no line says what part arrived")
+}
+
+func TestListenDuration(t *testing.T) {
+	code, stdout, stderr := runMain(t, t.Context(), "-listen", "127.0.0.1:0", "-duration", "10ms")
+	if code != exitOK || stderr != "" || !strings.Contains(stdout, "total") {
+		t.Errorf("exit code %d, stderr %q, stdout %q", code, stderr, stdout)
+	}
+	u, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close()
+	if code, _, stderr := runMain(t, t.Context(), "-listen", u.LocalAddr().String()); code != exitFailed || strings.Count(stderr, "\n") != 1 {
+		t.Errorf("a port that is taken: exit code %d, stderr %q", code, stderr)
+	}
+}
+
+// parkingConn wakes who is parked as a socket does: by its write deadline.
+type parkingConn struct {
+	*net.UDPConn
+	wake chan struct{}
+}
+
+func (c *parkingConn) SetWriteDeadline(t time.Time) error {
+	if !t.IsZero() {
+		close(c.wake)
+	}
+	return c.UDPConn.SetWriteDeadline(t)
+}
+
+// TestParkedSender: a sender that waits for room when its time is over is
+// woken, and what it did not send is not counted.
+func TestParkedSender(t *testing.T) {
+	replaceWays(t, way{"parks", func(u *net.UDPConn) (*socket, error) {
+		s, err := openNet(u)
+		c := &parkingConn{u, make(chan struct{})}
+		s.conn = c
+		calls := 0
+		return s, errors.Join(err, alter(s, func(send sendFunc, slots []slot) sendFunc {
+			return func(from, to int) (int, error) {
+				if calls++; calls == 1 {
+					return send(from, from+3)
+				}
+				<-c.wake
+				return 0, os.ErrDeadlineExceeded
+			}
+		}))
+	}})
+	out := runJSON(t, t.Context(), exitOK, "-duration", "20ms", "-batch", "8")
+	if r := out.Ways[0]; r.Sent != 3 || *r.Arrived != 3 || r.Error != "" {
+		t.Errorf("%+v", r)
+	}
+}

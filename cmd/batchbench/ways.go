@@ -1,0 +1,171 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"runtime"
+	"time"
+
+	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
+
+	"github.com/batchconn/batchconn"
+)
+
+// A way is one way of sending. To compare another one, add a line to ways.
+type way struct {
+	name string
+	open func(u *net.UDPConn) (*socket, error) // owns u from then on
+}
+
+// ways are compared with the first.
+var ways = []way{
+	{"net WriteTo loop", openNet},
+	{"x/net WriteBatch", openXNet},
+	{"SendMessages", openConn(nil)},
+}
+
+// A socket is a UDP socket with one way of sending on it.
+type socket struct {
+	conn interface {
+		SetWriteDeadline(time.Time) error
+		Close() error
+	}
+
+	// sender makes what one goroutine sends its slots with.
+	sender func(slots []slot) sendFunc
+
+	// calls is how many system calls carried what was sent so far; nil if
+	// nobody counts them.
+	calls func() uint64
+}
+
+// A sendFunc sends slots[from:to], waiting for room. It returns how many were
+// sent, always the first n, and an error only if none was.
+type sendFunc func(from, to int) (n int, err error)
+
+// A slot is a buffer that datagrams are sent from, all to one receiver.
+type slot struct {
+	p  []byte
+	to netip.AddrPort
+}
+
+// openNet sends with one WriteTo after the other, in net's form that allocates
+// nothing.
+func openNet(u *net.UDPConn) (*socket, error) {
+	var calls counter
+	return &socket{
+		conn:  u,
+		calls: calls.sum,
+		sender: func(slots []slot) sendFunc {
+			calls := calls.add()
+			return func(from, to int) (int, error) {
+				for i := range slots[from:to] {
+					s := &slots[from+i]
+					if _, err := u.WriteToUDPAddrPort(s.p, s.to); err != nil {
+						return prefix(i, err)
+					}
+					*calls++
+				}
+				return to - from, nil
+			}
+		},
+	}, nil
+}
+
+// openXNet sends with the WriteBatch of golang.org/x/net.
+func openXNet(u *net.UDPConn) (*socket, error) {
+	if runtime.GOOS == "windows" { // x/net sends nothing there
+		return nil, errors.ErrUnsupported
+	}
+	var pc interface {
+		WriteBatch(ms []ipv4.Message, flags int) (int, error)
+	} = ipv6.NewPacketConn(u)
+	if u.LocalAddr().(*net.UDPAddr).IP.To4() != nil {
+		pc = ipv4.NewPacketConn(u)
+	}
+	var calls counter
+	return &socket{
+		conn:  u,
+		calls: calls.sum,
+		sender: func(slots []slot) sendFunc {
+			calls := calls.add()
+			ms := make([]ipv4.Message, len(slots))
+			for i, s := range slots {
+				ms[i] = ipv4.Message{Buffers: [][]byte{s.p}, Addr: net.UDPAddrFromAddrPort(s.to)}
+			}
+			return func(from, to int) (int, error) {
+				for n := from; n < to; {
+					k, err := pc.WriteBatch(ms[n:to], 0)
+					if err != nil {
+						return prefix(n-from, err)
+					}
+					*calls++
+					n += k
+				}
+				return to - from, nil
+			}
+		},
+	}, nil
+}
+
+// openConn sends with SendMessages of this package.
+func openConn(cfg *batchconn.Config) func(u *net.UDPConn) (*socket, error) {
+	return func(u *net.UDPConn) (*socket, error) {
+		c, err := batchconn.New(u, cfg)
+		if err != nil {
+			return nil, err
+		}
+		return &socket{
+			conn:  c,
+			calls: callsOf(c),
+			sender: func(slots []slot) sendFunc {
+				msgs := make([]batchconn.OutputMessage, len(slots))
+				for i, s := range slots {
+					msgs[i] = batchconn.OutputMessage{Addr: s.to, Vectors: [][]byte{s.p}}
+				}
+				return func(from, to int) (int, error) {
+					return c.SendMessages(context.Background(), msgs[from:to], 0)
+				}
+			},
+		}, nil
+	}
+}
+
+// callsOf reads the system calls that c counts, if it does.
+func callsOf(c *batchconn.Conn) func() uint64 {
+	if !callsAreSystemCalls {
+		return nil
+	}
+	return func() uint64 { return c.Stats().Calls }
+}
+
+// prefix is an error after n datagrams: the next call meets it again.
+func prefix(n int, err error) (int, error) {
+	if n > 0 {
+		return n, nil
+	}
+	return 0, err
+}
+
+// A counter counts in each sender's own memory. It is read when they rest.
+type counter []*uint64
+
+func (c *counter) add() *uint64 {
+	n := &make([]uint64, 16)[0] // a cache line of its own
+	*c = append(*c, n)
+	return n
+}
+
+func (c *counter) sum() (n uint64) {
+	for _, p := range *c {
+		n += *p
+	}
+	return n
+}

@@ -1,0 +1,1281 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+package batchconn
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/net/ipv4"
+	"golang.org/x/sys/unix"
+)
+
+// A narrows is a Conn with a small send buffer and a receiver in a network of
+// their own.
+type narrows struct {
+	t  *testing.T
+	lo *loopback
+	c  *Conn
+	u  *net.UDPConn // what c was made of
+	to netip.AddrPort
+	rx *net.UDPConn
+}
+
+// newNarrows opens both behind a tap.
+func newNarrows(t *testing.T, lo *loopback, tp tap, cfg *Config) *narrows {
+	t.Helper()
+	rx, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { rx.Close() })
+	rx.SetReadBuffer(1 << 20)
+	u, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := u.SetWriteBuffer(4608); err != nil { // the least there is: about ten datagrams
+		t.Fatal(err)
+	}
+	c, err := New(u, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	lo.setTap(tp)
+	return &narrows{t, lo, c, u, rx.LocalAddr().(*net.UDPAddr).AddrPort(), rx}
+}
+
+// filled is newNarrows behind a shut tap, with the socket full.
+func filled(t *testing.T, lo *loopback, cfg *Config) *narrows {
+	t.Helper()
+	nw := newNarrows(t, lo, shut, cfg)
+	nw.fill()
+	return nw
+}
+
+// fill sends until nothing more fits. The receiver knows these as sender 0.
+func (nw *narrows) fill() (sent int) {
+	nw.t.Helper()
+	for ; ; sent++ {
+		_, err := nw.c.SendTo(nil, payload(0, sent), nw.to, MsgDontWait)
+		if errors.Is(err, ErrWouldBlock) {
+			return sent
+		}
+		if err != nil || sent > 10_000 {
+			nw.t.Fatalf("filling the socket: %d sent, %v", sent, err)
+		}
+	}
+}
+
+const payloadSize = 32
+
+// payload is datagram seq of a sender.
+func payload(sender, seq int) []byte {
+	p := make([]byte, payloadSize)
+	binary.BigEndian.PutUint32(p, uint32(sender))
+	binary.BigEndian.PutUint32(p[4:], uint32(seq))
+	for i := range p[8:] {
+		p[8+i] = byte(sender + seq + i)
+	}
+	return p
+}
+
+// messages are datagrams of a sender from first on.
+func (nw *narrows) messages(sender, first, n int) []OutputMessage {
+	msgs := make([]OutputMessage, n)
+	for i := range msgs {
+		msgs[i] = OutputMessage{Addr: nw.to, Vectors: [][]byte{payload(sender, first+i)}, BytesSent: -1}
+	}
+	return msgs
+}
+
+// A tally is what arrived from each sender.
+type tally struct {
+	got  map[int]int // of each sender the datagrams 0 to got-1, in order
+	done chan struct{}
+	err  error
+}
+
+// lastSender ends a tally: what it sent after all others arrives after all
+// others.
+const lastSender = 1 << 30
+
+// receive checks all that arrives until the datagram of lastSender, each
+// datagram once and in order.
+func (nw *narrows) receive() *tally {
+	nw.t.Helper()
+	nw.lo.oneProcessor()
+	ty := &tally{got: map[int]int{}, done: make(chan struct{})}
+	go func() {
+		defer close(ty.done)
+		p := make([]byte, 2048)
+		for {
+			n, _, err := nw.rx.ReadFromUDPAddrPort(p)
+			if err != nil {
+				ty.err = errors.Join(ty.err, err)
+				return
+			}
+			sender, seq := int(binary.BigEndian.Uint32(p)), int(binary.BigEndian.Uint32(p[4:]))
+			if sender == lastSender {
+				return
+			}
+			if string(p[:n]) != string(payload(sender, seq)) {
+				ty.err = errors.Join(ty.err, fmt.Errorf("damaged: % x", p[:n]))
+			}
+			if seq != ty.got[sender] {
+				ty.err = errors.Join(ty.err, fmt.Errorf("sender %d: datagram %d arrived after %d", sender, seq, ty.got[sender]-1))
+			}
+			ty.got[sender] = seq + 1
+		}
+	}()
+	return ty
+}
+
+// finish opens the tap, sends the last datagram and waits for it.
+func (nw *narrows) finish(ty *tally) {
+	nw.t.Helper()
+	nw.c.SetWriteDeadline(time.Time{})
+	nw.lo.setTap(open)
+	if _, err := nw.c.SendTo(nil, payload(lastSender, 0), nw.to, 0); err != nil {
+		nw.t.Fatal(err)
+	}
+	receive(nw.t, "the last datagram", ty.done)
+	if ty.err != nil {
+		nw.t.Error(ty.err)
+	}
+}
+
+// receive waits for what must come at once.
+func receive[T any](t *testing.T, what string, ch <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-ch:
+		return v
+	case <-time.After(patience):
+		buf := make([]byte, 1<<20)
+		t.Fatalf("waited in vain for %s\n%s", what, buf[:runtime.Stack(buf, true)])
+	}
+	panic("unreachable")
+}
+
+// atOnce runs what must not wait.
+func atOnce(t *testing.T, what string, f func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() { defer close(done); f() }()
+	receive(t, what, done)
+}
+
+// await waits until something is so.
+func await(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			buf := make([]byte, 1<<20)
+			t.Fatalf("waited in vain: %s\n%s", what, buf[:runtime.Stack(buf, true)])
+		}
+	}
+}
+
+// awaitWaiting waits until n calls wait for room, the first of them parked.
+func (nw *narrows) awaitWaiting(n int) {
+	nw.t.Helper()
+	await(nw.t, fmt.Sprintf("%d wait for room", n), func() bool {
+		nw.c.room.mu.Lock()
+		defer nw.c.room.mu.Unlock()
+		return int(nw.c.room.waiting.Load()) == n && (n == 0 || nw.c.room.parker != nil)
+	})
+}
+
+type result struct {
+	n   int
+	err error
+}
+
+// sendAside sends in another goroutine.
+func (nw *narrows) sendAside(ctx context.Context, msgs []OutputMessage) <-chan result {
+	ch := make(chan result, 1)
+	go func() {
+		n, err := nw.c.SendMessages(ctx, msgs, 0)
+		ch <- result{n, err}
+	}()
+	return ch
+}
+
+// park makes n calls wait, the first of them parked and the others in line
+// behind it, in order. Each has one message; first is the first one's sender.
+func (nw *narrows) park(ctx context.Context, first, n int) []<-chan result {
+	nw.t.Helper()
+	before := int(nw.c.room.waiting.Load())
+	calls := make([]<-chan result, n)
+	for i := range calls {
+		calls[i] = nw.sendAside(ctx, nw.messages(first+i, 0, 1))
+		nw.awaitWaiting(before + i + 1)
+	}
+	return calls
+}
+
+// ended checks how calls ended.
+func ended(t *testing.T, calls []<-chan result, n int, want error) {
+	t.Helper()
+	for i, ch := range calls {
+		r := receive(t, fmt.Sprintf("the end of call %d", i), ch)
+		if r.n != n || !errors.Is(r.err, want) || (want == nil && r.err != nil) {
+			t.Errorf("call %d: %d, %v; want %d, %v", i, r.n, r.err, n, want)
+		}
+	}
+}
+
+// stillWaiting checks that no call has ended.
+func stillWaiting(t *testing.T, calls []<-chan result) {
+	t.Helper()
+	for i, ch := range calls {
+		select {
+		case r := <-ch:
+			t.Fatalf("call %d ended: %d, %v", i, r.n, r.err)
+		default:
+		}
+	}
+}
+
+// openDescriptors counts them.
+func openDescriptors(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
+
+// nothingLeft returns a check that no more goroutines and descriptors are there
+// than now.
+func nothingLeft(t *testing.T) func() {
+	t.Helper()
+	goroutines, descriptors := runtime.NumGoroutine(), openDescriptors(t)
+	return func() {
+		t.Helper()
+		await(t, fmt.Sprintf("no more than %d goroutines", goroutines), func() bool { return runtime.NumGoroutine() <= goroutines })
+		if n := openDescriptors(t); n > descriptors {
+			t.Errorf("%d descriptors open, %d before", n, descriptors)
+		}
+	}
+}
+
+// checkWouldBlock checks what a send that may not wait returned.
+func checkWouldBlock(t *testing.T, what string, n int, err error) {
+	t.Helper()
+	var ne net.Error
+	var op *net.OpError
+	switch {
+	case n != 0 || !errors.Is(err, ErrWouldBlock):
+		t.Errorf("%s: %d, %v; want 0, ErrWouldBlock", what, n, err)
+	case !errors.Is(err, syscall.EAGAIN):
+		t.Errorf("%s: %v is not EAGAIN", what, err)
+	case !errors.As(err, &ne) || ne.Timeout() || os.IsTimeout(err) || errors.Is(err, os.ErrDeadlineExceeded):
+		t.Errorf("%s: %v is a timeout", what, err)
+	case !ne.Temporary(): //nolint:staticcheck // part of the promise
+		t.Errorf("%s: %v is not temporary", what, err)
+	case !errors.As(err, &op) || op.Op != "write" || op.Err != ErrWouldBlock:
+		t.Errorf("%s: %#v is not one OpError around ErrWouldBlock", what, err)
+	}
+}
+
+func TestFullSocketDontWait(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		nw := filled(t, lo, nil)
+		c := nw.c
+		before := c.Stats()
+		parked := nw.park(nil, 1, 1)
+		msgs := nw.messages(9, 0, 3)
+		ms := []ipv4.Message{{Buffers: [][]byte{payload(9, 0)}, Addr: net.UDPAddrFromAddrPort(nw.to)}}
+		atOnce(t, "the sends that do not wait", func() {
+			n, err := c.SendMessages(context.Background(), msgs, MsgDontWait)
+			checkWouldBlock(t, "SendMessages", n, err)
+			n, err = c.SendMessage(nil, &msgs[0], MsgDontWait)
+			checkWouldBlock(t, "SendMessage", n, err)
+			n, err = c.SendTo(nil, payload(9, 0), nw.to, MsgDontWait)
+			checkWouldBlock(t, "SendTo", n, err)
+			n, err = c.SendEach(nil, msgs, MsgDontWait)
+			checkWouldBlock(t, "SendEach", n, err)
+			n, err = c.WriteBatch(ms, MsgDontWait)
+			checkWouldBlock(t, "WriteBatch", n, err)
+		})
+		for i := range msgs {
+			if msgs[i].BytesSent != 0 {
+				t.Errorf("message %d: BytesSent %d, want 0", i, msgs[i].BytesSent)
+			}
+		}
+		stillWaiting(t, parked)
+		after := c.Stats()
+		if after.WouldBlock-before.WouldBlock != 5 || after.Parked-before.Parked != 1 {
+			t.Errorf("Stats: %d would block, %d parked; want 5, 1", after.WouldBlock-before.WouldBlock, after.Parked-before.Parked)
+		}
+		lo.setTap(open)
+		ended(t, parked, 1, nil)
+	})
+}
+
+func TestFullSocketNonBlocking(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		nw := filled(t, lo, &Config{NonBlocking: true})
+		c, p, to := nw.c, payload(9, 0), net.UDPAddrFromAddrPort(nw.to)
+
+		// One waits as this package does, one in x/net with the lock of the
+		// descriptor.
+		waits, locks := make(chan error, 1), make(chan error, 1)
+		go func() { waits <- c.WaitWritable(nil) }()
+		go func() {
+			_, err := ipv4.NewPacketConn(c).WriteBatch([]ipv4.Message{{Buffers: [][]byte{p}, Addr: to}}, 0)
+			locks <- err
+		}()
+		nw.awaitWaiting(1)
+		await(t, "x/net is parked", func() bool { return goroutineIn("socket.(*Conn).sendMsgs", "IO wait") })
+
+		atOnce(t, "the sends of a NonBlocking Conn", func() {
+			n, err := c.WriteTo(p, to)
+			checkWouldBlock(t, "WriteTo", n, err)
+			n, err = c.WriteToUDP(p, to)
+			checkWouldBlock(t, "WriteToUDP", n, err)
+			n, err = c.WriteToUDPAddrPort(p, nw.to)
+			checkWouldBlock(t, "WriteToUDPAddrPort", n, err)
+			n, _, err = c.WriteMsgUDP(p, nil, to)
+			checkWouldBlock(t, "WriteMsgUDP", n, err)
+			n, _, err = c.WriteMsgUDPAddrPort(p, nil, nw.to)
+			checkWouldBlock(t, "WriteMsgUDPAddrPort", n, err)
+			n, err = c.SendMessages(nil, nw.messages(9, 0, 3), 0)
+			checkWouldBlock(t, "SendMessages", n, err)
+		})
+		select {
+		case err := <-waits:
+			t.Errorf("WaitWritable ended: %v", err)
+		case err := <-locks:
+			t.Errorf("x/net's WriteBatch ended: %v", err)
+		default:
+		}
+		lo.setTap(open)
+		if err := receive(t, "WaitWritable", waits); err != nil {
+			t.Error(err)
+		}
+		if err := receive(t, "x/net's WriteBatch", locks); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestFullSocketNonBlockingWrite(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		nw := newNarrows(t, lo, shut, nil)
+		u, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(nw.to))
+		if err != nil {
+			t.Fatal(err)
+		}
+		u.SetWriteBuffer(4608)
+		c, err := New(u, &Config{NonBlocking: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		atOnce(t, "Write until the socket is full", func() {
+			for range 10_000 {
+				if n, err := c.Write(payload(1, 0)); err != nil {
+					checkWouldBlock(t, "Write", n, err)
+					return
+				}
+			}
+			t.Error("10000 datagrams fitted")
+		})
+	})
+}
+
+// goroutineIn reports whether a goroutine is in a function and in a state.
+func goroutineIn(function, state string) bool {
+	buf := make([]byte, 1<<20)
+	for g := range strings.SplitSeq(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
+		head, stack, _ := strings.Cut(g, "\n")
+		if strings.Contains(head, "["+state) && strings.Contains(stack, function) {
+			return true
+		}
+	}
+	return false
+}
+
+func TestFullSocketSendsEverything(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		nw := newNarrows(t, lo, trickle, nil)
+		ty := nw.receive()
+		sent := nw.fill()
+		const n = 600 // more than two kernel calls
+		calls := make(map[int]<-chan result)
+		for sender := 1; sender <= 2; sender++ {
+			calls[sender] = nw.sendAside(context.Background(), nw.messages(sender, 0, n))
+		}
+		for sender := range calls {
+			ended(t, []<-chan result{calls[sender]}, n, nil)
+		}
+		nw.finish(ty)
+		if ty.got[0] != sent || ty.got[1] != n || ty.got[2] != n {
+			t.Errorf("arrived: %v; want %d, %d, %d", ty.got, sent, n, n)
+		}
+		if s := nw.c.Stats(); s.Parked == 0 || s.Messages != uint64(sent+2*n+1) {
+			t.Errorf("Stats: %+v; want some parked, %d messages", s, sent+2*n+1)
+		}
+	})
+}
+
+func TestWaitWritable(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) { testWaitWritable(t, lo, false) })
+}
+
+func TestWaitWritableErrorQueue(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) { testWaitWritable(t, lo, true) })
+}
+
+func testWaitWritable(t *testing.T, lo *loopback, errorQueue bool) {
+	nw := newNarrows(t, lo, shut, nil)
+	if errorQueue {
+		nw.control(func(fd int) error { // each datagram leaves its time in the error queue as it is queued
+			return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPING,
+				unix.SOF_TIMESTAMPING_TX_SCHED|unix.SOF_TIMESTAMPING_SOFTWARE|unix.SOF_TIMESTAMPING_OPT_TSONLY)
+		})
+	}
+	atOnce(t, "WaitWritable of an empty socket", func() {
+		if err := nw.c.WaitWritable(nil); err != nil {
+			t.Error(err)
+		}
+	})
+	nw.fill()
+	if events := nw.poll(); events&unix.POLLOUT != 0 || (events&unix.POLLERR != 0) != errorQueue {
+		t.Fatalf("poll says %#x", events)
+	}
+
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	if err := nw.c.WaitWritable(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("without room: %v", err)
+	}
+	nw.c.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
+	if err := nw.c.WaitWritable(nil); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("at the deadline: %v", err)
+	}
+	nw.c.SetWriteDeadline(time.Time{})
+
+	done := make(chan error, 1)
+	go func() { done <- nw.c.WaitWritable(context.Background()) }()
+	nw.awaitWaiting(1)
+	nw.lo.setTap(open)
+	if err := receive(t, "WaitWritable", done); err != nil {
+		t.Error(err)
+	}
+	if nw.poll()&unix.POLLOUT == 0 {
+		t.Error("WaitWritable returned without room")
+	}
+	nw.awaitWaiting(0)
+
+	nw.c.Close()
+	if err := nw.c.WaitWritable(nil); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("closed: %v", err)
+	}
+}
+
+// control runs f on the socket.
+func (nw *narrows) control(f func(fd int) error) {
+	nw.t.Helper()
+	var err error
+	if controlErr := nw.c.raw.Control(func(fd uintptr) { err = f(int(fd)) }); controlErr != nil || err != nil {
+		nw.t.Fatal(controlErr, err)
+	}
+}
+
+// poll is what poll(2) says of the socket.
+func (nw *narrows) poll() (events int16) {
+	nw.t.Helper()
+	nw.control(func(fd int) error {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+		_, err := unix.Poll(fds, 0)
+		events = fds[0].Revents
+		return err
+	})
+	return events
+}
+
+// wakers are what ends the wait of who is parked, each by itself.
+var wakers = []struct {
+	name string
+	wake func(nw *narrows, cancel context.CancelFunc)
+	want error
+}{
+	{"room", func(nw *narrows, _ context.CancelFunc) { nw.lo.setTap(open) }, nil},
+	{"context", func(_ *narrows, cancel context.CancelFunc) { cancel() }, context.Canceled},
+	{"deadline in the past", func(nw *narrows, _ context.CancelFunc) { nw.c.SetWriteDeadline(time.Unix(1, 0)) }, os.ErrDeadlineExceeded},
+	{"both deadlines", func(nw *narrows, _ context.CancelFunc) { nw.c.SetDeadline(time.Unix(1, 0)) }, os.ErrDeadlineExceeded},
+	{"deadline to come", func(nw *narrows, _ context.CancelFunc) {
+		nw.c.SetWriteDeadline(time.Now().Add(20 * time.Millisecond))
+	}, os.ErrDeadlineExceeded},
+	{"close", func(nw *narrows, _ context.CancelFunc) { nw.c.Close() }, net.ErrClosed},
+}
+
+// TestPark parks for an hour, so that no second try hides a missed wake-up.
+func TestPark(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		for _, w := range wakers {
+			for _, early := range []bool{false, true} { // before it is parked
+				name := fmt.Sprintf("%s, early %v", w.name, early)
+				nw := filled(t, lo, nil)
+				ctx, cancel := context.WithCancel(context.Background())
+				if err := nw.c.lineUp(ctx); err != nil {
+					t.Fatal(err)
+				}
+				if early {
+					w.wake(nw, cancel)
+				}
+				type parked struct {
+					hasRoom bool
+					err     error
+				}
+				done := make(chan parked, 1)
+				go func() {
+					hasRoom, err := nw.c.park(ctx, time.Hour)
+					done <- parked{hasRoom, err}
+				}()
+				if !early {
+					nw.awaitWaiting(1)
+					w.wake(nw, cancel)
+				}
+				p := receive(t, name, done)
+				if !errors.Is(p.err, w.want) || (w.want == nil) != (p.err == nil) || p.hasRoom != (w.want == nil) {
+					t.Errorf("%s: %v, %v; want %v", name, p.hasRoom, p.err, w.want)
+				}
+				nw.c.room.leave()
+				cancel()
+				nw.c.Close()
+			}
+		}
+	})
+}
+
+// TestWakers wakes three, one parked and two in line behind it.
+func TestWakers(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		for _, w := range wakers {
+			nw := filled(t, lo, nil)
+			left := nothingLeft(t)
+			ctx, cancel := context.WithCancel(context.Background())
+			calls := nw.park(ctx, 1, 3)
+			stillWaiting(t, calls)
+			w.wake(nw, cancel)
+			n := 0
+			if w.want == nil {
+				n = 1
+			}
+			ended(t, calls, n, w.want)
+			nw.awaitWaiting(0)
+			cancel()
+			left()
+			nw.c.Close()
+		}
+	})
+}
+
+func TestCancelOne(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		nw := newNarrows(t, lo, shut, nil)
+		ty := nw.receive()
+		sent := nw.fill()
+		var calls []<-chan result
+		var cancels []context.CancelFunc
+		for i := range 6 {
+			ctx, cancel := context.WithCancel(context.Background())
+			calls, cancels = append(calls, nw.park(ctx, 1+i, 1)...), append(cancels, cancel)
+		}
+		for i, k := range []int{0, 3, 1} { // parked, in line, then parked by having moved up
+			cancels[k]()
+			ended(t, calls[k:k+1], 0, context.Canceled)
+			nw.awaitWaiting(5 - i)
+		}
+		others := []<-chan result{calls[2], calls[4], calls[5]}
+		stillWaiting(t, others)
+		lo.setTap(open)
+		ended(t, others, 1, nil)
+		nw.finish(ty)
+		for i, want := range []int{sent, 0, 0, 1, 0, 1, 1} {
+			if ty.got[i] != want {
+				t.Errorf("sender %d: %d arrived, want %d", i, ty.got[i], want)
+			}
+		}
+		for _, cancel := range cancels {
+			cancel()
+		}
+	})
+}
+
+func TestDeadlinePast(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		nw := newNarrows(t, lo, shut, nil) // there is room
+		c := nw.c
+		for _, set := range []func(time.Time) error{c.SetWriteDeadline, c.SetDeadline} {
+			if err := set(time.Now().Add(-time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			msgs := nw.messages(1, 0, 2)
+			n, err := c.SendMessages(nil, msgs, 0)
+			if n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) || !os.IsTimeout(err) || msgs[0].BytesSent != 0 {
+				t.Errorf("SendMessages: %d, %v", n, err)
+			}
+			if n, err := c.SendTo(nil, payload(1, 0), nw.to, MsgDontWait); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("SendTo: %d, %v", n, err)
+			}
+			if n, err := c.WriteTo(payload(1, 0), net.UDPAddrFromAddrPort(nw.to)); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("WriteTo: %d, %v", n, err)
+			}
+			if err := c.WaitWritable(nil); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("WaitWritable: %v", err)
+			}
+			set(time.Time{})
+			if n, err := c.SendMessages(nil, msgs, 0); n != 2 || err != nil {
+				t.Errorf("cleared: %d, %v", n, err)
+			}
+		}
+	})
+}
+
+func TestDeadlineReached(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		nw := filled(t, lo, nil)
+		at := time.Now().Add(200 * time.Millisecond)
+		nw.c.SetWriteDeadline(at)
+		calls := make([]<-chan result, 3)
+		for i := range calls {
+			calls[i] = nw.sendAside(context.Background(), nw.messages(1+i, 0, 1))
+		}
+		ended(t, calls, 0, os.ErrDeadlineExceeded)
+		if early := time.Until(at); early > 0 {
+			t.Errorf("the deadline came %v early", early)
+		}
+
+		nw.c.SetWriteDeadline(time.Now().Add(time.Hour)) // then sooner, while they wait
+		calls = nw.park(nil, 1, 3)
+		at = time.Now().Add(50 * time.Millisecond)
+		nw.c.SetWriteDeadline(at)
+		ended(t, calls, 0, os.ErrDeadlineExceeded)
+		if early := time.Until(at); early > 0 {
+			t.Errorf("the shortened deadline came %v early", early)
+		}
+	})
+}
+
+// TestDeadlineMovedAway: calls that wait outlive a deadline that was extended
+// or cleared while they did.
+func TestDeadlineMovedAway(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		for name, later := range map[string]time.Time{"extended": time.Now().Add(time.Hour), "cleared": {}} {
+			nw := filled(t, lo, nil)
+			var calls []<-chan result
+			for left := 500 * time.Millisecond; ; left *= 2 { // a busy machine may miss it
+				at := time.Now().Add(left)
+				nw.c.SetWriteDeadline(at)
+				calls = nil
+				for i := range 3 {
+					calls = append(calls, nw.sendAside(nil, nw.messages(1+i, 0, 1)))
+				}
+				await(t, "the three wait", func() bool { return nw.c.room.waiting.Load() == 3 || time.Now().After(at) })
+				nw.c.SetWriteDeadline(later)
+				if time.Now().Before(at) {
+					time.Sleep(time.Until(at) + 100*time.Millisecond)
+					break
+				}
+				nw.c.SetWriteDeadline(time.Unix(1, 0))
+				for _, call := range calls {
+					receive(t, "a late try", call)
+				}
+			}
+			stillWaiting(t, calls)
+			if n := nw.c.room.waiting.Load(); n != 3 {
+				t.Errorf("%s: %d wait, want 3", name, n)
+			}
+			lo.setTap(open)
+			ended(t, calls, 1, nil)
+			nw.c.Close()
+		}
+	})
+}
+
+// TestPlaceInLine: those who wait go in the order they came, also after the
+// deadline has moved to and fro.
+func TestPlaceInLine(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		nw := filled(t, lo, nil)
+		lo.oneProcessor()
+		const n = 12
+		calls := nw.park(nil, 1, n)
+		for _, left := range []time.Duration{3 * time.Hour, 2 * time.Hour, time.Hour} {
+			nw.c.SetWriteDeadline(time.Now().Add(left))
+			time.Sleep(5 * time.Millisecond) // those it woke are to be back in line
+		}
+		lo.setTap(trickle)
+		ended(t, calls, 1, nil)
+		p := make([]byte, 2048)
+		for sender := 1; sender <= n; {
+			nw.rx.SetReadDeadline(time.Now().Add(patience))
+			if _, err := nw.rx.Read(p); err != nil {
+				t.Fatal(err)
+			}
+			got := int(binary.BigEndian.Uint32(p))
+			if got == 0 {
+				continue
+			}
+			if got != sender {
+				t.Fatalf("sender %d's turn, but %d's datagram arrived", sender, got)
+			}
+			sender++
+		}
+	})
+}
+
+// TestTurns: a sender that may wait lines up behind who waits, even if there is
+// room, and one that may not wait takes the room, unless it is being kept.
+func TestTurns(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		nw := newNarrows(t, lo, open, nil)
+		if err := nw.c.lineUp(nil); err != nil { // waits from now on, with the gate
+			t.Fatal(err)
+		}
+		try := func() (n int, err error) {
+			atOnce(t, "a send that does not wait", func() { n, err = nw.c.SendTo(nil, payload(1, 0), nw.to, MsgDontWait) })
+			return n, err
+		}
+		if n, err := try(); n != payloadSize || err != nil {
+			t.Errorf("with room, while another waits: %d, %v", n, err)
+		}
+		call := nw.sendAside(nil, nw.messages(2, 0, 1))
+		await(t, "it lines up", func() bool { return nw.c.room.waiting.Load() == 2 })
+		stillWaiting(t, []<-chan result{call})
+		nw.c.room.reserved.Store(true)
+		n, err := try()
+		checkWouldBlock(t, "with room that is kept for another", n, err)
+		nw.c.room.leave()
+		ended(t, []<-chan result{call}, 1, nil)
+		if n, err := try(); n != payloadSize || err != nil {
+			t.Errorf("after the room was kept: %d, %v", n, err)
+		}
+	})
+}
+
+// TestStarved: who waits long gets the next room kept, and asks for it without
+// keeping a processor busy.
+func TestStarved(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		nw := filled(t, lo, nil)
+		ctx, cancel := context.WithCancel(context.Background())
+		first := nw.park(ctx, 1, 1)
+		second := nw.park(nil, 2, 1)
+		cancel()
+		ended(t, first, 0, context.Canceled)
+		await(t, "room is kept", nw.c.room.reserved.Load)
+		before, start := nw.c.Stats().Calls, time.Now()
+		time.Sleep(200 * time.Millisecond)
+		calls, most := nw.c.Stats().Calls-before, uint64(time.Since(start)/lastPause)+2
+		if calls > most {
+			t.Errorf("%d tries in %v, want at most %d", calls, time.Since(start), most)
+		}
+		lo.setTap(open)
+		ended(t, second, 1, nil)
+		if nw.c.room.reserved.Load() {
+			t.Error("room is kept for nobody")
+		}
+	})
+}
+
+func TestCloseWhileParked(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		for range 10 {
+			left := nothingLeft(t)
+			nw := filled(t, lo, nil)
+			calls := nw.park(context.Background(), 1, 4)
+			ctx, cancel := context.WithCancel(context.Background())
+			calls = append(calls, nw.park(ctx, 5, 4)...)
+			other := make(chan error, 3)
+			go func() { other <- nw.c.WaitWritable(ctx) }()
+			go func() { _, err := nw.c.WriteTo(payload(9, 0), net.UDPAddrFromAddrPort(nw.to)); other <- err }()
+			go func() { // in line behind WriteTo, for the lock of the descriptor
+				_, err := ipv4.NewPacketConn(nw.c).WriteBatch([]ipv4.Message{{Buffers: [][]byte{payload(9, 0)}, Addr: net.UDPAddrFromAddrPort(nw.to)}}, 0)
+				other <- err
+			}()
+			nw.awaitWaiting(9)
+			stillWaiting(t, calls)
+			addr := nw.c.LocalAddr().(*net.UDPAddr)
+			atOnce(t, "Close", func() {
+				if err := nw.c.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+			again, err := net.ListenUDP("udp4", addr)
+			if err != nil {
+				t.Errorf("the port after Close: %v", err)
+			} else {
+				again.Close()
+			}
+			ended(t, calls, 0, net.ErrClosed)
+			for range 3 {
+				if err := receive(t, "the others", other); !errors.Is(err, net.ErrClosed) {
+					t.Errorf("others: %v", err)
+				}
+			}
+			if _, err := nw.c.SendMessages(nil, nil, 0); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("after Close: %v", err)
+			}
+			nw.rx.Close()
+			cancel()
+			left()
+		}
+	})
+}
+
+// TestEverythingAtOnce ends waits in all ways in the same moment: room, cancel,
+// deadline and Close.
+func TestEverythingAtOnce(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		left := nothingLeft(t)
+		for round := range 60 {
+			nw := filled(t, lo, nil)
+			ctx, cancel := context.WithCancel(context.Background())
+			var calls []<-chan result
+			for i := range 8 {
+				of := ctx
+				if i%2 == 1 {
+					of = nil
+				}
+				calls = append(calls, nw.sendAside(of, nw.messages(1+i, 0, 3)))
+			}
+			if round%3 != 0 {
+				nw.awaitWaiting(8)
+			}
+			var wg sync.WaitGroup
+			wg.Go(cancel)
+			wg.Go(func() { nw.c.SetWriteDeadline(time.Now().Add(time.Duration(rand.IntN(200)) * time.Microsecond)) })
+			wg.Go(func() { nw.c.SetWriteDeadline(time.Time{}) })
+			if round%2 == 0 {
+				wg.Go(func() { time.Sleep(time.Duration(rand.IntN(300)) * time.Microsecond); lo.setTap(open) })
+			}
+			wg.Go(func() {
+				time.Sleep(time.Duration(rand.IntN(300)) * time.Microsecond)
+				nw.c.Close()
+			})
+			for i, ch := range calls {
+				r := receive(t, "a call that everything ends", ch)
+				ok := errors.Is(r.err, net.ErrClosed) || errors.Is(r.err, os.ErrDeadlineExceeded) || errors.Is(r.err, context.Canceled)
+				if (r.n > 0) != (r.err == nil) || (r.err != nil && !ok) || r.n > 3 {
+					t.Errorf("call %d: %d, %v", i, r.n, r.err)
+				}
+			}
+			wg.Wait()
+			nw.rx.Close()
+		}
+		left()
+	})
+}
+
+// TestNoStarvationByTries: two that never wait keep the socket full.
+func TestNoStarvationByTries(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		nw := newNarrows(t, lo, trickle, nil)
+		nw.fill()
+		stop, tries := make(chan struct{}), sync.WaitGroup{}
+		var taken atomic.Int64
+		for range 2 {
+			tries.Go(func() {
+				p := payload(7, 0)
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					if _, err := nw.c.SendTo(nil, p, nw.to, MsgDontWait); err == nil {
+						taken.Add(1)
+					} else if !errors.Is(err, ErrWouldBlock) {
+						t.Error(err)
+						return
+					}
+				}
+			})
+		}
+		await(t, "the two take all room", func() bool { return taken.Load() > 100 })
+		before, start := taken.Load(), time.Now()
+		ended(t, []<-chan result{nw.sendAside(context.Background(), nw.messages(1, 0, 20))}, 20, nil)
+		t.Logf("20 messages in %v, meanwhile %d of those that never wait", time.Since(start), taken.Load()-before)
+		close(stop)
+		tries.Wait()
+	})
+}
+
+// TestNoStarvationByNewcomers: a call that waits gets its turn however many
+// come after it.
+func TestNoStarvationByNewcomers(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		nw := newNarrows(t, lo, trickle, nil)
+		nw.fill()
+		const newcomers, n = 16, 20
+		stop, callers := make(chan struct{}), sync.WaitGroup{}
+		var done atomic.Int64
+		for range newcomers {
+			callers.Go(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					if _, err := nw.c.SendTo(context.Background(), payload(7, 0), nw.to, 0); err != nil {
+						t.Error(err)
+						return
+					}
+					done.Add(1)
+				}
+			})
+		}
+		await(t, "newcomers keep coming", func() bool { return done.Load() > 10*newcomers })
+		before, start := done.Load(), time.Now()
+		ended(t, []<-chan result{nw.sendAside(context.Background(), nw.messages(1, 0, n))}, n, nil)
+		passed := done.Load() - before
+		t.Logf("%d messages in %v, meanwhile %d newcomers", n, time.Since(start), passed)
+		// One message a turn at least, and each newcomer has one turn between two of ours.
+		if most := int64(2 * n * (newcomers + 1)); passed > most {
+			t.Errorf("%d newcomers passed by, want at most %d", passed, most)
+		}
+		close(stop)
+		callers.Wait()
+	})
+}
+
+// A storm is senders that are never cancelled beside senders that are, again
+// and again.
+type storm struct {
+	*narrows
+	stop      chan struct{}
+	steady    sync.WaitGroup
+	sent      atomic.Int64
+	mu        sync.Mutex
+	latencies []time.Duration // from cancel to the end of the call
+	cutOff    int             // calls that ended with an error
+}
+
+// goSteady runs a sender that must never fail.
+func (s *storm) goSteady(name string, send func() (int, error)) {
+	s.steady.Go(func() {
+		for {
+			select {
+			case <-s.stop:
+				return
+			default:
+			}
+			n, err := send()
+			if err != nil {
+				s.t.Errorf("%s, never cancelled: %v", name, err)
+				return
+			}
+			s.sent.Add(int64(n))
+		}
+	})
+}
+
+// cancelled runs a sender whose calls are cancelled at random moments.
+func (s *storm) cancelled(calls int, allowed ...error) {
+	msgs := s.messages(5, 0, 2000) // more than would leave in a second
+	for range calls {
+		ctx, cancel := context.WithCancel(context.Background())
+		at := make(chan time.Time, 1)
+		time.AfterFunc(time.Duration(rand.IntN(3000))*time.Microsecond, func() {
+			at <- time.Now()
+			cancel()
+		})
+		n, err := s.c.SendMessages(ctx, msgs, 0)
+		end := time.Now()
+		latency := end.Sub(<-at)
+		s.mu.Lock()
+		s.latencies = append(s.latencies, latency)
+		if err != nil {
+			s.cutOff++
+		}
+		s.mu.Unlock()
+		is := func(want error) bool { return errors.Is(err, want) }
+		if n == len(msgs) || (n == 0) != (err != nil) || err != nil && !slices.ContainsFunc(append(allowed, context.Canceled), is) {
+			s.t.Errorf("cancelled call: %d, %v", n, err)
+		}
+	}
+}
+
+func TestStorm(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		s := &storm{narrows: newNarrows(t, lo, trickle, nil), stop: make(chan struct{})}
+		s.fill()
+		left := nothingLeft(t)
+		to := net.UDPAddrFromAddrPort(s.to)
+		for range 2 {
+			msgs := s.messages(1, 0, 20)
+			s.goSteady("SendMessages", func() (int, error) { return s.c.SendMessages(nil, msgs, 0) })
+		}
+		s.goSteady("WriteTo", func() (int, error) { _, err := s.c.WriteTo(payload(2, 0), to); return 1, err })
+		pc := ipv4.NewPacketConn(s.c)
+		ms := []ipv4.Message{{Buffers: [][]byte{payload(3, 0)}, Addr: to}, {Buffers: [][]byte{payload(3, 1)}, Addr: to}}
+		s.goSteady("x/net WriteBatch", func() (int, error) { return pc.WriteBatch(ms, 0) })
+		s.goSteady("x/net WriteTo", func() (int, error) { _, err := pc.WriteTo(payload(4, 0), nil, to); return 1, err })
+		s.steady.Go(func() { // keeps moving the deadline into the future
+			for {
+				select {
+				case <-s.stop:
+					return
+				case <-time.After(time.Millisecond):
+					s.c.SetWriteDeadline(time.Now().Add(time.Minute + time.Duration(rand.IntN(1e9))))
+				}
+			}
+		})
+		var cancelled sync.WaitGroup
+		for range 4 {
+			cancelled.Go(func() { s.cancelled(150) })
+		}
+		cancelled.Wait()
+		close(s.stop)
+		s.steady.Wait()
+		s.checkLatency()
+		s.checkLastDeadline()
+		left()
+	})
+}
+
+// checkLatency prints how soon the cancelled calls ended. The bound is for
+// machines that are busy otherwise.
+func (s *storm) checkLatency() {
+	l := s.latencies
+	slices.Sort(l)
+	p50, p99, worst := l[len(l)/2], l[len(l)*99/100], l[len(l)-1]
+	s.t.Logf("%d calls cancelled, %d with an error: ended after p50 %v, p99 %v, worst %v; meanwhile %d datagrams of those never cancelled",
+		len(l), s.cutOff, p50, p99, worst, s.sent.Load())
+	if p50 > 100*time.Millisecond || worst > patience {
+		s.t.Errorf("cancelled calls ended after p50 %v, worst %v", p50, worst)
+	}
+	if s.sent.Load() == 0 || s.cutOff == 0 {
+		s.t.Errorf("%d datagrams of those never cancelled, %d calls cut off before their first; want some", s.sent.Load(), s.cutOff)
+	}
+}
+
+// checkLastDeadline: cancels change nothing of the deadline that is set.
+func (s *storm) checkLastDeadline() {
+	at := time.Now().Add(300 * time.Millisecond)
+	s.c.SetWriteDeadline(at)
+	s.cancelled(20, os.ErrDeadlineExceeded)
+	s.lo.setTap(shut)
+	for i, send := range []func() error{
+		func() error { // until the socket is full, and then until the deadline
+			for {
+				if _, err := s.c.SendTo(context.Background(), payload(6, 0), s.to, 0); err != nil {
+					return err
+				}
+			}
+		},
+		func() error { _, err := s.c.WriteTo(payload(6, 0), net.UDPAddrFromAddrPort(s.to)); return err },
+	} {
+		done := make(chan error, 1)
+		go func() { done <- send() }()
+		if err := receive(s.t, "the last deadline", done); !errors.Is(err, os.ErrDeadlineExceeded) || time.Until(at) > 0 {
+			s.t.Errorf("sender %d: %v, %v before the last deadline", i, err, time.Until(at))
+		}
+	}
+}
+
+// TestExactCounts cuts sends off by contexts and deadlines. Each sender goes on
+// where the last call stopped by its own account, so a datagram lost or
+// doubled, by a wrong count, shows at the receiver.
+func TestExactCounts(t *testing.T) { testExactCounts(t, GSOOff) }
+
+func TestExactCountsSegmented(t *testing.T) { testExactCounts(t, GSOAuto) }
+
+func testExactCounts(t *testing.T, mode GSOMode) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		nw := newNarrows(t, lo, trickle, &Config{GSO: mode})
+		ty := nw.receive()
+		const senders, goal = 6, 150
+		var wg sync.WaitGroup
+		var sent [senders]int
+		var cut, short atomic.Int64
+		stop := make(chan struct{})
+		for i := range senders {
+			wg.Go(func() {
+				for sent[i] < goal {
+					ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rand.IntN(40_000))*time.Microsecond)
+					n, of, err := nw.sendSome(ctx, i, sent[i])
+					cancel()
+					switch {
+					case err != nil && (n != 0 || !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, os.ErrDeadlineExceeded)):
+						t.Errorf("sender %d: %d, %v", i, n, err)
+					case err != nil:
+						cut.Add(1)
+					case n < of:
+						short.Add(1)
+					}
+					sent[i] += n
+				}
+			})
+		}
+		var deadlines sync.WaitGroup
+		deadlines.Go(func() { nw.moveDeadline(stop) })
+		wg.Wait()
+		close(stop)
+		deadlines.Wait()
+		nw.finish(ty)
+		total := 0
+		for i := range senders {
+			total += sent[i]
+			if ty.got[i] != sent[i] {
+				t.Errorf("sender %d: %d arrived, %d were sent by its account", i, ty.got[i], sent[i])
+			}
+		}
+		if s := nw.c.Stats(); s.Messages != uint64(total+1) || s.Bytes != uint64((total+1)*payloadSize) {
+			t.Errorf("Stats: %+v, want %d messages", s, total+1)
+		}
+		if cut.Load() == 0 || short.Load() == 0 && !nw.c.Stats().GSO { // a run is sent whole
+			t.Errorf("%d calls cut off, %d short; want some of each", cut.Load(), short.Load())
+		}
+		t.Logf("%d datagrams, %d calls cut off, %d short", total, cut.Load(), short.Load())
+	})
+}
+
+// moveDeadline sets a deadline that soon passes, or has, and clears it, again
+// and again.
+func (nw *narrows) moveDeadline(stop <-chan struct{}) {
+	pause := func(most int) bool {
+		select {
+		case <-stop:
+			return false
+		case <-time.After(time.Duration(rand.IntN(most)) * time.Microsecond):
+			return true
+		}
+	}
+	for pause(30_000) {
+		nw.c.SetWriteDeadline(time.Now().Add(time.Duration(rand.IntN(5000)-500) * time.Microsecond))
+		if !pause(3000) {
+			return
+		}
+		nw.c.SetWriteDeadline(time.Time{})
+	}
+}
+
+// sendSome sends some datagrams of a sender from first on, by one of the calls,
+// and returns how many of how many were sent by its account.
+func (nw *narrows) sendSome(ctx context.Context, sender, first int) (n, of int, err error) {
+	msgs := nw.messages(sender, first, 1+rand.IntN(40))
+	switch rand.IntN(4) {
+	case 0:
+		n, err = nw.c.SendEach(ctx, msgs, 0)
+		if n > 0 { // what ended it comes beside n
+			err = nil
+		}
+	case 1:
+		msgs = msgs[:1]
+		bytes, sendErr := nw.c.SendMessage(ctx, &msgs[0], 0)
+		n, err = bytes/payloadSize, sendErr
+	case 2:
+		msgs = msgs[:1]
+		bytes, sendErr := nw.c.SendTo(ctx, msgs[0].Vectors[0], nw.to, 0)
+		msgs[0].BytesSent = bytes
+		n, err = bytes/payloadSize, sendErr
+	default:
+		n, err = nw.c.SendMessages(ctx, msgs, 0)
+	}
+	for i := range msgs {
+		want := 0
+		if i < n {
+			want = payloadSize
+		}
+		if msgs[i].BytesSent != want {
+			nw.t.Errorf("sender %d, %d of %d sent: message %d has BytesSent %d", sender, n, len(msgs), i, msgs[i].BytesSent)
+		}
+	}
+	return n, len(msgs), err
+}
+
+// TestNoDescriptorLeft: who cannot duplicate the socket waits all the same.
+func TestNoDescriptorLeft(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		nw := newNarrows(t, lo, shut, nil)
+		ty := nw.receive()
+		sent := nw.fill()
+		giveBack := useUpDescriptors(t)
+		defer giveBack()
+
+		ctx, cancel := context.WithCancel(context.Background())
+		calls := nw.park(ctx, 1, 2)
+		nw.c.room.mu.Lock()
+		_, polls := nw.c.room.parker.(*pollParker)
+		nw.c.room.mu.Unlock()
+		if !polls {
+			t.Error("a descriptor was left")
+		}
+		cancel()
+		ended(t, calls, 0, context.Canceled)
+		calls = nw.park(nil, 1, 2)
+		nw.c.SetWriteDeadline(time.Now().Add(time.Millisecond))
+		ended(t, calls, 0, os.ErrDeadlineExceeded)
+		nw.c.SetWriteDeadline(time.Time{})
+		calls = nw.park(nil, 1, 2)
+		lo.setTap(open)
+		ended(t, calls, 1, nil)
+		nw.finish(ty)
+		if ty.got[0] != sent || ty.got[1] != 1 || ty.got[2] != 1 {
+			t.Errorf("arrived: %v; want %d, 1, 1", ty.got, sent)
+		}
+		lo.setTap(shut)
+		nw.fill()
+		calls = nw.park(nil, 1, 8)
+		nw.c.Close()
+		ended(t, calls, 0, net.ErrClosed)
+	})
+}
+
+// useUpDescriptors leaves none to be opened until giveBack.
+func useUpDescriptors(t *testing.T) (giveBack func()) {
+	t.Helper()
+	var was unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
+		t.Fatal(err)
+	}
+	few := was
+	few.Cur = 128
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &few); err != nil {
+		t.Fatal(err)
+	}
+	var used []int
+	for {
+		fd, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 0)
+		if err == unix.EMFILE {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		used = append(used, fd)
+	}
+	return func() {
+		for _, fd := range used {
+			unix.Close(fd)
+		}
+		unix.Setrlimit(unix.RLIMIT_NOFILE, &was)
+	}
+}

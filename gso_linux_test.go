@@ -1,0 +1,722 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+//go:build linux && !android && !batchconn_portable
+
+package batchconn
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
+	"golang.org/x/sys/unix"
+)
+
+// An arrival is a datagram as a receiver sees it.
+type arrival struct {
+	p       string
+	from    netip.Addr
+	headers string // what the control data says of TOS, TTL and where it came in
+}
+
+func (a arrival) String() string {
+	return fmt.Sprintf("%s from %v: %s", brief([]byte(a.p)), a.from, a.headers)
+}
+
+// observe makes in tell the headers of what it receives.
+func observe(t *testing.T, in *inbox) {
+	t.Helper()
+	control(t, in.conn, func(fd int) error {
+		if in.addr.Addr().Is4() {
+			unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_RECVTOS, 1)
+			unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_RECVTTL, 1)
+			return unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_PKTINFO, 1)
+		}
+		unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_RECVTCLASS, 1)
+		unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_RECVHOPLIMIT, 1)
+		return unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_RECVPKTINFO, 1)
+	})
+}
+
+func control(t testing.TB, c syscall.Conn, f func(fd int) error) {
+	t.Helper()
+	if err := controlErr(c, f); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func controlErr(c syscall.Conn, f func(fd int) error) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var errOfF error
+	if err := raw.Control(func(fd uintptr) { errOfF = f(int(fd)) }); err != nil {
+		return err
+	}
+	return errOfF
+}
+
+// observed reads n datagrams and makes sure that there are no more.
+func (in *inbox) observed(t *testing.T, n int) []arrival {
+	t.Helper()
+	as := make([]arrival, n)
+	p, oob := make([]byte, 1<<16), make([]byte, 512)
+	for i := range as {
+		in.conn.SetReadDeadline(time.Now().Add(patience))
+		pn, on, _, from, err := in.conn.ReadMsgUDPAddrPort(p, oob)
+		if err != nil {
+			t.Fatalf("%v: datagram %d of %d: %v", in.addr, i, n, err)
+		}
+		as[i] = arrival{string(p[:pn]), from.Addr(), headersOf(t, oob[:on])}
+	}
+	in.expect(t, nil)
+	return as
+}
+
+func headersOf(t *testing.T, oob []byte) string {
+	t.Helper()
+	ms, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s strings.Builder
+	for _, m := range ms {
+		fmt.Fprintf(&s, "%d/%d=%x ", m.Header.Level, m.Header.Type, m.Data)
+	}
+	return s.String()
+}
+
+// A row is a case of sending that segmentation must not change.
+type row struct {
+	name string
+	only func(k kind) bool  // of which kinds of sockets; nil: all
+	set  func(fd int) error // options of the socket before New
+	cfg  Config
+	send func(w *world) sending
+	cork int // so many messages become one datagram
+	cut  int // segments of this size that the user makes of each message
+
+	segmented string // "all", "some", "none"
+	reason    string // part of GSOReason
+}
+
+// A sending is calls of SendMessages in turn.
+type sending []call
+
+type call struct {
+	msgs  []OutputMessage
+	flags int
+	do    func(fd int) error // after the call, through SyscallConn
+}
+
+// to makes messages of the sizes to inbox i, of contents of their own.
+func (w *world) messages(i int, control []byte, sizes ...int) []OutputMessage {
+	msgs := make([]OutputMessage, len(sizes))
+	for j, n := range sizes {
+		msgs[j] = OutputMessage{Addr: w.dest[i], Vectors: cut(contents(100*i+j, n), j%3), Control: control, BytesSent: -1}
+	}
+	return msgs
+}
+
+var runSizes = append(slices.Repeat([]int{100}, 12), 40)
+
+// runs is a run to each inbox, with the control messages that controls gives
+// for an inbox's family.
+func runs(controls func(v6 bool) []byte) func(w *world) sending {
+	return func(w *world) sending {
+		var msgs []OutputMessage
+		for i, in := range w.inboxes {
+			var control []byte
+			if controls != nil {
+				control = controls(in.addr.Addr().Is6())
+			}
+			msgs = append(msgs, w.messages(i, control, runSizes...)...)
+		}
+		return sending{{msgs: msgs}}
+	}
+}
+
+func hasIPv4(k kind) bool  { return k.name != "udp6" && k.name != "udp6-connected" }
+func hasIPv6(k kind) bool  { return k.v6 }
+func onlyIPv6(k kind) bool { return k.name == "udp6" || k.name == "udp6-connected" }
+
+func option(level, name, value int) func(fd int) error {
+	return func(fd int) error { return unix.SetsockoptInt(fd, level, name, value) }
+}
+
+func optionBytes(level, name int, value ...byte) func(fd int) error {
+	return func(fd int) error { return unix.SetsockoptString(fd, level, name, string(value)) }
+}
+
+func family(v4, v6 []byte) func(bool) []byte {
+	return func(isIPv6 bool) []byte {
+		if isIPv6 {
+			return v6
+		}
+		return v4
+	}
+}
+
+func always(control []byte) func(bool) []byte { return family(control, control) }
+
+var (
+	tos     = family(cmsgInt(unix.SOL_IP, unix.IP_TOS, 0x28), cmsgInt(unix.SOL_IPV6, unix.IPV6_TCLASS, 0x28))
+	tos2    = family(cmsgInt(unix.SOL_IP, unix.IP_TOS, 0x48), cmsgInt(unix.SOL_IPV6, unix.IPV6_TCLASS, 0x48))
+	ttl     = family(cmsgInt(unix.SOL_IP, unix.IP_TTL, 7), cmsgInt(unix.SOL_IPV6, unix.IPV6_HOPLIMIT, 7))
+	pktinfo = family((&ipv4.ControlMessage{Src: net.IPv4(127, 0, 0, 5)}).Marshal(), (&ipv6.ControlMessage{Src: net.IPv6loopback}).Marshal())
+	paddedN = []byte{0, 0, 1, 4, 0, 0, 0, 0} // an extension header of PadN alone
+)
+
+func both(a, b func(bool) []byte) func(bool) []byte {
+	return func(v6 bool) []byte { return slices.Concat(a(v6), b(v6)) }
+}
+
+// unpadded is the control message without the bytes that align what follows.
+func unpadded(v6 bool) []byte {
+	if v6 {
+		return tos(true)[:unix.CmsgLen(4)]
+	}
+	return cmsg(unix.SOL_IP, unix.IP_TOS, 0x28)[:unix.CmsgLen(1)]
+}
+
+// optionRows are the socket options with which segmentation is off.
+var optionRows = []row{
+	{name: "UDP_SEGMENT", cut: 50, set: option(unix.SOL_UDP, unix.UDP_SEGMENT, 50), reason: "UDP_SEGMENT"},
+	{name: "IP_RECVERR", only: hasIPv4, set: option(unix.SOL_IP, unix.IP_RECVERR, 1), reason: "IP_RECVERR"},
+	{name: "IPV6_RECVERR", only: hasIPv6, set: option(unix.SOL_IPV6, unix.IPV6_RECVERR, 1), reason: "IPV6_RECVERR"},
+	{name: "TX timestamps", set: option(unix.SOL_SOCKET, unix.SO_TIMESTAMPING, unix.SOF_TIMESTAMPING_TX_SOFTWARE|unix.SOF_TIMESTAMPING_SOFTWARE), reason: "SO_TIMESTAMPING"},
+	{name: "TX timestamps of the queue", set: option(unix.SOL_SOCKET, unix.SO_TIMESTAMPING, unix.SOF_TIMESTAMPING_TX_SCHED|unix.SOF_TIMESTAMPING_SOFTWARE), reason: "SO_TIMESTAMPING"},
+	{name: "SO_ZEROCOPY", set: option(unix.SOL_SOCKET, unix.SO_ZEROCOPY, 1), reason: "SO_ZEROCOPY"},
+	{name: "SO_TXTIME", set: optionBytes(unix.SOL_SOCKET, unix.SO_TXTIME, uint32s(unix.CLOCK_MONOTONIC, 0)...), reason: "SO_TXTIME"},
+	{name: "IP_OPTIONS", only: hasIPv4, set: optionBytes(unix.SOL_IP, unix.IP_OPTIONS, 1, 1, 1, 1), reason: "IP_OPTIONS"},
+	{name: "IPV6_HOPOPTS", only: hasIPv6, set: optionBytes(unix.SOL_IPV6, unix.IPV6_HOPOPTS, paddedN...), reason: "IPV6_HOPOPTS"},
+	{name: "IPV6_DSTOPTS", only: hasIPv6, set: optionBytes(unix.SOL_IPV6, unix.IPV6_DSTOPTS, paddedN...), reason: "IPV6_DSTOPTS"},
+	{name: "IPV6_RTHDRDSTOPTS", only: hasIPv6, set: optionBytes(unix.SOL_IPV6, unix.IPV6_RTHDRDSTOPTS, paddedN...), reason: "IPV6_RTHDRDSTOPTS"},
+}
+
+func uint32s(vs ...uint32) (b []byte) {
+	for _, v := range vs {
+		b = binary.NativeEndian.AppendUint32(b, v)
+	}
+	return b
+}
+
+var rows = append([]row{
+	{name: "a run", segmented: "all"},
+	{name: "empty messages inside", segmented: "some", send: func(w *world) sending {
+		return sending{{msgs: w.messages(0, nil, 100, 100, 0, 100, 100, 0, 0, 50, 50, 0)}, {msgs: w.messages(0, nil, 0, 0, 100, 100, 30, 0)}}
+	}},
+	{name: "longer and shorter ones", segmented: "some", send: func(w *world) sending {
+		return sending{{msgs: w.messages(0, nil, 9, 9, 10, 10, 8, 8, 9, 1, 1, 1, 1, 1, 1000, 999, 998)}}
+	}},
+	{name: "MSG_MORE", segmented: "none", reason: "MSG_MORE", cork: len(runSizes) + 1, send: func(w *world) sending {
+		return sending{{msgs: w.messages(0, nil, runSizes...), flags: unix.MSG_MORE}, {msgs: w.messages(0, nil, 10)}}
+	}},
+	{name: "a run after MSG_MORE", segmented: "none", reason: "MSG_MORE", cork: 3, send: func(w *world) sending {
+		run := w.messages(0, nil, runSizes...)
+		return sending{{msgs: run[:2:2], flags: unix.MSG_MORE}, {msgs: run}, {msgs: w.messages(0, nil, runSizes...)}}
+	}},
+	{name: "UDP_CORK", segmented: "none", cork: len(runSizes), reason: "UDP_CORK", set: option(unix.SOL_UDP, unix.UDP_CORK, 1), send: func(w *world) sending {
+		return sending{{msgs: w.messages(0, nil, runSizes...), do: option(unix.SOL_UDP, unix.UDP_CORK, 0)}}
+	}},
+	{name: "the user's UDP_SEGMENT", segmented: "none", cut: 50, send: runs(always(cmsg(unix.SOL_UDP, unix.UDP_SEGMENT, uint16s(50)...)))},
+	{name: "equal TOS", segmented: "all", send: runs(tos)},
+	{name: "equal TTL", segmented: "all", send: runs(ttl)},
+	{name: "equal PKTINFO", segmented: "all", send: runs(pktinfo)},
+	{name: "equal TOS, TTL and PKTINFO", segmented: "all", send: runs(both(tos, both(ttl, pktinfo)))},
+	{name: "equal PRIORITY", send: runs(always(cmsgInt(unix.SOL_SOCKET, unix.SO_PRIORITY, 3)))}, // if the kernel knows it
+	{name: "equal MARK", send: runs(always(cmsgInt(unix.SOL_SOCKET, unix.SO_MARK, 3)))},         // if the user may
+	{name: "odd-sized", segmented: "all", send: runs(unpadded)},
+	{name: "TTL, then odd-sized", segmented: "all", send: runs(both(ttl, unpadded))},
+	{name: "bytes after the last", segmented: "none", send: runs(both(tos, always([]byte{1, 2, 3})))},
+	{name: "TX timestamps by control message", segmented: "none", send: runs(always(cmsgInt(unix.SOL_SOCKET, unix.SO_TIMESTAMPING, unix.SOF_TIMESTAMPING_TX_SOFTWARE)))},
+	{name: "control messages in turn", segmented: "none", send: func(w *world) sending {
+		msgs := w.messages(0, tos(w.isV6(0)), runSizes[:12]...)
+		for i := range msgs {
+			if i%2 == 0 {
+				msgs[i].Control = tos2(w.isV6(0))
+			}
+		}
+		return sending{{msgs: msgs}}
+	}},
+	{name: "control messages that change", segmented: "all", send: func(w *world) sending {
+		v6 := w.isV6(0)
+		return sending{{msgs: slices.Concat(w.messages(0, tos(v6), 50, 50, 50), w.messages(0, tos2(v6), 50, 50), w.messages(0, nil, 50, 50), w.messages(0, ttl(v6), 50, 50, 50))}}
+	}},
+	{name: "no room for control messages", segmented: "none", send: runs(func(v6 bool) []byte { return bytes.Repeat(tos(v6), 20) })},
+	{name: "RX timestamps", segmented: "all", set: option(unix.SOL_SOCKET, unix.SO_TIMESTAMPING, unix.SOF_TIMESTAMPING_RX_SOFTWARE|unix.SOF_TIMESTAMPING_SOFTWARE)},
+	{name: "SO_TIMESTAMPNS", segmented: "all", set: option(unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1)},
+	{name: "TOS and TTL of the socket", only: hasIPv4, segmented: "all", set: func(fd int) error {
+		return cmpOr(unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_TOS, 0x28), unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_TTL, 9))
+	}},
+	{name: "GSOOff", cfg: Config{GSO: GSOOff}, segmented: "none", reason: "GSOOff"},
+	{name: "GSOOn", cfg: Config{GSO: GSOOn}, segmented: "all"},
+	{name: "MaxSegments 1", cfg: Config{MaxSegments: 1}, segmented: "none", reason: "MaxSegments"},
+	{name: "MaxSegments 2", cfg: Config{MaxSegments: 2}, segmented: "some"},
+	{name: "NonBlocking", cfg: Config{NonBlocking: true}, segmented: "all"},
+}, optionRows...)
+
+func uint16s(vs ...uint16) (b []byte) {
+	for _, v := range vs {
+		b = binary.NativeEndian.AppendUint16(b, v)
+	}
+	return b
+}
+
+func cmpOr(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *world) isV6(i int) bool { return w.inboxes[i].addr.Addr().Is6() }
+
+// TestSegmentationChangesNothing sends each row with and without, and compares
+// all that the sender is told and all that arrives.
+func TestSegmentationChangesNothing(t *testing.T) {
+	for _, r := range rows {
+		if r.reason != "" && r.segmented == "" {
+			r.segmented = "none"
+		}
+		if r.send == nil {
+			r.send = runs(nil)
+		}
+		for _, k := range kinds {
+			if r.only != nil && !r.only(k) {
+				continue
+			}
+			t.Run(r.name+"/"+k.name, func(t *testing.T) { r.compare(t, k) })
+		}
+	}
+}
+
+func (r *row) compare(t *testing.T, k kind) {
+	off := r.cfg
+	off.GSO = GSOOff
+	want, _ := r.run(t, k, &off)
+	got, stats := r.run(t, k, &r.cfg)
+	if !slices.Equal(got.told, want.told) {
+		t.Errorf("the calls ended\n%q, plainly\n%q", got.told, want.told)
+	}
+	for i := range want.arrived {
+		if !slices.Equal(got.arrived[i], want.arrived[i]) {
+			t.Errorf("inbox %d got\n%v\nplainly\n%v", i, got.arrived[i], want.arrived[i])
+		}
+	}
+	some := stats.Segmented > 0
+	all := stats.Segmented == stats.Messages
+	if r.segmented == "all" && !all || r.segmented == "some" && !(some && !all) || r.segmented == "none" && some {
+		t.Errorf("segmented %d of %d, want %s", stats.Segmented, stats.Messages, r.segmented)
+	}
+	if stats.Fallbacks != 0 && r.segmented != "" {
+		t.Errorf("%d were refused", stats.Fallbacks)
+	}
+	if stats.GSO != (r.reason == "") || !strings.Contains(stats.GSOReason, r.reason) {
+		t.Errorf("GSO %v: %q, want %q", stats.GSO, stats.GSOReason, r.reason)
+	}
+}
+
+// A receipt is what the sender is told and what arrives at each inbox.
+type receipt struct {
+	told    []string
+	arrived [][]arrival
+}
+
+func (r *row) run(t *testing.T, k kind, cfg *Config) (res receipt, stats Stats) {
+	t.Helper()
+	w := k.world(t, 3, cfg)
+	if r.set != nil {
+		if err := controlErr(w.bare, r.set); err != nil {
+			t.Skipf("setsockopt: %v", err)
+		}
+		var err error
+		if w.conn, err = New(w.bare, cfg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	counts := make([]int, len(w.inboxes))
+	for _, in := range w.inboxes {
+		observe(t, in)
+	}
+	stats = Stats{GSO: true}
+	for i, c := range r.send(w) {
+		n, err := w.conn.SendMessages(nil, c.msgs, c.flags)
+		s := stepOf(n, err)
+		for i, m := range c.msgs {
+			s += fmt.Sprintf(" %d", m.BytesSent)
+			if i < n {
+				counts[slices.Index(w.dest, m.Addr)] += r.datagrams(m.payload())
+			}
+		}
+		res.told = append(res.told, s)
+		if i == 0 {
+			stats = w.conn.Stats()
+		}
+		if c.do != nil {
+			control(t, w.conn, c.do)
+		}
+	}
+	first := stats
+	stats = w.conn.Stats()
+	stats.GSO, stats.GSOReason = first.GSO, first.GSOReason
+	for i, in := range w.inboxes {
+		n := counts[i]
+		if n > 0 && r.cork > 0 {
+			n -= r.cork - 1
+		}
+		res.arrived = append(res.arrived, in.observed(t, n))
+	}
+	return res, stats
+}
+
+// datagrams is how many arrive of a message.
+func (r *row) datagrams(size int) int {
+	if r.cut == 0 {
+		return 1
+	}
+	return (size + r.cut - 1) / r.cut
+}
+
+// TestOptionsAfterNew: an option set through SyscallConn, as libraries do,
+// turns segmentation off before the next send, and on again when it is unset.
+func TestOptionsAfterNew(t *testing.T) {
+	unset := map[string]func(fd int) error{
+		"SO_TXTIME":         nil, // cannot be
+		"IP_OPTIONS":        optionBytes(unix.SOL_IP, unix.IP_OPTIONS),
+		"IPV6_HOPOPTS":      optionBytes(unix.SOL_IPV6, unix.IPV6_HOPOPTS),
+		"IPV6_DSTOPTS":      optionBytes(unix.SOL_IPV6, unix.IPV6_DSTOPTS),
+		"IPV6_RTHDRDSTOPTS": optionBytes(unix.SOL_IPV6, unix.IPV6_RTHDRDSTOPTS),
+		"UDP_SEGMENT":       option(unix.SOL_UDP, unix.UDP_SEGMENT, 0),
+		"IP_RECVERR":        option(unix.SOL_IP, unix.IP_RECVERR, 0),
+		"IPV6_RECVERR":      option(unix.SOL_IPV6, unix.IPV6_RECVERR, 0),
+		"SO_TIMESTAMPING":   option(unix.SOL_SOCKET, unix.SO_TIMESTAMPING, 0),
+		"SO_ZEROCOPY":       option(unix.SOL_SOCKET, unix.SO_ZEROCOPY, 0),
+	}
+	for _, r := range optionRows {
+		for _, k := range kinds {
+			if r.only != nil && !r.only(k) {
+				continue
+			}
+			t.Run(r.name+"/"+k.name, func(t *testing.T) {
+				w := k.world(t, 1, nil)
+				send := func(what string, set func(fd int) error, segmented bool) {
+					t.Helper()
+					if err := controlErr(w.conn, set); err != nil {
+						t.Skipf("setsockopt: %v", err)
+					}
+					msgs := w.messages(0, nil, 50, 50, 50) // one segment of 50 each for UDP_SEGMENT
+					before := w.conn.Stats()
+					if n, err := w.conn.SendMessages(nil, msgs, 0); n != 3 || err != nil {
+						t.Fatalf("%s: %d, %v", what, n, err)
+					}
+					w.inboxes[0].observed(t, 3)
+					after := w.conn.Stats()
+					if got := after.Segmented - before.Segmented; (got == 3) != segmented || after.GSO != segmented {
+						t.Errorf("%s: %d segmented, GSO %v, %q", what, got, after.GSO, after.GSOReason)
+					}
+					if !segmented && !strings.Contains(after.GSOReason, r.reason) {
+						t.Errorf("%s: off because of %q", what, after.GSOReason)
+					}
+				}
+				send("before", func(int) error { return nil }, true)
+				send("set", r.set, false)
+				if unset[r.reason] != nil {
+					send("unset", unset[r.reason], true)
+				}
+			})
+		}
+	}
+}
+
+// TestSegmentFlags: with flags whose effect on a segmented message is not known
+// there is none.
+func TestSegmentFlags(t *testing.T) {
+	forEachKind(t, 1, nil, func(t *testing.T, w *world) {
+		for _, test := range []struct {
+			flags int
+			want  uint64
+		}{
+			{0, 3}, {unix.MSG_DONTWAIT, 3}, {unix.MSG_NOSIGNAL, 3}, {unix.MSG_CONFIRM, 3}, {unix.MSG_DONTROUTE, 3},
+			{unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL | unix.MSG_CONFIRM | unix.MSG_DONTROUTE, 3},
+			{unix.MSG_EOR, 0}, {unix.MSG_ZEROCOPY, 0}, {unix.MSG_FASTOPEN, 0}, {0, 0}, {0, 3}, // once more plainly, to be sure
+		} {
+			before := w.conn.Stats().Segmented
+			msgs := w.messages(0, nil, 20, 20, 20)
+			if n, err := w.conn.SendMessages(nil, msgs, test.flags); n != 3 || err != nil {
+				t.Fatalf("flags %#x: %d, %v", test.flags, n, err)
+			}
+			w.inboxes[0].observed(t, 3)
+			if got := w.conn.Stats().Segmented - before; got != test.want {
+				t.Errorf("flags %#x: %d segmented, want %d", test.flags, got, test.want)
+			}
+		}
+	})
+}
+
+// TestMaxSegments: no more datagrams in a kernel message than that, as a
+// receiver that takes messages whole can see.
+func TestMaxSegments(t *testing.T) {
+	const size = 100
+	for _, k := range kinds {
+		for _, most := range []int{0, 1, 2, 3, 10, 64, 65, 1000} {
+			t.Run(fmt.Sprintf("%s/%d", k.name, most), func(t *testing.T) {
+				w := k.world(t, 1, &Config{MaxSegments: most})
+				control(t, w.inboxes[0].conn, option(unix.SOL_UDP, unix.UDP_GRO, 1))
+				sizes := slices.Repeat([]int{size}, 100)
+				if n, err := w.conn.SendMessages(nil, w.messages(0, nil, sizes...), 0); n != 100 || err != nil {
+					t.Fatal(n, err)
+				}
+				want := most
+				if most == 0 || most > 63 {
+					want = 63 // 64 is for a shorter last one
+				}
+				bursts := w.inboxes[0].bursts(t, 100*size)
+				if got := slices.Max(bursts); got != want*size {
+					t.Errorf("bursts of %d bytes, want no more than %d of %d", bursts, want, size)
+				}
+				s := w.conn.Stats()
+				segmented := uint64(100)
+				if 100%want == 1 || want == 1 {
+					segmented = 100 / uint64(want) * uint64(want) * uint64(min(1, want-1))
+				}
+				if s.Calls != 1 || s.Segmented != segmented || s.Fallbacks != 0 {
+					t.Errorf("%+v, want 1 call, %d segmented", s, segmented)
+				}
+			})
+		}
+	}
+}
+
+// bursts reads total bytes and returns how many came with each read.
+func (in *inbox) bursts(t *testing.T, total int) (ns []int) {
+	t.Helper()
+	p := make([]byte, 1<<16)
+	for total > 0 {
+		ns = append(ns, len(in.read(t, p)))
+		total -= ns[len(ns)-1]
+	}
+	return ns
+}
+
+// TestEdges: what the planner takes for allowed the kernel takes, at the edge
+// of each limit; one past it is two messages.
+func TestEdges(t *testing.T) {
+	sizes := func(n, size int, more ...int) []int { return append(slices.Repeat([]int{size}, n), more...) }
+	for _, test := range []struct {
+		name      string
+		sizes     []int
+		vectors   int
+		segmented uint64
+	}{
+		{"64 segments", sizes(63, 1000, 940), 1, 64},
+		{"64 segments and a byte more", sizes(63, 1000, 941), 1, 63},
+		{"65 segments", sizes(63, 1000, 940, 1), 1, 64},
+		{"63 of 60", sizes(63, 60), 1, 63},
+		{"64 of 60", sizes(64, 60), 1, 63},
+		{"4 of 1", sizes(4, 1), 1, 4},
+		{"5 of 1", sizes(5, 1), 1, 4},
+		{"65507 bytes", sizes(2, 32753, 1), 1, 3},
+		{"65508 bytes", sizes(2, 32753, 2), 1, 2},
+		{"1024 vectors", sizes(16, 1200), 64, 16},
+		{"1025 vectors", sizes(41, 1200), 25, 40},
+		{"1024 of one byte", sizes(2, 512), 512, 2},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			forEachKind(t, 3, nil, func(t *testing.T, w *world) {
+				for i := range w.inboxes {
+					var msgs []OutputMessage
+					var want [][]byte
+					for j, n := range test.sizes {
+						p := contents(j, n)
+						m := OutputMessage{Addr: w.dest[i]}
+						for v := range test.vectors {
+							m.Vectors = append(m.Vectors, p[v*n/test.vectors:(v+1)*n/test.vectors])
+						}
+						msgs, want = append(msgs, m), append(want, p)
+					}
+					before := w.conn.Stats()
+					if n, err := w.conn.SendMessages(nil, msgs, 0); n != len(msgs) || err != nil {
+						t.Fatal(n, err)
+					}
+					w.inboxes[i].expect(t, want)
+					s := w.conn.Stats()
+					if s.Segmented-before.Segmented != test.segmented || s.Fallbacks != 0 || s.Calls-before.Calls != 1 {
+						t.Errorf("%+v, want %d segmented in one call", s, test.segmented)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestEnvironment: the operator's word is above the program's.
+func TestEnvironment(t *testing.T) {
+	for _, mode := range []GSOMode{GSOAuto, GSOOn} {
+		for value, on := range map[string]bool{"off": false, "": true, "on": true} {
+			t.Setenv("BATCHCONN_GSO", value)
+			w := kinds[0].world(t, 1, &Config{GSO: mode})
+			w.conn.SendMessages(nil, w.messages(0, nil, 10, 10), 0)
+			w.inboxes[0].observed(t, 2)
+			s := w.conn.Stats()
+			if s.GSO != on || (s.Segmented == 2) != on || strings.Contains(s.GSOReason, "BATCHCONN_GSO") == on {
+				t.Errorf("BATCHCONN_GSO=%s, mode %v: %+v", value, mode, s)
+			}
+		}
+	}
+}
+
+func TestDamagedRelease(t *testing.T) {
+	for release, want := range map[string]bool{
+		"7.0.0": true, "7.0.9": true, "7.0.12-1-pve": true, "7.0.0-rc3": true, "7.0": true, "7.1": true, "7.1-rc1": true,
+		"7.1.0": true, "7.1.4": true, "7.1.4-arch1-1": true, "7.1.4.fc44.x86_64": true, "7.1.4+": true, "7.1.4_1": true,
+		"7.1.5": false, "7.1.5-arch1-1": false, "7.1.5+rpt-rpi-v8": false, "7.1.10": false, "7.1.10_1": false, "7.1.5.fc44": false, "7.2": false, "7.2.0": false, "7.2-rc1": false,
+		"6.18.44": false, "6.19.14-300.fc43.x86_64": false, "8.0.0": false, "17.0.0": false, "70.1.2": false, "4.18.0-553.el8": false,
+		"": false, "unknown": false, "7": true,
+	} {
+		if got := damagedRelease(release); (got != "") != want {
+			t.Errorf("%q: %q, want damaged %v", release, got, want)
+		}
+	}
+	if r := kernelRelease(); r == "" || strings.Count(r, ".") == 0 {
+		t.Errorf("this kernel is %q", r)
+	}
+}
+
+// TestSelfTest: only a wrong shape says that the kernel does not segment.
+func TestSelfTest(t *testing.T) {
+	v4, v6 := net.IPv4(127, 0, 0, 1), net.IPv6loopback
+	segment := appendSegmentControl(nil, 2, nil)
+	if failed, known := segmentsOn(v4, segment); failed || !known {
+		t.Errorf("this kernel: failed %v, known %v", failed, known)
+	}
+	for name, control := range map[string][]byte{"ignored": nil, "cut elsewhere": appendSegmentControl(nil, 1, nil)} {
+		if failed, known := segmentsOn(v4, control); !failed || !known {
+			t.Errorf("%s: failed %v, known %v", name, failed, known)
+		}
+	}
+	for name, control := range map[string][]byte{"refused": make([]byte, unix.SizeofCmsghdr), "no answer": segment} {
+		ip := v4
+		if name == "no answer" {
+			ip = net.IPv4(192, 0, 2, 1) // nobody's
+		}
+		if failed, known := segmentsOn(ip, control); failed || known {
+			t.Errorf("%s: failed %v, known %v", name, failed, known)
+		}
+	}
+
+	// What a test found is remembered, that it found nothing is not.
+	var asked []string
+	answers := map[string][2]bool{}
+	lt := loopbackTest{try: func(ip net.IP) (failed, known bool) {
+		asked = append(asked, ip.String())
+		a := answers[ip.String()]
+		return a[0], a[1]
+	}}
+	check := func(what string, passed bool, want ...string) {
+		t.Helper()
+		asked = nil
+		if got := lt.passed(); got != passed || !slices.Equal(asked, want) {
+			t.Errorf("%s: passed %v after asking %v, want %v after %v", what, got, asked, passed, want)
+		}
+	}
+	both := []string{v4.String(), v6.String()}
+	check("no answer", true, both...)
+	check("no answer again", true, both...)
+	answers[v6.String()] = [2]bool{true, true}
+	check("wrong on IPv6", false, both...)
+	check("wrong before", false)
+	lt.known = false
+	answers[v4.String()] = [2]bool{false, true}
+	check("right on IPv4", true, both[0])
+	check("right before", true)
+}
+
+// TestSelfTestFails: a kernel that does not segment is sent nothing segmented.
+func TestSelfTestFails(t *testing.T) {
+	defer func(try func(net.IP) (bool, bool)) { selfTest = loopbackTest{try: try} }(selfTest.try)
+	selfTest = loopbackTest{try: func(ip net.IP) (failed, known bool) { return segmentsOn(ip, nil) }}
+	for _, mode := range []GSOMode{GSOAuto, GSOOn} {
+		w := kinds[0].world(t, 1, &Config{GSO: mode})
+		w.conn.SendMessages(nil, w.messages(0, nil, 10, 10), 0)
+		w.inboxes[0].observed(t, 2)
+		if s := w.conn.Stats(); s.GSO || s.Segmented != 0 || !strings.Contains(s.GSOReason, "loopback") {
+			t.Errorf("mode %v: %+v", mode, s)
+		}
+	}
+}
+
+// FuzzSegmentable: what is passed on with a segmented message parses as control
+// messages that are all harmless, and the two make up what the kernel sees.
+func FuzzSegmentable(f *testing.F) {
+	for _, c := range fuzzControls {
+		f.Add(c, 1200)
+	}
+	for _, v6 := range []bool{false, true} {
+		for _, c := range []func(bool) []byte{tos, ttl, pktinfo, both(tos, pktinfo), both(ttl, unpadded), unpadded} {
+			f.Add(c(v6), 1)
+		}
+	}
+	f.Add(cmsg(unix.SOL_IP, unix.IP_TOS), 2)
+	f.Add(tos(false)[:unix.CmsgLen(4)-1], 3)
+	f.Add(append(tos(false), 0), 65535)
+	huge := bytes.Clone(tos(false))
+	putCmsgHeader(huge, -1, unix.SOL_IP, unix.IP_TOS)
+	f.Add(huge, 4)
+	f.Fuzz(func(t *testing.T, control []byte, size int) {
+		ms, err := unix.ParseSocketControlMessage(control)
+		harmless := err == nil && len(control) <= maxRunControl
+		for _, m := range ms {
+			harmless = harmless && harmlessControl(m.Header.Level, m.Header.Type)
+		}
+		got := segmentable(control)
+		if got && !harmless {
+			t.Fatalf("%x is taken for harmless: %v, %v", control, ms, err)
+		}
+		// The parser is blind to less than a header at the end.
+		if harmless && !got && rest(control) == 0 {
+			t.Fatalf("%x is not taken for harmless", control)
+		}
+		if !got {
+			return
+		}
+		all, err := unix.ParseSocketControlMessage(appendSegmentControl(nil, size, control))
+		if err != nil || len(all) != 1+len(ms) {
+			t.Fatalf("%x: %d control messages, %v", control, len(all), err)
+		}
+		if h := all[0]; h.Header.Level != unix.SOL_UDP || h.Header.Type != unix.UDP_SEGMENT || binary.NativeEndian.Uint16(h.Data) != uint16(size) || len(h.Data) != 2 {
+			t.Fatalf("first %+v", h)
+		}
+		for i, m := range ms {
+			if a := all[1+i]; a.Header != m.Header || !bytes.Equal(a.Data, m.Data) {
+				t.Fatalf("%+v became %+v", m, a)
+			}
+		}
+	})
+}
+
+// rest is how many bytes are after the last control message and its padding.
+func rest(control []byte) int {
+	for len(control) >= unix.SizeofCmsghdr {
+		_, _, after, err := unix.ParseOneSocketControlMessage(control)
+		if err != nil {
+			break
+		}
+		control = after
+	}
+	return len(control)
+}

@@ -1,0 +1,408 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+package batchconn
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/net/ipv4"
+)
+
+// netMethods are those of *net.UDPConn.
+type netMethods interface {
+	net.PacketConn
+	net.Conn
+	syscall.Conn
+	File() (*os.File, error)
+	ReadFromUDP([]byte) (int, *net.UDPAddr, error)
+	ReadFromUDPAddrPort([]byte) (int, netip.AddrPort, error)
+	ReadMsgUDP(b, oob []byte) (n, oobn, flags int, addr *net.UDPAddr, err error)
+	ReadMsgUDPAddrPort(b, oob []byte) (n, oobn, flags int, addr netip.AddrPort, err error)
+	SetReadBuffer(int) error
+	SetWriteBuffer(int) error
+	WriteToUDP([]byte, *net.UDPAddr) (int, error)
+	WriteToUDPAddrPort([]byte, netip.AddrPort) (int, error)
+	WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err error)
+	WriteMsgUDPAddrPort(b, oob []byte, addr netip.AddrPort) (n, oobn int, err error)
+}
+
+var (
+	_ netMethods = (*net.UDPConn)(nil)
+	_ netMethods = (*Conn)(nil)
+)
+
+// results is what a call returned.
+type results []any
+
+func returned(vs ...any) results { return vs }
+
+// text makes results of twins comparable: it leaves out their own address, and
+// tells of an error all that a caller can see.
+func (r results) text(c netMethods) string {
+	var s strings.Builder
+	for _, v := range r {
+		if err, ok := v.(error); ok {
+			fmt.Fprintf(&s, "error %s", err)
+			for e := err; e != nil; e = errors.Unwrap(e) {
+				fmt.Fprintf(&s, " %T", e)
+			}
+			if e, ok := err.(net.Error); ok {
+				fmt.Fprintf(&s, " timeout=%v temporary=%v", e.Timeout(), e.Temporary())
+			}
+		} else {
+			fmt.Fprintf(&s, "%T %v", v, v)
+		}
+		s.WriteString("; ")
+	}
+	text := s.String()
+	if a := c.LocalAddr(); a != nil {
+		text = strings.ReplaceAll(text, a.String(), "LOCAL")
+	}
+	return text
+}
+
+// classes are the errors that callers test for.
+var classes = []error{net.ErrClosed, os.ErrDeadlineExceeded, net.ErrWriteToConnected, syscall.EINVAL, syscall.EMSGSIZE,
+	syscall.ENETUNREACH, syscall.EAGAIN, syscall.ECONNREFUSED}
+
+// class is text without the words of errors: n, and what errors are. A missing
+// address has no name in package net.
+func (r results) class(netMethods) string {
+	var s strings.Builder
+	for _, v := range r {
+		err, ok := v.(error)
+		if !ok {
+			fmt.Fprintf(&s, "%T %v; ", v, v)
+			continue
+		}
+		s.WriteString("error")
+		var addrErr *net.AddrError
+		if errors.As(err, &addrErr) {
+			s.WriteString(" AddrError")
+		}
+		if strings.Contains(err.Error(), "missing address") || errors.Is(err, syscall.EDESTADDRREQ) {
+			s.WriteString(" no address")
+		}
+		for _, class := range classes {
+			if errors.Is(err, class) {
+				fmt.Fprintf(&s, " %v", class)
+			}
+		}
+		s.WriteString("; ")
+	}
+	return s.String()
+}
+
+// A method is a call of one of net's methods with certain arguments.
+type method struct {
+	name string
+	call func(c netMethods) results
+}
+
+// writes are the Write family with every address that w's receivers have or
+// that somebody may come up with.
+func (w *world) writes() []method {
+	var ms []method
+	p, oob := []byte("payload"), []byte(nil)
+	add := func(name string, f func(c netMethods) results) { ms = append(ms, method{name, f}) }
+	sizes := [][]byte{p, nil}
+	if w.connected {
+		sizes = append(sizes, make([]byte, 70000)) // else two things are wrong
+	}
+	for _, p := range sizes {
+		add(fmt.Sprint("Write of ", len(p)), func(c netMethods) results { return returned(c.Write(p)) })
+	}
+	for name, a := range w.netAddrs() {
+		add("WriteTo "+name, func(c netMethods) results { return returned(c.WriteTo(p, a)) })
+		if a, ok := a.(*net.UDPAddr); ok {
+			add("WriteToUDP "+name, func(c netMethods) results { return returned(c.WriteToUDP(p, a)) })
+			add("WriteMsgUDP "+name, func(c netMethods) results { return returned(c.WriteMsgUDP(p, oob, a)) })
+		}
+	}
+	for name, a := range w.addrPorts() {
+		add("WriteToUDPAddrPort "+name, func(c netMethods) results { return returned(c.WriteToUDPAddrPort(p, a)) })
+		add("WriteMsgUDPAddrPort "+name, func(c netMethods) results { return returned(c.WriteMsgUDPAddrPort(p, oob, a)) })
+		long := make([]byte, 70000)
+		add("too long WriteToUDPAddrPort "+name, func(c netMethods) results { return returned(c.WriteToUDPAddrPort(long, a)) })
+	}
+	if runtime.GOOS == "linux" {
+		badOOB := make([]byte, 64)
+		to := w.dest[0]
+		add("bad control data", func(c netMethods) results { return returned(c.WriteMsgUDPAddrPort(p, badOOB, to)) })
+	}
+	return ms
+}
+
+func (w *world) netAddrs() map[string]net.Addr {
+	addrs := map[string]net.Addr{
+		"nil":       nil,
+		"typed nil": (*net.UDPAddr)(nil),
+		"foreign":   &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9},
+		"odd IP":    &net.UDPAddr{IP: make([]byte, 5), Port: 9},
+	}
+	for i, in := range w.inboxes {
+		port := int(in.addr.Port())
+		addrs[fmt.Sprint("good", i)] = net.UDPAddrFromAddrPort(in.addr)
+		addrs[fmt.Sprint("16-byte", i)] = &net.UDPAddr{IP: net.IP(in.addr.Addr().AsSlice()).To16(), Port: port}
+		addrs[fmt.Sprint("IP-less", i)] = &net.UDPAddr{Port: port}
+		addrs[fmt.Sprint("0.0.0.0", i)] = &net.UDPAddr{IP: net.IPv4zero, Port: port}
+		addrs[fmt.Sprint("::", i)] = &net.UDPAddr{IP: net.IPv6zero, Port: port}
+		addrs[fmt.Sprint("port 0 ", i)] = &net.UDPAddr{IP: in.addr.Addr().AsSlice()}
+		addrs[fmt.Sprint("IPv4 ", i)] = &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}
+		addrs[fmt.Sprint("IPv6 ", i)] = &net.UDPAddr{IP: net.IPv6loopback, Port: port}
+	}
+	return addrs
+}
+
+func (w *world) addrPorts() map[string]netip.AddrPort {
+	addrs := map[string]netip.AddrPort{"zero": {}}
+	for name, a := range w.netAddrs() {
+		if udp, ok := a.(*net.UDPAddr); ok && udp.AddrPort().IsValid() {
+			addrs[name] = udp.AddrPort()
+		}
+	}
+	for i, in := range w.inboxes {
+		addrs[fmt.Sprint("mapped", i)] = mapped(in.addr)
+	}
+	return addrs
+}
+
+// collect reads what arrived at the inboxes.
+func (w *world) collect(t testing.TB) string {
+	t.Helper()
+	var s strings.Builder
+	buf := make([]byte, 1<<16)
+	for _, in := range w.inboxes {
+		marker, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(in.addr))
+		if err != nil {
+			t.Fatal(err)
+		}
+		marker.Write(endMark)
+		marker.Close()
+		for {
+			p := in.read(t, buf)
+			if bytes.Equal(p, endMark) {
+				break
+			}
+			fmt.Fprintf(&s, "%q ", p)
+		}
+		s.WriteString("| ")
+	}
+	return s.String()
+}
+
+// TestWritesAsNet: the Write family does what that of a bare UDPConn does,
+// with good and bad arguments, in time, late and after Close.
+func TestWritesAsNet(t *testing.T) { compareWrites(t, nil, results.text) }
+
+// TestWritesNonBlocking: under Config.NonBlocking the same happens, in words
+// that may differ.
+func TestWritesNonBlocking(t *testing.T) {
+	compareWrites(t, &Config{NonBlocking: true}, results.class)
+}
+
+func compareWrites(t *testing.T, cfg *Config, shown func(results, netMethods) string) {
+	states := []struct {
+		name string
+		ends error // every write; NonBlocking says so before it looks at the arguments
+		set  func(c netMethods)
+	}{
+		{"open", nil, func(c netMethods) { c.SetDeadline(time.Now().Add(time.Hour)) }},
+		{"late", os.ErrDeadlineExceeded, func(c netMethods) { c.SetWriteDeadline(time.Now().Add(-time.Hour)) }},
+		{"in time again", nil, func(c netMethods) { c.SetWriteDeadline(time.Time{}) }},
+		{"late by SetDeadline", os.ErrDeadlineExceeded, func(c netMethods) { c.SetDeadline(time.Now().Add(-time.Hour)) }},
+		{"closed", net.ErrClosed, func(c netMethods) { c.Close() }},
+	}
+	forEachKind(t, 2, cfg, func(t *testing.T, w *world) {
+		twin := w.socket(t, w.inboxes[0])
+		for _, state := range states {
+			state.set(twin)
+			state.set(w.conn)
+			for _, m := range w.writes() {
+				w.collect(t)
+				want := shown(m.call(twin), twin) + w.collect(t)
+				got := shown(m.call(w.conn), w.conn) + w.collect(t)
+				if got != want && !(cfg != nil && state.ends != nil && strings.Contains(got, "error "+state.ends.Error())) {
+					t.Errorf("%s, %s:\n got %s\nwant %s", state.name, m.name, got, want)
+				}
+			}
+		}
+	})
+}
+
+// TestReadsAsNet: reads and their errors are a bare UDPConn's.
+func TestReadsAsNet(t *testing.T) {
+	buf, oob := make([]byte, 1<<16), make([]byte, 128)
+	var reads []method
+	for _, size := range []int{len(buf), 3, 0} {
+		b := buf[:size]
+		reads = append(reads,
+			method{"Read", func(c netMethods) results { n, err := c.Read(b); return returned(n, string(b[:n]), err) }},
+			method{"ReadFrom", func(c netMethods) results { n, a, err := c.ReadFrom(b); return returned(n, string(b[:n]), a, err) }},
+			method{"ReadFromUDP", func(c netMethods) results { n, a, err := c.ReadFromUDP(b); return returned(n, string(b[:n]), a, err) }},
+			method{"ReadFromUDPAddrPort", func(c netMethods) results { return returned(c.ReadFromUDPAddrPort(b)) }},
+			method{"ReadMsgUDP", func(c netMethods) results { return returned(c.ReadMsgUDP(b, oob)) }},
+			method{"ReadMsgUDPAddrPort", func(c netMethods) results { return returned(c.ReadMsgUDPAddrPort(b, oob)) }})
+	}
+	forEachKind(t, 1, nil, func(t *testing.T, w *world) {
+		twin := w.socket(t, w.inboxes[0])
+		compare := func(state string) {
+			for _, m := range reads {
+				for _, c := range []netMethods{twin, w.conn} {
+					if state == "data" {
+						w.post(t, c, "hello")
+					}
+				}
+				want, got := m.call(twin).text(twin), m.call(w.conn).text(w.conn)
+				if got != want {
+					t.Errorf("%s, %s:\n got %s\nwant %s", state, m.name, got, want)
+				}
+			}
+		}
+		compare("data")
+		for _, c := range []netMethods{twin, w.conn} {
+			c.SetReadDeadline(time.Now().Add(-time.Hour))
+		}
+		compare("late")
+		for _, c := range []netMethods{twin, w.conn} {
+			c.SetDeadline(time.Now().Add(time.Hour))
+		}
+		compare("data")
+		for _, c := range []netMethods{twin, w.conn} {
+			c.Close()
+		}
+		compare("closed")
+	})
+}
+
+// post sends a datagram from the first inbox to c.
+func (w *world) post(t testing.TB, c net.PacketConn, text string) {
+	t.Helper()
+	to := addrPortOf(c)
+	if to.Addr().IsUnspecified() {
+		to = netip.AddrPortFrom(w.inboxes[0].addr.Addr(), to.Port())
+	}
+	if w.inboxes[0].addr.Addr().Is4() {
+		to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
+	}
+	if _, err := w.inboxes[0].conn.WriteToUDPAddrPort([]byte(text), to); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestRestAsNet: everything that neither reads nor writes.
+func TestRestAsNet(t *testing.T) {
+	rest := []method{
+		{"LocalAddr", func(c netMethods) results { return returned(c.LocalAddr(), c.LocalAddr().Network()) }},
+		{"RemoteAddr", func(c netMethods) results { return returned(c.RemoteAddr()) }},
+		{"SetReadBuffer", func(c netMethods) results { return returned(c.SetReadBuffer(1 << 16)) }},
+		{"SetWriteBuffer", func(c netMethods) results { return returned(c.SetWriteBuffer(1 << 16)) }},
+		{"SetDeadline", func(c netMethods) results { return returned(c.SetDeadline(time.Now().Add(time.Hour))) }},
+		{"SetReadDeadline", func(c netMethods) results { return returned(c.SetReadDeadline(time.Time{})) }},
+		{"SetWriteDeadline", func(c netMethods) results { return returned(c.SetWriteDeadline(time.Time{})) }},
+		{"SyscallConn", func(c netMethods) results {
+			raw, err := c.SyscallConn()
+			if err != nil {
+				return returned(err)
+			}
+			ran := false
+			err = raw.Control(func(fd uintptr) { ran = fd != 0 })
+			return returned(err, ran)
+		}},
+		{"File", func(c netMethods) results {
+			f, err := c.File()
+			if err == nil {
+				err = f.Close()
+			}
+			return returned(err)
+		}},
+	}
+	for _, nonBlocking := range []bool{false, true} {
+		forEachKind(t, 1, &Config{NonBlocking: nonBlocking}, func(t *testing.T, w *world) {
+			twin := w.socket(t, w.inboxes[0])
+			compare := func(state string, ms ...method) {
+				for _, m := range ms {
+					if got, want := m.call(w.conn).text(w.conn), m.call(twin).text(twin); got != want {
+						t.Errorf("%s, %s:\n got %s\nwant %s", state, m.name, got, want)
+					}
+				}
+			}
+			compare("open", rest...)
+			closing := method{"Close", func(c netMethods) results { return returned(c.Close()) }}
+			compare("once", closing)
+			compare("twice", closing)
+			compare("closed", rest...)
+		})
+	}
+}
+
+// TestReadBatch: at least one and all that is there, as x/net does; one where
+// there is no batch call.
+func TestReadBatch(t *testing.T) {
+	forEachKind(t, 1, nil, func(t *testing.T, w *world) {
+		texts := []string{"one", "", "three", "four"}
+		for _, text := range texts {
+			w.post(t, w.conn, text)
+		}
+		w.conn.SetReadDeadline(time.Now().Add(patience))
+		for len(texts) > 0 {
+			ms := make([]ipv4.Message, 8)
+			for i := range ms {
+				ms[i].Buffers = [][]byte{make([]byte, 2), make([]byte, 100)}
+			}
+			n, err := w.conn.ReadBatch(ms, 0)
+			if n < 1 || n > len(texts) || err != nil {
+				t.Fatalf("ReadBatch = %d, %v; %d are left", n, err, len(texts))
+			}
+			for _, m := range ms[:n] {
+				if got := string(bytes.Join(m.Buffers, nil)[:m.N]); got != texts[0] {
+					t.Fatalf("read %q, want %q", got, texts[0])
+				}
+				from := m.Addr.(*net.UDPAddr).AddrPort()
+				if netip.AddrPortFrom(from.Addr().Unmap(), from.Port()) != w.inboxes[0].addr {
+					t.Fatalf("read from %v, want %v", from, w.inboxes[0].addr)
+				}
+				texts = texts[1:]
+			}
+		}
+		ms := []ipv4.Message{{Buffers: [][]byte{make([]byte, 100)}}}
+		w.conn.SetReadDeadline(time.Unix(1, 0))
+		if n, err := w.conn.ReadBatch(ms, 0); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("late ReadBatch = %d, %v", n, err)
+		}
+		w.conn.Close()
+		if n, err := w.conn.ReadBatch(ms, 0); n != 0 || !errors.Is(err, net.ErrClosed) {
+			t.Errorf("ReadBatch after Close = %d, %v", n, err)
+		}
+	})
+}
+
+// TestCloseFreesThePort: it can be bound again at once.
+func TestCloseFreesThePort(t *testing.T) {
+	forEachKind(t, 1, nil, func(t *testing.T, w *world) {
+		laddr := w.bare.LocalAddr().(*net.UDPAddr)
+		w.conn.SendTo(nil, []byte("x"), w.dest[0], 0)
+		w.conn.Close()
+		network := "udp"
+		if w.name != "dual" {
+			network = networkOf(laddr.IP.String())
+		}
+		c, err := net.ListenUDP(network, laddr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+	})
+}

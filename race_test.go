@@ -1,0 +1,9 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+//go:build race
+
+package batchconn
+
+func init() { raceEnabled = true }

@@ -1,0 +1,409 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+package batchconn
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"slices"
+	"syscall"
+	"testing"
+
+	"golang.org/x/net/ipv4"
+)
+
+// A script is an adapter whose kernel does what it is told, where the real one
+// cannot be made to.
+type script struct {
+	adapter
+	play  func(call int, ms []ipv4.Message) (n int, err error)
+	calls int
+	flags []int
+	taken [][]byte // what went out
+	most  int      // messages in one call
+}
+
+func (s *script) writeBatch(ms []ipv4.Message, flags int) (int, error) {
+	s.calls++
+	s.flags = append(s.flags, flags)
+	s.most = max(s.most, len(ms))
+	n, err := s.play(s.calls, ms)
+	for i := range ms[:n] {
+		p := bytes.Join(ms[i].Buffers, nil)
+		s.taken = append(s.taken, p)
+		ms[i].N, ms[i].NN = len(p), len(ms[i].OOB)
+	}
+	return n, err
+}
+
+// follow makes c send through a script.
+func follow(c *Conn, play func(call int, ms []ipv4.Message) (int, error)) *script {
+	s := &script{adapter: c.adapter, play: play}
+	c.adapter = s
+	c.noBatchCall.Store(false)
+	return s
+}
+
+func (s *script) checkTaken(t testing.TB, m *mail, n int) {
+	t.Helper()
+	if len(s.taken) != n {
+		t.Fatalf("%d messages went out, want %d", len(s.taken), n)
+	}
+	for i, p := range s.taken {
+		if !bytes.Equal(p, m.letters[i].p) {
+			t.Fatalf("message %d is %s, want %s", i, brief(p), brief(m.letters[i].p))
+		}
+	}
+	for i := range m.msgs {
+		want := 0
+		if i < n {
+			want = len(m.letters[i].p)
+		}
+		if got := m.msgs[i].BytesSent; got != want {
+			t.Fatalf("message %d: BytesSent %d, want %d", i, got, want)
+		}
+	}
+}
+
+func scripted(t testing.TB, k kind, play func(call int, ms []ipv4.Message) (int, error)) (*world, *script) {
+	t.Helper()
+	w := k.world(t, 1, &Config{GSO: GSOOff})
+	return w, follow(w.conn, play)
+}
+
+var (
+	plainKind     = kinds[0]
+	connectedKind = kinds[3]
+)
+
+// TestShortCounts: whatever part of a batch the kernel takes, all goes, once
+// and in order; no call carries more than 1024.
+func TestShortCounts(t *testing.T) {
+	for seed := range uint64(20) {
+		rng := rand.New(rand.NewPCG(seed, 0))
+		w, s := scripted(t, plainKind, func(_ int, ms []ipv4.Message) (int, error) { return 1 + rng.IntN(len(ms)), nil })
+		m := w.write(t, 1+rng.IntN(150), inTurn, mixed)
+		if n, err := w.conn.SendMessages(nil, m.msgs, 0); n != len(m.msgs) || err != nil {
+			t.Fatalf("seed %d: %d, %v", seed, n, err)
+		}
+		s.checkTaken(t, m, len(m.msgs))
+	}
+	w, s := scripted(t, plainKind, func(_ int, ms []ipv4.Message) (int, error) { return len(ms), nil })
+	w.conn.SendMessages(nil, slices.Repeat([]OutputMessage{{Addr: w.dest[0]}}, 5000), 0)
+	if s.most > 1024 || len(s.taken) != 5000 {
+		t.Errorf("a call carried %d messages, %d went out", s.most, len(s.taken))
+	}
+}
+
+// TestInterrupted: EINTR is tried again and nobody sees it.
+func TestInterrupted(t *testing.T) {
+	w, s := scripted(t, plainKind, func(call int, ms []ipv4.Message) (int, error) {
+		if call%3 != 0 {
+			return 0, os.NewSyscallError("sendmmsg", syscall.EINTR)
+		}
+		return min(2, len(ms)), nil
+	})
+	m := w.write(t, 9, inTurn, mixed)
+	if n, err := w.conn.SendMessages(nil, m.msgs, 0); n != 9 || err != nil {
+		t.Fatalf("%d, %v", n, err)
+	}
+	s.checkTaken(t, m, 9)
+}
+
+// TestNoBatchCall: a kernel that does not know sendmmsg is asked once; what it
+// did not take goes the portable way, and so does all that follows.
+func TestNoBatchCall(t *testing.T) {
+	forEachKind(t, 3, &Config{GSO: GSOOff}, func(t *testing.T, w *world) {
+		if runtime.GOOS == "windows" {
+			t.Skip("the portable way is the only one")
+		}
+		s := follow(w.conn, func(int, []ipv4.Message) (int, error) { return 0, os.NewSyscallError("sendmmsg", syscall.ENOSYS) })
+		for range 2 {
+			m := w.write(t, 300, inTurn, mixed)
+			if n, err := w.conn.SendMessages(nil, m.msgs, 0); n != 300 || err != nil {
+				t.Fatalf("%d, %v", n, err)
+			}
+			w.checkAll(t, m)
+		}
+		if s.calls != 1 {
+			t.Errorf("the kernel was asked %d times", s.calls)
+		}
+		for _, b := range bads {
+			if b.on == nil || b.on(w) {
+				w.testBad(t, b, 3)
+			}
+		}
+	})
+}
+
+// TestErrorAtMessage: an error at message k, seen in a call of its own as
+// sendmmsg shows it or with those before it as the portable way does.
+func TestErrorAtMessage(t *testing.T) {
+	for _, k := range []kind{plainKind, connectedKind} {
+		for _, errno := range []syscall.Errno{syscall.EPERM, syscall.ENOBUFS, syscall.ECONNREFUSED, syscall.EHOSTUNREACH, syscall.ENETUNREACH} {
+			for _, at := range []int{0, 1, 5, 9} {
+				for _, together := range []bool{false, true} {
+					t.Run(fmt.Sprint(k.name, errno, at, together), func(t *testing.T) { testErrorAt(t, k, errno, at, together) })
+				}
+			}
+		}
+	}
+}
+
+func testErrorAt(t *testing.T, k kind, errno syscall.Errno, at int, together bool) {
+	sent, reported := 0, false
+	play := func(_ int, ms []ipv4.Message) (n int, err error) {
+		if n = len(ms); !reported {
+			if n = min(n, at-sent); n == 0 || together {
+				reported = true // and forgotten, as a pending error is
+				err = os.NewSyscallError("sendmmsg", errno)
+			}
+		}
+		sent += n
+		return n, err
+	}
+	w, s := scripted(t, k, play)
+	m := w.write(t, 10, inTurn, mixed)
+	n, err := w.conn.SendMessages(nil, m.msgs, 0)
+	if n != at || (err != nil) != (at == 0) {
+		t.Fatalf("%d, %v", n, err)
+	}
+	s.checkTaken(t, m, at)
+	if at == 0 {
+		checkError(t, err, errno)
+	}
+	consumed := errno != syscall.EPERM && errno != syscall.ENOBUFS
+	if k.connected && consumed && at > 0 {
+		calls := s.calls
+		n, err := w.conn.SendMessages(nil, m.msgs[at:], 0)
+		if n != 0 || s.calls != calls {
+			t.Fatalf("the kept error: n = %d after %d calls", n, s.calls-calls)
+		}
+		checkError(t, err, errno)
+	}
+	if n, err := w.conn.SendMessages(nil, m.msgs[at:], 0); n != 10-at || err != nil {
+		t.Fatalf("the rest: %d, %v", n, err)
+	}
+	s.taken = s.taken[at:]
+	s.checkTaken(t, &mail{m.msgs[at:], m.letters[at:]}, 10-at)
+}
+
+// keptConn is a Conn that keeps an error: its first message went, and the
+// second met ECONNREFUSED.
+func keptConn(t *testing.T, cfg *Config) (*world, *script) {
+	t.Helper()
+	w := connectedKind.world(t, 1, cfg)
+	s := follow(w.conn, func(call int, ms []ipv4.Message) (int, error) {
+		if call == 1 {
+			return 1, os.NewSyscallError("sendmsg", syscall.ECONNREFUSED)
+		}
+		return len(ms), nil
+	})
+	if n, err := w.conn.SendMessages(nil, make([]OutputMessage, 2), 0); n != 1 || err != nil {
+		t.Fatalf("%d, %v", n, err)
+	}
+	return w, s
+}
+
+// TestKeptError: any next send reports a kept error before it sends, once; a
+// call that ends before it would send leaves it.
+func TestKeptError(t *testing.T) {
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, call := range sends {
+		t.Run(call.name, func(t *testing.T) {
+			w, s := keptConn(t, nil)
+			if call.ctx {
+				_, err := call.call(w.conn, cancelled, make([]OutputMessage, 1))
+				checkError(t, err, context.Canceled)
+			}
+			if n, err := w.conn.SendMessages(nil, nil, 0); n != 0 || err != nil {
+				t.Errorf("no messages: %d, %v", n, err)
+			}
+			n, err := call.call(w.conn, nil, make([]OutputMessage, 3))
+			if n != 0 || s.calls != 1 {
+				t.Errorf("n = %d, %d calls of the kernel", n, s.calls)
+			}
+			checkError(t, err, syscall.ECONNREFUSED)
+			if n, err := call.call(w.conn, nil, make([]OutputMessage, 1)); n != 1 || err != nil {
+				t.Errorf("a kept error was reported twice: %d, %v", n, err)
+			}
+		})
+	}
+	t.Run("NonBlocking Write", func(t *testing.T) {
+		w, _ := keptConn(t, &Config{NonBlocking: true, GSO: GSOOff})
+		_, err := w.conn.Write([]byte{1})
+		checkError(t, err, syscall.ECONNREFUSED)
+	})
+	t.Run("closed", func(t *testing.T) {
+		w, _ := keptConn(t, nil)
+		w.conn.Close()
+		_, err := w.conn.SendMessages(nil, make([]OutputMessage, 1), 0)
+		checkError(t, err, net.ErrClosed)
+	})
+}
+
+// TestKeptErrorMeetsWriteBatch: an error kept by one sender in the middle of
+// another's WriteBatch is still told to somebody.
+func TestKeptErrorMeetsWriteBatch(t *testing.T) {
+	w := connectedKind.world(t, 1, &Config{GSO: GSOOff})
+	follow(w.conn, func(call int, ms []ipv4.Message) (int, error) {
+		if call == 1 {
+			w.conn.keep(w.conn.refuse(os.NewSyscallError("sendmmsg", syscall.ECONNREFUSED), netip.AddrPort{}))
+		}
+		return len(ms), nil
+	})
+	ms := make([]ipv4.Message, 3*maxBatch)
+	for n := 0; n < len(ms); {
+		k, err := w.conn.WriteBatch(ms[n:], 0)
+		if err != nil {
+			checkError(t, err, syscall.ECONNREFUSED)
+			return
+		}
+		n += k
+	}
+	_, err := w.conn.WriteBatch(ms[:1], 0)
+	checkError(t, err, syscall.ECONNREFUSED)
+}
+
+// TestWouldBlock: what fits goes; nothing fits: ErrWouldBlock. Neither waits.
+func TestWouldBlock(t *testing.T) {
+	for _, at := range []int{0, 1, 7} {
+		for _, together := range []bool{false, true} {
+			for _, cfg := range []*Config{{GSO: GSOOff}, {GSO: GSOOff, NonBlocking: true}} {
+				testWouldBlock(t, at, together, cfg)
+			}
+		}
+	}
+}
+
+func testWouldBlock(t *testing.T, at int, together bool, cfg *Config) {
+	w := plainKind.world(t, 1, cfg)
+	sent := 0
+	s := follow(w.conn, func(_ int, ms []ipv4.Message) (n int, err error) {
+		n = min(len(ms), at-sent)
+		sent += n
+		if n == 0 || together {
+			err = os.NewSyscallError("sendmmsg", errWouldBlock.(syscall.Errno))
+		}
+		return n, err
+	})
+	flags := 0
+	if !cfg.NonBlocking {
+		flags = MsgDontWait
+	}
+	m := w.write(t, 10, inTurn, mixed)
+	n, err := w.conn.SendMessages(nil, m.msgs, flags)
+	if n != at || (err != nil) != (at == 0) {
+		t.Fatalf("%d fit: %d, %v", at, n, err)
+	}
+	s.checkTaken(t, m, at)
+	n, err = w.conn.SendMessages(nil, m.msgs[at:], flags)
+	if n != 0 {
+		t.Fatalf("n = %d", n)
+	}
+	checkError(t, err, ErrWouldBlock)
+	n, err = w.conn.SendEach(nil, m.msgs[at:], flags)
+	if n != 0 {
+		t.Fatalf("SendEach: n = %d", n)
+	}
+	checkError(t, err, ErrWouldBlock)
+	want := uint64(2)
+	if at == 0 {
+		want = 3
+	}
+	if got := w.conn.Stats(); got.WouldBlock != want || got.Parked != 0 {
+		t.Errorf("Stats %+v, want WouldBlock %d, Parked 0", got, want)
+	}
+}
+
+// TestSendEachEndedEarly: some failed, then the socket is full or the context
+// done.
+func TestSendEachEndedEarly(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	for _, end := range []struct {
+		err error
+		do  func() error
+	}{
+		{ErrWouldBlock, func() error { return os.NewSyscallError("sendmmsg", errWouldBlock.(syscall.Errno)) }},
+		{context.Canceled, func() error { cancel(); return nil }},
+	} {
+		w, s := scripted(t, plainKind, func(call int, ms []ipv4.Message) (int, error) {
+			switch call {
+			case 1:
+				return 2, nil
+			case 2:
+				return 0, os.NewSyscallError("sendmmsg", syscall.EPERM)
+			case 3:
+				return 1, end.do()
+			}
+			return 0, end.do()
+		})
+		m := w.write(t, 10, inTurn, mixed)
+		n, err := w.conn.SendEach(ctx, m.msgs, MsgDontWait)
+		var batchErr *BatchError
+		if n != 4 || !errors.As(err, &batchErr) || len(batchErr.Failed) != 1 || batchErr.Failed[0].Index != 2 {
+			t.Fatalf("%d, %v; want 4 dealt with, the third failed", n, err)
+		}
+		checkError(t, batchErr.Failed[0].Err, syscall.EPERM)
+		checkError(t, batchErr.Err, end.err)
+		if !errors.Is(err, end.err) || !errors.Is(err, syscall.EPERM) {
+			t.Errorf("%v does not tell both", err)
+		}
+		if len(s.taken) != 3 {
+			t.Errorf("%d went out", len(s.taken))
+		}
+		for i := range m.msgs {
+			if sent := i < 4 && i != 2; sent != (m.msgs[i].BytesSent == len(m.letters[i].p)) && len(m.letters[i].p) > 0 || m.msgs[i].BytesSent < 0 {
+				t.Errorf("message %d: BytesSent %d", i, m.msgs[i].BytesSent)
+			}
+		}
+	}
+}
+
+// TestCancelBetweenCalls: a call that is cancelled goes to the kernel no more.
+func TestCancelBetweenCalls(t *testing.T) {
+	for _, call := range sends[:2] {
+		for at := 1; at < 4; at++ {
+			ctx, cancel := context.WithCancel(t.Context())
+			w, s := scripted(t, plainKind, func(call int, ms []ipv4.Message) (int, error) {
+				if call == at {
+					cancel()
+				}
+				return len(ms), nil
+			})
+			msgs := slices.Repeat([]OutputMessage{{Addr: w.dest[0]}}, 5000)
+			n, err := call.call(w.conn, ctx, msgs)
+			if s.calls != at || n != len(s.taken) {
+				t.Errorf("%s: n = %d, %v; %d went out in %d calls, want %d", call.name, n, err, len(s.taken), s.calls, at)
+			}
+			cancel()
+		}
+	}
+}
+
+// TestFlags: flags reach the adapter as they are, but for our own.
+func TestFlags(t *testing.T) {
+	w, s := scripted(t, plainKind, func(_ int, ms []ipv4.Message) (int, error) { return len(ms), nil })
+	for _, flags := range []int{0, 4, MsgDontWait, 4 | MsgDontWait} {
+		s.flags = nil
+		w.conn.SendMessages(nil, make([]OutputMessage, 0), flags)
+		w.conn.SendMessages(nil, []OutputMessage{{Addr: w.dest[0]}}, flags)
+		w.conn.SendMessage(nil, &OutputMessage{Addr: w.dest[0]}, flags)
+		w.conn.SendTo(nil, nil, w.dest[0], flags)
+		w.conn.SendEach(nil, []OutputMessage{{Addr: w.dest[0]}}, flags)
+		w.conn.WriteBatch([]ipv4.Message{{Addr: net.UDPAddrFromAddrPort(w.dest[0])}}, flags)
+		if want := slices.Repeat([]int{flags &^ privateFlags}, 5); !slices.Equal(s.flags, want) {
+			t.Errorf("flags %#x: the adapter got %#x", flags, s.flags)
+		}
+	}
+}

@@ -1,0 +1,394 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+package batchconn
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+)
+
+// What a Writer holds is in two parts: writes add to one while the other
+// leaves. Only one goroutine at a time sends, so that order is kept: whoever
+// sets sending. A write, Flush and Close send without waiting and leave what
+// finds no room to the flusher.
+
+// send sends what is due, with mu held but for the sending itself. Without
+// wait it ends when the socket is full, or when one part has left: a write
+// shall not send for others for ever.
+func (w *Writer) send(wait bool) {
+	w.sending = true
+	var r sendResult
+	for more := true; more && w.finished < w.due && w.take(); {
+		w.mu.Unlock()
+		r = w.sendSome(wait)
+		w.mu.Lock()
+		w.finish(r)
+		more = !r.blocked && (wait || len(w.leaving.rest) > 0)
+	}
+	lingers := w.ctx.Err() == nil
+	if r.blocked && lingers {
+		w.handOver()
+		return
+	}
+	w.sending = false
+	w.wakeAll()
+	if w.finished < w.due && lingers {
+		w.startFlusher()
+	}
+}
+
+// handOver leaves the sending to the flusher, who waits for room. Until then
+// nobody sends: each would find the socket full, and the flusher them at it.
+func (w *Writer) handOver() {
+	w.handed = true
+	if !w.scheduled {
+		w.scheduled = true
+		go w.run()
+	}
+}
+
+// take makes sure that there is something in the part that leaves.
+func (w *Writer) take() bool {
+	if len(w.leaving.rest) > 0 {
+		return true
+	}
+	if w.filling.empty() {
+		return false
+	}
+	w.leaving, w.filling = w.filling, w.leaving
+	w.leaving.rest, w.leaving.arranged = w.leaving.msgs, false
+	w.leaving.last = w.accepted
+	if w.timer != nil {
+		w.timer.Stop() // it was for these
+	}
+	w.due = max(w.due, w.accepted) // its order is not that of writing: all of it must leave
+	return true
+}
+
+// A sendResult is what became of the first messages of the part that leaves.
+type sendResult struct {
+	n, bytes int   // sent or reported
+	err      error // the first of those reported
+	blocked  bool  // the rest has to wait
+}
+
+// sendSome sends up to a chunk of the part that leaves.
+func (w *Writer) sendSome(wait bool) (r sendResult) {
+	if !w.leaving.arranged {
+		w.leaving.arrange(w.gso.most(0) > 1)
+	}
+	var ctx context.Context
+	if wait {
+		ctx = w.ctx
+	}
+	b := newBatch()
+	chunk := w.leaving.rest[:min(len(w.leaving.rest), sendChunk)]
+	for r.n < len(chunk) && !r.blocked {
+		n, s := w.transmit(ctx, b, chunk[r.n:], 0, wait)
+		r.n += n
+		switch {
+		case s.err == nil:
+		case s.ofMessage:
+			w.fail(&r, chunk[r.n].Addr, s)
+		case errors.Is(s.err, ErrWouldBlock), wait && w.ctx.Err() != nil:
+			r.blocked = true
+		case isConsumed(s.err): // kept for the next send, and of no message here
+			if r.err == nil {
+				r.err = s.err
+			}
+		default: // somebody closed the Conn behind our back, or set its deadline
+			for r.n < len(chunk) {
+				w.fail(&r, chunk[r.n].Addr, s)
+			}
+		}
+	}
+	b.free()
+	for i := range chunk[:r.n] {
+		r.bytes += chunk[i].payload() + len(chunk[i].Control)
+	}
+	return r
+}
+
+// fail reports the message after the first r.n.
+func (w *Writer) fail(r *sendResult, to netip.AddrPort, s stop) {
+	err := w.report(s)
+	if r.err == nil {
+		r.err = err
+	}
+	r.n++
+	if w.cfg.OnError != nil {
+		w.cfg.OnError(to, err)
+	}
+}
+
+// finish gives back the room of what was sent or reported.
+func (w *Writer) finish(r sendResult) {
+	w.yielded = false
+	w.messages -= r.n
+	w.bytes -= r.bytes
+	if w.firstErr == nil {
+		w.firstErr = r.err
+	}
+	w.leaving.rest = w.leaving.rest[r.n:]
+	if len(w.leaving.rest) == 0 {
+		w.finished = w.leaving.last
+		w.leaving.reset()
+	}
+	w.wakeAll()
+}
+
+// abandon reports all that is still held.
+func (w *Writer) abandon() {
+	w.sending = true
+	for w.take() {
+		w.mu.Unlock()
+		var r sendResult
+		closed := w.halt(net.ErrClosed)
+		for i := range w.leaving.rest {
+			m := &w.leaving.rest[i]
+			r.bytes += m.payload() + len(m.Control)
+			w.fail(&r, m.Addr, closed)
+		}
+		w.mu.Lock()
+		w.finish(r)
+	}
+	w.sending = false
+}
+
+// waitForRoom returns when a datagram of size bytes fits, or says why it will
+// not be taken. The next room is for who has waited in vain, and of these for
+// the one who came first: who needs much room would else wait for as long as
+// others come who need little.
+func (w *Writer) waitForRoom(size int) error {
+	w.waits++
+	self := w.waits
+	defer w.cede(self)
+	for waited := false; !w.closed && !w.hasRoom(size, self); waited = true {
+		w.due = w.accepted
+		if !w.sending {
+			if w.send(false); w.closed || w.hasRoom(size, self) {
+				break
+			}
+		}
+		if w.nonBlocking {
+			w.stats.wouldBlock.Add(1)
+			return ErrWouldBlock
+		}
+		if waited && (w.reserved == 0 || self < w.reserved) {
+			w.reserved = self
+		}
+		if err := w.wait(nil); err != nil {
+			return err
+		}
+	}
+	if w.closed {
+		return net.ErrClosed
+	}
+	return nil
+}
+
+// cede ends a reservation.
+func (w *Writer) cede(self uint64) {
+	if w.reserved == self {
+		w.reserved = 0
+		w.wakeAll()
+	}
+}
+
+// hasRoom reports whether a datagram may be taken from a write that waits under
+// this number, or 0.
+func (w *Writer) hasRoom(size int, self uint64) bool {
+	return (w.reserved == 0 || w.reserved == self) && w.fits(size)
+}
+
+// fits reports whether a datagram may be taken: one larger than MaxBytes only
+// alone.
+func (w *Writer) fits(size int) bool {
+	return w.messages == 0 || w.messages < w.cfg.MaxMessages && w.bytes+size <= w.cfg.MaxBytes
+}
+
+// wait returns nil when something has changed since, with mu held before and
+// after.
+func (w *Writer) wait(ctx context.Context) error {
+	var expired <-chan time.Time
+	if w.deadline != 0 {
+		left := time.Duration(w.deadline) - time.Since(epoch)
+		if left <= 0 {
+			return os.ErrDeadlineExceeded
+		}
+		timer := time.NewTimer(left)
+		defer timer.Stop()
+		expired = timer.C
+	}
+	w.park(ctx, expired)
+	return nil
+}
+
+// A waiter is a goroutine in park.
+type waiter struct{ woken chan struct{} }
+
+var waiters = sync.Pool{New: func() any { return &waiter{make(chan struct{}, 1)} }}
+
+// park returns when something has changed, the context is done or a timer
+// expired, which it reports.
+func (w *Writer) park(ctx context.Context, timer <-chan time.Time) (expired bool) {
+	var cancelled <-chan struct{}
+	if ctx != nil {
+		cancelled = ctx.Done()
+	}
+	p := waiters.Get().(*waiter)
+	w.waiters = append(w.waiters, p)
+	w.mu.Unlock()
+	select {
+	case <-p.woken:
+	case <-cancelled:
+	case <-timer:
+		expired = true
+	}
+	w.mu.Lock()
+	w.forget(p)
+	return expired
+}
+
+// forget takes p off the list, if nobody has woken it, and back to the pool.
+func (w *Writer) forget(p *waiter) {
+	for i, q := range w.waiters {
+		if q == p {
+			w.waiters = append(w.waiters[:i], w.waiters[i+1:]...)
+			break
+		}
+	}
+	select {
+	case <-p.woken:
+	default:
+	}
+	waiters.Put(p)
+}
+
+func (w *Writer) wakeAll() {
+	for _, p := range w.waiters {
+		p.woken <- struct{}{} // it has place for the one that each waiter gets
+	}
+	clear(w.waiters)
+	w.waiters = w.waiters[:0]
+}
+
+// heldMessages are copies of datagrams, in order of arrival.
+type heldMessages struct {
+	msgs    []OutputMessage
+	vectors [][]byte // vectors[i] is all of msgs[i]
+	buf     []byte   // payloads and control data
+
+	last     uint64          // how many datagrams the Writer had taken with the last of these
+	rest     []OutputMessage // still to be sent, in the order of sending once arranged
+	arranged bool
+	flows    flowTable
+}
+
+func (h *heldMessages) empty() bool { return len(h.msgs) == 0 }
+func (h *heldMessages) len() int    { return len(h.msgs) }
+
+// add copies a datagram. The buffer holds capacity bytes from the first on, so
+// that it never moves: a Writer that is kept within bounds never needs more,
+// but for one datagram that is larger and alone.
+func (h *heldMessages) add(p, control []byte, to netip.AddrPort, capacity int) {
+	need := len(p) + len(control)
+	if need > cap(h.buf)-len(h.buf) {
+		h.buf = make([]byte, 0, max(need, capacity))
+	}
+	start := len(h.buf)
+	h.buf = append(append(h.buf, p...), control...)
+	end := start + len(p)
+	m := OutputMessage{Addr: to}
+	if len(control) > 0 {
+		m.Control = h.buf[end:len(h.buf):len(h.buf)]
+	}
+	h.msgs = append(h.msgs, m)
+	h.vectors = append(h.vectors, h.buf[start:end:end])
+}
+
+func (h *heldMessages) reset() {
+	h.msgs, h.vectors, h.buf, h.rest = h.msgs[:0], h.vectors[:0], h.buf[:0], nil
+}
+
+// arrange readies the messages for sending, those to one destination together
+// if they are to be segmented.
+func (h *heldMessages) arrange(group bool) {
+	for i := range h.msgs {
+		h.msgs[i].Vectors = h.vectors[i : i+1 : i+1]
+	}
+	h.rest = h.msgs
+	if group && h.severalFlows() {
+		h.rest = h.flows.arrange(h.msgs)
+	}
+	h.arranged = true
+}
+
+func (h *heldMessages) severalFlows() bool {
+	for i := range h.msgs {
+		if h.msgs[i].Addr != h.msgs[0].Addr {
+			return true
+		}
+	}
+	return false
+}
+
+// A flowTable puts messages together by destination. Its arrays are reused.
+type flowTable struct {
+	index map[netip.AddrPort]int // into flows
+	flows []flow
+	next  []int // next[i] is the message after msgs[i] to the same destination, or -1
+	order []OutputMessage
+}
+
+// A flow is a list of the messages to one destination.
+type flow struct{ first, last int }
+
+// arrange returns msgs in an order in which destinations, in the order of their
+// first message, take turns of turnLength messages.
+func (t *flowTable) arrange(msgs []OutputMessage) []OutputMessage {
+	t.link(msgs)
+	t.order = t.order[:0]
+	for left := t.flows; len(left) > 0; {
+		again := left[:0]
+		for _, f := range left {
+			for n := 0; n < turnLength && f.first >= 0; n++ {
+				t.order = append(t.order, msgs[f.first])
+				f.first = t.next[f.first]
+			}
+			if f.first >= 0 {
+				again = append(again, f)
+			}
+		}
+		left = again
+	}
+	return t.order
+}
+
+// link makes a flow for each destination.
+func (t *flowTable) link(msgs []OutputMessage) {
+	if t.index == nil {
+		t.index = make(map[netip.AddrPort]int)
+	}
+	clear(t.index)
+	t.flows, t.next = t.flows[:0], t.next[:0]
+	for i := range msgs {
+		t.next = append(t.next, -1)
+		to := netip.AddrPortFrom(msgs[i].Addr.Addr().Unmap(), msgs[i].Addr.Port())
+		f, ok := t.index[to]
+		if !ok {
+			t.index[to] = len(t.flows)
+			t.flows = append(t.flows, flow{i, i})
+			continue
+		}
+		t.next[t.flows[f].last] = i
+		t.flows[f].last = i
+	}
+}
