@@ -25,6 +25,10 @@ var fullKinds = []struct {
 	{kind{"non-blocking conn", func(t testing.TB, c *net.UDPConn, _ func(netip.AddrPort, error)) net.PacketConn {
 		return newConn(t, c, &batchconn.Config{NonBlocking: true})
 	}}, false},
+	{kind{"non-blocking writer", func(t testing.TB, c *net.UDPConn, _ func(netip.AddrPort, error)) net.PacketConn {
+		conn := newConn(t, c, &batchconn.Config{NonBlocking: true})
+		return batchconn.NewWriter(conn, &batchconn.WriterConfig{MaxBytes: 8 << 10}) // what is held delays all
+	}}, false},
 }
 
 // TestMuxFull floods one peer of a mux until the socket is full, and looks how
@@ -38,35 +42,21 @@ func TestMuxFull(t *testing.T) {
 				m := newFullMux(t, k.kind)
 				narrow(t, 1) // the burst, and then nothing for minutes
 				m.flood(t)
-				done := make(chan error, 1)
-				go func() {
-					for range 1000 {
-						if _, err := m.writeB([]byte("b")); err != nil && !errors.Is(err, batchconn.ErrWouldBlock) {
-							done <- err
-							return
-						}
-					}
-					done <- nil
-				}()
-				select {
-				case err := <-done:
-					if k.stalls || err != nil {
-						t.Errorf("a thousand writes to another peer of a full socket returned, the last with %v", err)
-					}
-				case <-time.After(m.grace(k.stalls)):
-					if !k.stalls {
-						t.Error("a write to another peer waits")
-					}
-				}
+				m.writeMany(t, k.stalls)
 				narrow(t, 125_000) // 1 Mbit/s, which the flood more than fills
-				m.echo(t, 20)
+				start := time.Now()
+				m.echo(t, echoes)
+				t.Logf("%d echoes beside a flood of 1 Mbit/s: %v", echoes, time.Since(start))
 				widen(t)
 				m.stop(t)
-				m.echo(t, 20)
+				m.echo(t, echoes)
 			})
 		}
 	})
 }
+
+// echoes is how often another peer speaks and is answered.
+const echoes = 2
 
 // A fullMux is a mux with two peers, a and b.
 type fullMux struct {
@@ -95,15 +85,38 @@ func newFullMux(t *testing.T, k kind) *fullMux {
 	return m
 }
 
-func (m *fullMux) writeB(p []byte) (int, error) { return m.b.WriteTo(p, m.peerB.LocalAddr()) }
-
-// grace is how long a write that ought to wait is watched doing so, or one that
-// ought not is given.
-func (m *fullMux) grace(stalls bool) time.Duration {
+// writeMany writes to b on a full socket, and checks whether that waits.
+func (m *fullMux) writeMany(t *testing.T, stalls bool) {
+	t.Helper()
+	var enough atomic.Bool
+	done := make(chan error, 1)
+	go func() {
+		for range 1000 {
+			if _, err := m.b.WriteTo([]byte("b"), m.peerB.LocalAddr()); err != nil && !errors.Is(err, batchconn.ErrWouldBlock) {
+				done <- err
+				return
+			}
+			if enough.Load() {
+				break
+			}
+		}
+		done <- nil
+	}()
+	grace := patience / 2
 	if stalls {
-		return 300 * time.Millisecond
+		grace = 300 * time.Millisecond
 	}
-	return patience / 2
+	select {
+	case err := <-done:
+		if stalls || err != nil {
+			t.Errorf("a thousand writes to another peer of a full socket returned, the last with %v", err)
+		}
+	case <-time.After(grace):
+		enough.Store(true)
+		if !stalls {
+			t.Error("a write to another peer waits")
+		}
+	}
 }
 
 // flood writes to a without end, and returns once the socket is full: a write
