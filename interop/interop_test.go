@@ -47,6 +47,9 @@ var kinds = []kind{
 	{"conn", func(t testing.TB, c *net.UDPConn, _ func(netip.AddrPort, error)) net.PacketConn {
 		return newConn(t, c, nil)
 	}},
+	{"writer", func(t testing.TB, c *net.UDPConn, onError func(netip.AddrPort, error)) net.PacketConn {
+		return batchconn.NewWriter(newConn(t, c, nil), &batchconn.WriterConfig{OnError: onError})
+	}},
 }
 
 func newConn(t testing.TB, c *net.UDPConn, cfg *batchconn.Config) *batchconn.Conn {

@@ -113,7 +113,7 @@ func connectPeers(t *testing.T, a, b *webrtc.PeerConnection) {
 }
 
 const (
-	channelBytes   = 16 << 20 // each way
+	channelBytes   = 8 << 20 // each way
 	channelMessage = 16 << 10
 )
 
