@@ -291,7 +291,7 @@ func checkWouldBlock(t *testing.T, what string, n int, err error) {
 		t.Errorf("%s: %v is not EAGAIN", what, err)
 	case !errors.As(err, &ne) || ne.Timeout() || os.IsTimeout(err) || errors.Is(err, os.ErrDeadlineExceeded):
 		t.Errorf("%s: %v is a timeout", what, err)
-	case !ne.Temporary(): //nolint:staticcheck // part of the promise
+	case !isTemporary(err):
 		t.Errorf("%s: %v is not temporary", what, err)
 	case !errors.As(err, &op) || op.Op != "write" || op.Err != ErrWouldBlock:
 		t.Errorf("%s: %#v is not one OpError around ErrWouldBlock", what, err)

@@ -148,9 +148,8 @@ func runs(controls func(v6 bool) []byte) func(w *world) sending {
 	}
 }
 
-func hasIPv4(k kind) bool  { return k.name != "udp6" && k.name != "udp6-connected" }
-func hasIPv6(k kind) bool  { return k.v6 }
-func onlyIPv6(k kind) bool { return k.name == "udp6" || k.name == "udp6-connected" }
+func hasIPv4(k kind) bool { return k.name != "udp6" && k.name != "udp6-connected" }
+func hasIPv6(k kind) bool { return k.v6 }
 
 func option(level, name, value int) func(fd int) error {
 	return func(fd int) error { return unix.SetsockoptInt(fd, level, name, value) }

@@ -440,8 +440,8 @@ func TestWriterRefusesAtOnce(t *testing.T) {
 			do(syscall.EDESTADDRREQ, func() (int, error) { return msg(w.WriteMsgUDP(p, p, nil)) })
 			do(syscall.EDESTADDRREQ, func() (int, error) { return msg(w.WriteMsgUDPAddrPort(p, p, netip.AddrPort{})) })
 			if !world.v6 {
-				do(anyAddrError, func() (int, error) { return w.WriteToUDPAddrPort(p, v6) })
-				do(anyAddrError, func() (int, error) { return w.WriteTo(p, net.UDPAddrFromAddrPort(v6)) })
+				do(errAnyAddr, func() (int, error) { return w.WriteToUDPAddrPort(p, v6) })
+				do(errAnyAddr, func() (int, error) { return w.WriteTo(p, net.UDPAddrFromAddrPort(v6)) })
 			}
 		}
 		for _, foreign := range []net.Addr{nil, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9}} {
