@@ -13,5 +13,4 @@ const MsgDontWait = 1 << 30
 const (
 	dontWait     = 0           // sockets of package net do not wait by themselves
 	privateFlags = MsgDontWait // what the kernel must not see
-	maxVectors   = 16          // iovecs of one message: IOV_MAX of AIX
 )

@@ -15,5 +15,4 @@ const MsgDontWait = unix.MSG_DONTWAIT
 const (
 	dontWait     = unix.MSG_DONTWAIT // to the kernel with every send
 	privateFlags = 0                 // what the kernel must not see
-	maxVectors   = 1024              // iovecs of one message: IOV_MAX, UIO_MAXIOV
 )

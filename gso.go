@@ -100,9 +100,9 @@ type gso struct {
 	mode     GSOMode
 	segments int // Config.MaxSegments, within the kernel's limit
 
-	stale   atomic.Bool // the user was at the socket's options: probe again
-	more    atomic.Bool // the user sent with MSG_MORE: a datagram may be open, and a whole run would be added to it
-	state   atomic.Pointer[gsoState]
+	stale   atomic.Bool               // the user was at the socket's options: probe again
+	more    atomic.Bool               // the user sent with MSG_MORE: a datagram may be open, and a whole run would be added to it
+	state   atomic.Pointer[gsoState]  // nil while somebody looks
 	refused atomic.Pointer[[]refusal] // replaced, never changed; nil while there is none
 
 	mu  sync.Mutex
@@ -129,9 +129,10 @@ func (g *gso) init(raw syscall.RawConn, cfg *Config) {
 func (g *gso) probe() *gsoState {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if s := g.state.Load(); !g.isOld(s) {
+	if s := g.current(); s != nil {
 		return s
 	}
+	g.state.Store(nil)   // before stale: who comes now waits for what we find
 	g.stale.Store(false) // before looking: who changes an option now makes it stale again
 	was, s := g.state.Load(), &gsoState{reason: g.whyNot()}
 	if s.reason == "" && was != nil && time.Now().Before(was.retry) {
@@ -141,8 +142,16 @@ func (g *gso) probe() *gsoState {
 	return s
 }
 
-func (g *gso) isOld(s *gsoState) bool {
-	return g.stale.Load() || !s.retry.IsZero() && time.Now().After(s.retry)
+// current is what the last probe found, or nil if it is time for another.
+func (g *gso) current() *gsoState {
+	if g.stale.Load() { // before state, which is nil once stale is not
+		return nil
+	}
+	s := g.state.Load()
+	if s != nil && !s.retry.IsZero() && time.Now().After(s.retry) {
+		return nil
+	}
+	return s
 }
 
 // whyNot says why segmentation is off, or nothing if it is on.
@@ -160,8 +169,8 @@ func (g *gso) whyNot() string {
 
 // reason is why segmentation is off now, or empty.
 func (g *gso) reason() string {
-	s := g.state.Load()
-	if g.isOld(s) {
+	s := g.current()
+	if s == nil {
 		s = g.probe()
 	}
 	return s.reason
