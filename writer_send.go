@@ -149,6 +149,9 @@ func (w *Writer) abandon() {
 	w.sending = true
 	for w.take() {
 		w.mu.Unlock()
+		if !w.leaving.arranged {
+			w.leaving.arrange(false)
+		}
 		var r sendResult
 		closed := w.halt(net.ErrClosed)
 		for i := range w.leaving.rest {
