@@ -603,7 +603,7 @@ func TestWriterCoalesces(t *testing.T) {
 }
 
 // checkArranged makes sure that out is in in another order, in which each
-// destination's is kept and destinations take turns of at most turnLength.
+// destination's is kept and destinations take turns of at most 64.
 func checkArranged(t testing.TB, in, out []OutputMessage) {
 	t.Helper()
 	if len(in) != len(out) {
@@ -634,7 +634,7 @@ func checkArranged(t testing.TB, in, out []OutputMessage) {
 			n = 1
 		}
 		left[k]--
-		if n > turnLength && len(left) > 1 {
+		if n > 64 && len(left) > 1 {
 			t.Fatalf("%d to %v in a row while others wait", n, k)
 		}
 		if left[k] == 0 {
@@ -647,6 +647,7 @@ func FuzzWriterArrange(f *testing.F) {
 	f.Add([]byte{}, uint8(1))
 	f.Add([]byte{0, 0, 1, 0, 2, 1}, uint8(1))
 	f.Add(bytes.Repeat([]byte{0, 1, 2, 3, 4, 5}, 50), uint8(3))
+	f.Add([]byte{1, 65, 2, 65, 1, 2, 65}, uint8(2))
 	f.Add(append(bytes.Repeat([]byte{9}, 200), 1, 2, 1), uint8(1))
 	var table flowTable // the same, as a Writer does it
 	f.Fuzz(func(t *testing.T, flows []byte, times uint8) {
