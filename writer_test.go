@@ -10,6 +10,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -249,6 +250,34 @@ func TestWriterBatchesGrowBusy(t *testing.T) {
 	}
 }
 
+// TestWriterYields: on one processor, who comes back from the kernel and finds
+// it taken by a goroutine that writes now and then gets it for the next write
+// that is late, and not only when that goroutine has used up its time.
+func TestWriterYields(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	world, w, k := heldKernel(t, nil, nil)
+	k.letGo()
+	play := k.play
+	k.play = func(call int, ms []ipv4.Message) (int, error) {
+		if call == 1 {
+			runtime.Gosched() // as after a long call
+		}
+		return play(call, ms)
+	}
+	w.newest = math.MaxInt64 // not idle
+	mustWrite(t, w, nil, world.dest[0])
+	runtime.Gosched() // to the flusher, and back from its call
+	mustWrite(t, w, nil, world.dest[0])
+	for start := time.Now(); time.Since(start) <= flusherLate; {
+	}
+	mustWrite(t, w, nil, world.dest[0])
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(k.taken) != 3 {
+		t.Errorf("%d left, want all 3", len(k.taken))
+	}
+}
+
 // TestWriterDelay: with MaxDelay above 0, what is written is gathered, and
 // leaves without any other call in time; the timer starts anew for what comes
 // after.
@@ -466,9 +495,12 @@ func TestWriterAllocs(t *testing.T) {
 	if raceEnabled {
 		t.Skip("sync.Pool drops at random under -race")
 	}
+	if !haveBatchCall {
+		t.Skip("each datagram of the portable path allocates")
+	}
 	world := plainKind.world(t, 64, nil)
 	p, udp := make([]byte, 1200), net.UDPAddrFromAddrPort(world.dest[0])
-	control := (&ipv4.ControlMessage{TTL: 9}).Marshal()
+	control := (&ipv4.ControlMessage{Src: net.IPv4(127, 0, 0, 1)}).Marshal()
 	for _, cfg := range []WriterConfig{{}, {MaxMessages: 10}, {MaxDelay: time.Hour}, {MaxDelay: -1}} {
 		w := NewWriter(world.conn, &cfg)
 		burst := func() {
@@ -571,7 +603,7 @@ func TestWriterCoalesces(t *testing.T) {
 }
 
 // checkArranged makes sure that out is in in another order, in which each
-// destination's is kept and destinations take turns of at most turnLength.
+// destination's is kept and destinations take turns of at most 64.
 func checkArranged(t testing.TB, in, out []OutputMessage) {
 	t.Helper()
 	if len(in) != len(out) {
@@ -602,7 +634,7 @@ func checkArranged(t testing.TB, in, out []OutputMessage) {
 			n = 1
 		}
 		left[k]--
-		if n > turnLength && len(left) > 1 {
+		if n > 64 && len(left) > 1 {
 			t.Fatalf("%d to %v in a row while others wait", n, k)
 		}
 		if left[k] == 0 {
@@ -615,6 +647,7 @@ func FuzzWriterArrange(f *testing.F) {
 	f.Add([]byte{}, uint8(1))
 	f.Add([]byte{0, 0, 1, 0, 2, 1}, uint8(1))
 	f.Add(bytes.Repeat([]byte{0, 1, 2, 3, 4, 5}, 50), uint8(3))
+	f.Add([]byte{1, 65, 2, 65, 1, 2, 65}, uint8(2))
 	f.Add(append(bytes.Repeat([]byte{9}, 200), 1, 2, 1), uint8(1))
 	var table flowTable // the same, as a Writer does it
 	f.Fuzz(func(t *testing.T, flows []byte, times uint8) {
@@ -850,6 +883,9 @@ func TestWriterDeadline(t *testing.T) {
 	if err := awaitToken(t, "room", cleared); err != nil {
 		t.Error(err)
 	}
+	if err := w.Flush(nil); err != nil {
+		t.Error(err)
+	}
 	w.SetWriteDeadline(time.Now().Add(-time.Second)) // bounds only waiting
 	mustWrite(t, w, nil, world.dest[0])
 	w.SetWriteDeadline(time.Time{})
@@ -938,6 +974,8 @@ func TestWriterLargeIsNotStarved(t *testing.T) {
 	w.SetWriteDeadline(time.Time{})
 	close(stop)
 	wg.Wait()
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.reserved != 0 || len(w.waiters) != 0 {
 		t.Errorf("left behind: reserved for %d, %d waiters", w.reserved, len(w.waiters))
 	}
