@@ -74,12 +74,17 @@ func (l segmentLimits) run(msgs []OutputMessage) run {
 	return run{n, size}
 }
 
+// payload is the bytes of m, or maxDatagram+1 if they are more than that: an int
+// of 32 bits does not hold what vectors that share memory can add up to.
 func (m *OutputMessage) payload() int {
 	if len(m.Vectors) == 1 {
-		return len(m.Vectors[0])
+		return min(len(m.Vectors[0]), maxDatagram+1)
 	}
 	n := 0
 	for _, v := range m.Vectors {
+		if len(v) > maxDatagram-n {
+			return maxDatagram + 1
+		}
 		n += len(v)
 	}
 	return n
@@ -96,7 +101,7 @@ type gso struct {
 	segments int // Config.MaxSegments, within the kernel's limit
 
 	stale   atomic.Bool // the user was at the socket's options: probe again
-	corked  atomic.Bool // MSG_MORE may have left a datagram open, and all of a run would end up in it
+	more    atomic.Bool // the user sent with MSG_MORE: a datagram may be open, and a whole run would be added to it
 	state   atomic.Pointer[gsoState]
 	refused atomic.Pointer[[]refusal] // replaced, never changed; nil while there is none
 
@@ -147,6 +152,8 @@ func (g *gso) whyNot() string {
 		return "Config.GSO is GSOOff"
 	case g.segments < 2:
 		return "Config.MaxSegments is 1"
+	case g.more.Load():
+		return "MSG_MORE was used"
 	}
 	return whyNoSegments(g.raw, g.mode)
 }
@@ -163,17 +170,16 @@ func (g *gso) reason() string {
 // most is how many datagrams a message sent with flags may hold; 0 for no
 // segmentation.
 func (g *gso) most(flags int) int {
-	if flags&^harmlessFlags != 0 || g.corked.Load() || g.reason() != "" {
+	if flags&^harmlessFlags != 0 {
+		if flags&msgMore != 0 && !g.more.Swap(true) {
+			g.stale.Store(true)
+		}
+		return 0
+	}
+	if g.reason() != "" {
 		return 0
 	}
 	return g.segments
-}
-
-// sent notes whether what was sent last may have left a datagram open.
-func (g *gso) sent(flags int) {
-	if corked := flags&^harmlessFlags != 0; g.corked.Load() != corked {
-		g.corked.Store(corked)
-	}
 }
 
 // A refusal is a destination that refused a segmented message and took its

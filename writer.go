@@ -8,8 +8,8 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -33,7 +33,8 @@ type WriterConfig struct {
 	Linger time.Duration
 
 	// OnError is told of each datagram that could not be sent, in a goroutine
-	// that sends and with no lock held. It must not call Flush or Close.
+	// that sends and with no lock held. It must not call Flush or Close. It may
+	// write, but a write that has to wait for room waits for OnError to return.
 	OnError func(addr netip.AddrPort, err error)
 }
 
@@ -87,7 +88,8 @@ type writerConn = Conn
 // may be called from any number of goroutines at once.
 type Writer struct {
 	*writerConn
-	cfg WriterConfig
+	cfg  WriterConfig
+	peer netip.Addr // of a connected Conn
 
 	run    func()             // the flusher, made once so that starting it allocates nothing
 	ctx    context.Context    // done when Close waits no longer
@@ -105,12 +107,16 @@ type Writer struct {
 	newest   int64         // since epoch: when the last write ended
 
 	sending   bool // somebody is sending: the flusher, a write, Flush or Close
+	handed    bool // and that is the flusher, once it runs
 	scheduled bool // the flusher was started and has not run yet
+	yielded   bool // a write has let who sends run since something was sent
 	timer     *time.Timer
 	closed    bool
 	deadline  int64 // since epoch, 0 for none
 	firstErr  error // since the last Flush
 	waiters   []*waiter
+	waits     uint64 // writes that ever waited for room, which numbers them
+	reserved  uint64 // the one that the next room is for; 0 for none
 }
 
 // NewWriter makes a Writer of c. Close the Writer instead of c, and set the
@@ -131,6 +137,9 @@ func NewWriter(c *Conn, cfg *WriterConfig) *Writer {
 	}
 	if w.cfg.Linger == 0 {
 		w.cfg.Linger = defaultLinger
+	}
+	if peer, ok := c.RemoteAddr().(*net.UDPAddr); ok {
+		w.peer = peer.AddrPort().Addr()
 	}
 	w.run = w.flusher
 	w.ctx, w.cancel = context.WithCancel(context.Background())
@@ -190,8 +199,10 @@ func (w *Writer) gather(p, control []byte, to netip.AddrPort) (int, error) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if err := w.waitForRoom(len(p) + len(control)); err != nil {
-		return 0, w.wrap(err, to)
+	if size := len(p) + len(control); w.closed || !w.hasRoom(size, 0) {
+		if err := w.waitForRoom(size); err != nil {
+			return 0, w.wrap(err, to)
+		}
 	}
 	now := int64(time.Since(epoch))
 	if w.filling.empty() {
@@ -209,13 +220,17 @@ func (w *Writer) gather(p, control []byte, to netip.AddrPort) (int, error) {
 
 // check says what is wrong with a datagram before it is taken.
 func (w *Writer) check(size int, to netip.AddrPort) error {
-	if w.raw == nil {
-		return syscall.EINVAL
+	if err := w.alive(nil); err != nil {
+		return err
 	}
 	if err := w.checkDestination(to); err != nil {
 		return err
 	}
-	if size > w.adapter.maxPayload(to.Addr()) {
+	host := to.Addr()
+	if w.connected {
+		host = w.peer
+	}
+	if size > w.adapter.maxPayload(host) {
 		return errMessageTooLong
 	}
 	return nil
@@ -244,10 +259,25 @@ func (w *Writer) moveOn(now int64, idle bool, size int) {
 			return
 		}
 	}
-	if !w.sending {
-		w.send(false)
-		w.newest = int64(time.Since(epoch)) // the time it took is no idleness
+	if w.sending {
+		w.yield(late)
+		return
 	}
+	w.send(false)
+	w.newest = int64(time.Since(epoch)) // the time it took is no idleness
+}
+
+// yield lets who sends go on, once a chunk. A goroutine that comes back from a
+// call to the kernel may find its processor taken, and the taker writes on and
+// on, for ten milliseconds at a time, without ever having to wait.
+func (w *Writer) yield(late int64) {
+	if w.yielded || late < int64(flusherLate) {
+		return
+	}
+	w.yielded = true
+	w.mu.Unlock()
+	runtime.Gosched()
+	w.mu.Lock()
 }
 
 // armTimer has the flusher started when what is held was held long enough.
@@ -284,11 +314,12 @@ func (w *Writer) flusher() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.scheduled = false
-	if w.sending {
+	if w.sending && !w.handed {
 		w.wakeAll() // Close may wait for us
-	} else {
-		w.send(true)
+		return
 	}
+	w.handed = false
+	w.send(true)
 }
 
 // Flush sends what was written before it began and returns when all of that is
@@ -347,7 +378,10 @@ func (w *Writer) Close() error {
 	for w.sending || w.scheduled {
 		w.park(nil, nil)
 	}
-	w.send(false) // what fits now
+	for held := 0; w.messages != held; { // what fits now
+		held = w.messages
+		w.send(false)
+	}
 	w.abandon()
 	err := w.writerConn.Close()
 	if w.firstErr != nil {

@@ -24,17 +24,33 @@ import (
 // shall not send for others for ever.
 func (w *Writer) send(wait bool) {
 	w.sending = true
+	var r sendResult
 	for more := true; more && w.finished < w.due && w.take(); {
 		w.mu.Unlock()
-		r := w.sendSome(wait)
+		r = w.sendSome(wait)
 		w.mu.Lock()
 		w.finish(r)
 		more = !r.blocked && (wait || len(w.leaving.rest) > 0)
 	}
+	lingers := w.ctx.Err() == nil
+	if r.blocked && lingers {
+		w.handOver()
+		return
+	}
 	w.sending = false
 	w.wakeAll()
-	if w.finished < w.due && w.ctx.Err() == nil {
+	if w.finished < w.due && lingers {
 		w.startFlusher()
+	}
+}
+
+// handOver leaves the sending to the flusher, who waits for room. Until then
+// nobody sends: each would find the socket full, and the flusher them at it.
+func (w *Writer) handOver() {
+	w.handed = true
+	if !w.scheduled {
+		w.scheduled = true
+		go w.run()
 	}
 }
 
@@ -49,6 +65,9 @@ func (w *Writer) take() bool {
 	w.leaving, w.filling = w.filling, w.leaving
 	w.leaving.rest, w.leaving.arranged = w.leaving.msgs, false
 	w.leaving.last = w.accepted
+	if w.timer != nil {
+		w.timer.Stop() // it was for these
+	}
 	w.due = max(w.due, w.accepted) // its order is not that of writing: all of it must leave
 	return true
 }
@@ -80,12 +99,14 @@ func (w *Writer) sendSome(wait bool) (r sendResult) {
 			w.fail(&r, chunk[r.n].Addr, s)
 		case errors.Is(s.err, ErrWouldBlock), wait && w.ctx.Err() != nil:
 			r.blocked = true
-		case errors.Is(s.err, net.ErrClosed), errors.Is(s.err, os.ErrDeadlineExceeded):
-			for r.n < len(chunk) { // somebody was at the Conn behind our back
+		case isConsumed(s.err): // kept for the next send, and of no message here
+			if r.err == nil {
+				r.err = s.err
+			}
+		default: // somebody closed the Conn behind our back, or set its deadline
+			for r.n < len(chunk) {
 				w.fail(&r, chunk[r.n].Addr, s)
 			}
-		case r.err == nil:
-			r.err = s.err // an error that was kept for the next send
 		}
 	}
 	b.free()
@@ -109,6 +130,7 @@ func (w *Writer) fail(r *sendResult, to netip.AddrPort, s stop) {
 
 // finish gives back the room of what was sent or reported.
 func (w *Writer) finish(r sendResult) {
+	w.yielded = false
 	w.messages -= r.n
 	w.bytes -= r.bytes
 	if w.firstErr == nil {
@@ -141,18 +163,26 @@ func (w *Writer) abandon() {
 }
 
 // waitForRoom returns when a datagram of size bytes fits, or says why it will
-// not be taken.
+// not be taken. The next room is for who has waited in vain, and of these for
+// the one who came first: who needs much room would else wait for as long as
+// others come who need little.
 func (w *Writer) waitForRoom(size int) error {
-	for !w.closed && !w.fits(size) {
+	w.waits++
+	self := w.waits
+	defer w.cede(self)
+	for waited := false; !w.closed && !w.hasRoom(size, self); waited = true {
 		w.due = w.accepted
 		if !w.sending {
-			if w.send(false); w.closed || w.fits(size) {
+			if w.send(false); w.closed || w.hasRoom(size, self) {
 				break
 			}
 		}
 		if w.nonBlocking {
 			w.stats.wouldBlock.Add(1)
 			return ErrWouldBlock
+		}
+		if waited && (w.reserved == 0 || self < w.reserved) {
+			w.reserved = self
 		}
 		if err := w.wait(nil); err != nil {
 			return err
@@ -162,6 +192,20 @@ func (w *Writer) waitForRoom(size int) error {
 		return net.ErrClosed
 	}
 	return nil
+}
+
+// cede ends a reservation.
+func (w *Writer) cede(self uint64) {
+	if w.reserved == self {
+		w.reserved = 0
+		w.wakeAll()
+	}
+}
+
+// hasRoom reports whether a datagram may be taken from a write that waits under
+// this number, or 0.
+func (w *Writer) hasRoom(size int, self uint64) bool {
+	return (w.reserved == 0 || w.reserved == self) && w.fits(size)
 }
 
 // fits reports whether a datagram may be taken: one larger than MaxBytes only
@@ -337,7 +381,7 @@ func (t *flowTable) link(msgs []OutputMessage) {
 	t.flows, t.next = t.flows[:0], t.next[:0]
 	for i := range msgs {
 		t.next = append(t.next, -1)
-		to := msgs[i].Addr
+		to := netip.AddrPortFrom(msgs[i].Addr.Addr().Unmap(), msgs[i].Addr.Port())
 		f, ok := t.index[to]
 		if !ok {
 			t.index[to] = len(t.flows)
