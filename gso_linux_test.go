@@ -563,6 +563,51 @@ func TestEdges(t *testing.T) {
 	}
 }
 
+// TestJoinedVectors: vectors that lie one behind the other in an array go as
+// one, others do not, and empty ones are left out.
+func TestJoinedVectors(t *testing.T) {
+	buf := contents(1, 1000)
+	other := contents(2, 1000)
+	for _, test := range []struct {
+		name string
+		cut  [][]byte // a message of 100 bytes each
+		want []int
+	}{
+		{"in a row", [][]byte{buf[:100], buf[100:200], buf[200:300]}, []int{300}},
+		{"a gap", [][]byte{buf[:100], buf[101:201], buf[201:301]}, []int{100, 200}},
+		{"backwards", [][]byte{buf[100:200], buf[:100]}, []int{100, 100}},
+		{"the same twice", [][]byte{buf[:100], buf[:100]}, []int{100, 100}},
+		{"two arrays", [][]byte{buf[900:], other[:100], other[100:200]}, []int{100, 200}},
+		{"no capacity", [][]byte{buf[:100:100], buf[100:200:200]}, []int{100, 100}},
+		{"not enough capacity", [][]byte{buf[:100:199], buf[100:200]}, []int{100, 100}},
+		{"enough capacity", [][]byte{buf[:100:200], buf[100:200]}, []int{200}},
+	} {
+		w := kinds[0].world(t, 1, nil)
+		var pending [][]byte
+		refuse(t, w.conn, 0, func(_ int, m *ipv4.Message) error {
+			pending = slices.Clone(m.Buffers)
+			return nil
+		})
+		var msgs []OutputMessage
+		var want [][]byte
+		for _, p := range test.cut {
+			msgs = append(msgs, OutputMessage{Addr: w.dest[0], Vectors: [][]byte{nil, p, {}}})
+			want = append(want, bytes.Clone(p))
+		}
+		if n, err := w.conn.SendMessages(nil, msgs, 0); n != len(msgs) || err != nil {
+			t.Fatal(n, err)
+		}
+		w.inboxes[0].expect(t, want)
+		var got []int
+		for _, v := range pending {
+			got = append(got, len(v))
+		}
+		if !slices.Equal(got, test.want) {
+			t.Errorf("%s: vectors of %d bytes, want %d", test.name, got, test.want)
+		}
+	}
+}
+
 // TestEnvironment: the operator's word is above the program's.
 func TestEnvironment(t *testing.T) {
 	for _, mode := range []GSOMode{GSOAuto, GSOOn} {
