@@ -132,9 +132,9 @@ func (g *gso) probe() *gsoState {
 	if s := g.current(); s != nil {
 		return s
 	}
-	g.state.Store(nil)   // before stale: who comes now waits for what we find
-	g.stale.Store(false) // before looking: who changes an option now makes it stale again
-	was, s := g.state.Load(), &gsoState{reason: g.whyNot()}
+	was := g.state.Swap(nil) // before stale: who comes now waits for what we find
+	g.stale.Store(false)     // before looking: who changes an option now makes it stale again
+	s := &gsoState{reason: g.whyNot()}
 	if s.reason == "" && was != nil && time.Now().Before(was.retry) {
 		s = was // its hour is not over because somebody looked at an option
 	}
