@@ -229,7 +229,8 @@ func benchBursts(b *testing.B, receivers, n, burst int) {
 	})
 }
 
-// BenchmarkWriteLoop: an unchanged WriteTo loop, to receivers in turn.
+// BenchmarkWriteLoop: an unchanged WriteTo loop, to receivers in turn. x-net is
+// how many times the bare loop's speed.
 func BenchmarkWriteLoop(b *testing.B) {
 	for _, receivers := range []int{1, 64} {
 		addrs := sinks(b, receivers)
@@ -248,8 +249,7 @@ func BenchmarkWriteLoop(b *testing.B) {
 				return err
 			})
 		}
-		b.Run(fmt.Sprintf("%d/Net", receivers), func(b *testing.B) { loop(b, u) })
-		b.Run(fmt.Sprintf("%d/Writer", receivers), func(b *testing.B) {
+		compare(b, fmt.Sprint(receivers), func(b *testing.B) { loop(b, u) }, func(b *testing.B) {
 			loop(b, w)
 			if err := w.Flush(context.Background()); err != nil {
 				b.Fatal(err)
@@ -328,4 +328,53 @@ func BenchmarkPlan(b *testing.B) {
 			})
 		}
 	}
+}
+
+// BenchmarkPingPong: one datagram in flight at a time, to a peer that sends it
+// back the same way.
+func BenchmarkPingPong(b *testing.B) {
+	pingPong := func(b *testing.B, wrap func(*Conn) net.PacketConn) {
+		near, far := wrap(connOf(benchConn(b, nil))), wrap(connOf(benchConn(b, nil)))
+		go func() {
+			buf := make([]byte, 2048)
+			for {
+				n, from, err := far.ReadFrom(buf)
+				if err != nil {
+					return
+				}
+				far.WriteTo(buf[:n], from)
+			}
+		}()
+		p, buf := make([]byte, 1200), make([]byte, 2048)
+		b.ResetTimer()
+		perMessage(b, 1, func() error {
+			if _, err := near.WriteTo(p, far.LocalAddr()); err != nil {
+				return err
+			}
+			_, _, err := near.ReadFrom(buf)
+			return err
+		})
+	}
+	compare(b, "1200",
+		func(b *testing.B) { pingPong(b, func(c *Conn) net.PacketConn { return c }) },
+		func(b *testing.B) { pingPong(b, func(c *Conn) net.PacketConn { return NewWriter(c, nil) }) })
+}
+
+func connOf(c *Conn, _ *net.UDPConn) *Conn { return c }
+
+// compare runs two siblings and says how many times the first's speed the
+// second has.
+func compare(b *testing.B, name string, bare, writer func(b *testing.B)) {
+	perOp := func(b *testing.B) float64 { return float64(b.Elapsed()) / float64(b.N) }
+	var base float64
+	b.Run(name+"/Net", func(b *testing.B) {
+		bare(b)
+		base = perOp(b)
+	})
+	b.Run(name+"/Writer", func(b *testing.B) {
+		writer(b)
+		if base > 0 {
+			b.ReportMetric(base/perOp(b), "x-net")
+		}
+	})
 }
