@@ -141,6 +141,7 @@ func (b *batch) fill(c *Conn, msgs []OutputMessage, flags int) bool {
 	b.head, b.tail, b.bad = 0, 0, nil
 	limits := segmentLimits{segments: segments}
 	var last netip.AddrPort // destination of ms[tail-1], to convert it once for many
+	asked := false          // whether limits are those of last
 	for len(msgs) > 0 && b.tail < maxBatch && len(b.vectors) < maxHeld {
 		m := &msgs[0]
 		if b.tail > 0 && m.Addr == last {
@@ -149,11 +150,13 @@ func (b *batch) fill(c *Conn, msgs []OutputMessage, flags int) bool {
 			if b.bad = b.address(c, b.tail, m.Addr); b.bad != nil {
 				break
 			}
-			last = m.Addr
-			limits.tooLarge = c.gso.tooLarge(last.Addr())
+			last, asked = m.Addr, false
 		}
 		r := run{n: 1}
-		if segments > 1 {
+		if segments > 1 && len(msgs) > 1 && msgs[1].Addr == last { // who sends no runs pays for this comparison alone
+			if !asked {
+				limits.tooLarge, asked = c.gso.tooLarge(last.Addr()), true
+			}
 			r = limits.run(msgs)
 		}
 		if r.n > 1 {

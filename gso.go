@@ -164,7 +164,7 @@ func (g *gso) whyNot() string {
 	case g.more.Load():
 		return "MSG_MORE was used"
 	}
-	return whyNoSegments(g.raw, g.mode)
+	return whyNoSegments(g.raw, g.mode, g.state.Load() == nil)
 }
 
 // reason is why segmentation is off now, or empty.

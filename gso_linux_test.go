@@ -671,16 +671,22 @@ func TestSelfTest(t *testing.T) {
 		a := answers[ip.String()]
 		return a[0], a[1]
 	}}
+	again := true
 	check := func(what string, passed bool, want ...string) {
 		t.Helper()
 		asked = nil
-		if got := lt.passed(); got != passed || !slices.Equal(asked, want) {
+		if got := lt.passed(again); got != passed || !slices.Equal(asked, want) {
 			t.Errorf("%s: passed %v after asking %v, want %v after %v", what, got, asked, passed, want)
 		}
 	}
 	both := []string{v4.String(), v6.String()}
 	check("no answer", true, both...)
 	check("no answer again", true, both...)
+	again = false
+	check("no answer before, and not in New", true)
+	lt.tried = false
+	check("not in New, but never tried", true, both...)
+	again = true
 	answers[v6.String()] = [2]bool{true, true}
 	check("wrong on IPv6", false, both...)
 	check("wrong before", false)
