@@ -134,7 +134,7 @@ func (g *gso) probe() *gsoState {
 	}
 	was := g.state.Swap(nil) // before stale: who comes now waits for what we find
 	g.stale.Store(false)     // before looking: who changes an option now makes it stale again
-	s := &gsoState{reason: g.whyNot()}
+	s := &gsoState{reason: g.whyNot(was == nil)}
 	if s.reason == "" && was != nil && time.Now().Before(was.retry) {
 		s = was // its hour is not over because somebody looked at an option
 	}
@@ -155,7 +155,7 @@ func (g *gso) current() *gsoState {
 }
 
 // whyNot says why segmentation is off, or nothing if it is on.
-func (g *gso) whyNot() string {
+func (g *gso) whyNot(inNew bool) string {
 	switch {
 	case g.mode == GSOOff:
 		return "Config.GSO is GSOOff"
@@ -164,7 +164,7 @@ func (g *gso) whyNot() string {
 	case g.more.Load():
 		return "MSG_MORE was used"
 	}
-	return whyNoSegments(g.raw, g.mode, g.state.Load() == nil)
+	return whyNoSegments(g.raw, g.mode, inNew)
 }
 
 // reason is why segmentation is off now, or empty.
