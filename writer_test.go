@@ -522,8 +522,11 @@ func TestWriterAllocs(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		burst()
-		if n := testing.AllocsPerRun(20, burst); n != 0 {
+		n := testing.AllocsPerRun(20, burst)
+		for try := 0; n != 0 && try < 5; try++ { // a collection in between empties the pools
+			n = testing.AllocsPerRun(20, burst)
+		}
+		if n != 0 {
 			t.Errorf("%+v: %v allocations per 1500 writes and a Flush", cfg, n)
 		}
 	}
