@@ -317,6 +317,9 @@ func BenchmarkPlan(b *testing.B) {
 			})
 		})
 		for _, segments := range []int{0, maxSegments} {
+			if segments > 0 && !c.Stats().GSO {
+				continue
+			}
 			b.Run(fmt.Sprintf("%s/Fill%d", test.name, segments), func(b *testing.B) {
 				bt := newBatch()
 				defer bt.free()

@@ -242,18 +242,18 @@ type refusedRun struct {
 
 // remember notes that a destination refused a run and took its datagrams
 // plainly.
-func (g *gso) remember(r refusedRun) {
+func (g *gso) remember(refused refusedRun) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	now, to, size := time.Now(), r.to, r.size
-	if errors.Is(r.err, syscall.EIO) {
+	now, to, size := time.Now(), refused.to, refused.size
+	if errors.Is(refused.err, syscall.EIO) {
 		size = 1 // no size will do
 		g.countEIO(to, now)
 	}
 	next := make([]refusal, 0, maxRefusals)
 	next = append(next, refusal{to, size, now.Add(refusalExpiry)})
-	if refused := g.refused.Load(); refused != nil {
-		for _, r := range *refused {
+	if known := g.refused.Load(); known != nil {
+		for _, r := range *known {
 			if r.to != to && now.Before(r.expires) && len(next) < maxRefusals {
 				next = append(next, r)
 			}

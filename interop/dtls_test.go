@@ -18,10 +18,11 @@ import (
 )
 
 const (
-	dtlsRecords = 10_000 // each way
-	dtlsRecord  = 1100   // bytes
-	dtlsWindow  = 32     // records under way in each direction: DTLS repeats none
+	dtlsRecord = 1100 // bytes
+	dtlsWindow = 32   // records under way in each direction: DTLS repeats none
 )
+
+var dtlsRecords = scaled(10_000) // each way
 
 // TestDTLS shakes hands and sends records both ways at once.
 func TestDTLS(t *testing.T) {
@@ -68,7 +69,7 @@ func dtlsPair(t *testing.T, clientConn, serverConn net.PacketConn) (client, serv
 // of the reader.
 func writeRecords(ctx context.Context, c net.Conn, seed byte, window chan<- struct{}) error {
 	record := noise(seed, dtlsRecord)
-	for i := range uint64(dtlsRecords) {
+	for i := range dtlsRecords {
 		select {
 		case window <- struct{}{}:
 		case <-ctx.Done():
@@ -76,7 +77,7 @@ func writeRecords(ctx context.Context, c net.Conn, seed byte, window chan<- stru
 		case <-time.After(patience):
 			return fmt.Errorf("record %d: the reader has stopped", i)
 		}
-		binary.BigEndian.PutUint64(record, i)
+		binary.BigEndian.PutUint64(record, uint64(i))
 		if _, err := c.Write(record); err != nil {
 			return fmt.Errorf("record %d: %w", i, err)
 		}
@@ -88,13 +89,13 @@ func writeRecords(ctx context.Context, c net.Conn, seed byte, window chan<- stru
 func readRecords(c net.Conn, seed byte, window <-chan struct{}) error {
 	want := noise(seed, dtlsRecord)
 	record := make([]byte, 2*dtlsRecord)
-	for i := range uint64(dtlsRecords) {
+	for i := range dtlsRecords {
 		c.SetReadDeadline(time.Now().Add(patience / 2))
 		n, err := c.Read(record)
 		if err != nil {
 			return fmt.Errorf("record %d: %w", i, err)
 		}
-		binary.BigEndian.PutUint64(want, i)
+		binary.BigEndian.PutUint64(want, uint64(i))
 		if sha256.Sum256(record[:n]) != sha256.Sum256(want) {
 			return fmt.Errorf("record %d is not what was sent: %d bytes, number %d", i, n, binary.BigEndian.Uint64(record))
 		}

@@ -245,6 +245,15 @@ func openDescriptors() int {
 	return len(entries)
 }
 
+// scaled is how much of n there is time for: the race detector makes all of this
+// ten times slower.
+func scaled(n int) int {
+	if raceEnabled {
+		return n / 8
+	}
+	return n
+}
+
 // noise is n bytes that do not compress and are the same in every run with the
 // same seed.
 func noise(seed byte, n int) []byte {

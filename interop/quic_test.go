@@ -65,7 +65,7 @@ func (p *quicPair) connect(t *testing.T, ctx context.Context) (server, client *q
 }
 
 // bulk is what goes each way, and its hash.
-var bulk = sync.OnceValues(func() (upload, download []byte) { return noise(1, 64<<20), noise(2, 64<<20) })
+var bulk = sync.OnceValues(func() (upload, download []byte) { return noise(1, scaled(64<<20)), noise(2, scaled(64<<20)) })
 
 // exchange writes out to a stream while it reads from it, and checks that what
 // came is in.
@@ -134,7 +134,7 @@ func quicBulk(t *testing.T, p *quicPair, upload, download []byte) cost {
 func TestQUICManyConns(t *testing.T) {
 	const conns = 20
 	upload, download := bulk()
-	part := func(b []byte, i int) []byte { return b[i<<20 : (i+1)<<20] }
+	part := func(b []byte, i int) []byte { return b[len(b)/conns*i : len(b)/conns*(i+1)] }
 	onEach(t, kinds, func(t *testing.T, k kind) cost {
 		p := newQUICPair(t, k.open(t), k.open(t))
 		ctx := withPatience(t)

@@ -24,9 +24,10 @@ const (
 	rtpReceivers = 500
 	rtpFrames    = 6 // in a burst; what a burst brings a receiver fits its buffer
 	rtpPackets   = 8 // in a frame
-	rtpBursts    = 4
 	rtpPayload   = 1000
 )
+
+var rtpBursts = scaled(8)
 
 // A viewer receives the stream. Its socket is none that the runtime polls, or
 // each datagram would wake the sender's own process.

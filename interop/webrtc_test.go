@@ -112,10 +112,9 @@ func connectPeers(t *testing.T, a, b *webrtc.PeerConnection) {
 	}
 }
 
-const (
-	channelBytes   = 8 << 20 // each way
-	channelMessage = 16 << 10
-)
+var channelBytes = scaled(8 << 20) // each way
+
+const channelMessage = 16 << 10
 
 // TestWebRTCData sends both ways at once through a data channel.
 func TestWebRTCData(t *testing.T) {
@@ -181,8 +180,9 @@ func readMessages(r io.Reader, want []byte) error {
 	return nil
 }
 
+var mediaPackets = uint16(scaled(10_000))
+
 const (
-	mediaPackets = 10_000
 	mediaPayload = 1000
 	mediaWindow  = 64 // packets under way: RTP repeats none
 )
@@ -242,7 +242,7 @@ func startTrack(t *testing.T, track *webrtc.TrackLocalStaticRTP, tracks <-chan *
 
 func writeTrack(ctx context.Context, track *webrtc.TrackLocalStaticRTP, first uint16, window chan<- struct{}) error {
 	payload := noise(21, mediaPayload)
-	for i := range uint16(mediaPackets) {
+	for i := range mediaPackets {
 		select {
 		case window <- struct{}{}:
 		case <-ctx.Done():

@@ -91,7 +91,7 @@ func TestWireGuardPing(t *testing.T) {
 		connectDevices(t, k, [2]tun.Device{ends[0].TUN(), ends[1].TUN()})
 		pingTunnel(t, ends) // the handshake
 		start := begin()
-		for range 2000 {
+		for range scaled(2000) {
 			pingTunnel(t, ends)
 		}
 		return start.cost()
@@ -115,11 +115,12 @@ func pingTunnel(t *testing.T, ends [2]*tuntest.ChannelTUN) {
 	}
 }
 
+var tunnelBatches = scaled(500) // each way
+
 const (
-	tunnelBatches = 500 // each way
-	tunnelBatch   = 64  // packets
-	tunnelPacket  = 1400
-	tunnelWindow  = 2 // batches under way in each direction; a socket with the system's default buffer holds them
+	tunnelBatch  = 64 // packets
+	tunnelPacket = 1400
+	tunnelWindow = 2 // batches under way in each direction; a socket with the system's default buffer holds them
 )
 
 // TestWireGuardData moves packets both ways at once through devices that read
