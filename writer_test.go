@@ -1022,7 +1022,7 @@ func TestWriterOnErrorMayWrite(t *testing.T) {
 func TestWriterClose(t *testing.T) {
 	forEachKind(t, 1, nil, func(t *testing.T, world *world) {
 		before := runtime.NumGoroutine()
-		w := NewWriter(world.conn, &WriterConfig{MaxDelay: time.Hour})
+		w := NewWriter(world.conn, &WriterConfig{MaxDelay: time.Hour, Linger: time.Hour}) // it waits for neither
 		want := [][]byte{contents(0, 50), contents(1, 50), {}}
 		for i, p := range want {
 			writeLetter(w, world, i, p, world.dest[0])
@@ -1059,29 +1059,34 @@ func awaitGoroutines(t testing.TB, n int) {
 	}
 }
 
-// TestWriterCloseBusy: a Close ends the writes and Flushes that wait; what was
-// held is sent.
+// TestWriterCloseBusy: a Close ends the writes and Flushes that wait, and waits
+// for who is in the kernel; what was held is sent, once.
 func TestWriterCloseBusy(t *testing.T) {
-	world, w, k := fullWriter(t)
-	calls := waitingCalls(w, world.dest[0])
-	errs := make(chan error, 20)
-	for range 5 {
-		for _, call := range calls {
-			go func() { errs <- call() }()
+	for _, linger := range []time.Duration{time.Hour, -1} {
+		world, w, k := heldKernel(t, nil, &WriterConfig{MaxMessages: 2, Linger: linger})
+		k.busy(t, w, world.dest[0])
+		mustWrite(t, w, nil, world.dest[0])
+		calls := waitingCalls(w, world.dest[0])
+		errs := make(chan error, 20)
+		for range 5 {
+			for _, call := range calls {
+				go func() { errs <- call() }()
+			}
 		}
-	}
-	awaitWaiters(t, w, 10)
-	closed := make(chan error, 1)
-	go func() { closed <- w.Close() }()
-	for range 10 {
-		checkError(t, awaitToken(t, "Close to end what waits", errs), net.ErrClosed)
-	}
-	if err := w.Close(); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("a second Close while the first waits = %v", err)
-	}
-	k.letGo()
-	if err := awaitToken(t, "Close", closed); err != nil || len(k.taken) != 2 {
-		t.Errorf("Close = %v, %d sent; want 2", err, len(k.taken))
+		awaitWaiters(t, w, 10)
+		closed := make(chan error, 1)
+		go func() { closed <- w.Close() }()
+		for range 10 {
+			checkError(t, awaitToken(t, "Close to end what waits", errs), net.ErrClosed)
+		}
+		awaitWaiters(t, w, 1) // Close
+		if err := w.Close(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("a second Close while the first waits = %v", err)
+		}
+		k.letGo()
+		if err := awaitToken(t, "Close", closed); err != nil || len(k.taken) != 2 {
+			t.Errorf("Linger %v: Close = %v, %d sent; want 2", linger, err, len(k.taken))
+		}
 	}
 }
 
