@@ -345,7 +345,7 @@ func (b *batch) adopt(ms []ipv4.Message) (msgs []OutputMessage, bad bool) {
 // AppendSegments cuts p into datagrams of size bytes, the last one possibly
 // shorter, and appends a message for each to dst: for callers that fill one
 // long buffer. All go to one address with the same control messages. The
-// messages alias p. An empty p makes none; a size below 1 makes one of all of
+// messages alias p, and their vectors' capacity runs on to its end. An empty p makes none; a size below 1 makes one of all of
 // p.
 //
 // Elements of dst beyond its length are reused, their Vectors' arrays
@@ -365,7 +365,7 @@ func AppendSegments(dst []OutputMessage, to netip.AddrPort, p []byte, size int, 
 		m := &dst[len(dst)-1]
 		n := min(size, len(p))
 		m.Addr, m.Control, m.BytesSent = to, control, 0
-		m.Vectors = append(m.Vectors[:0], p[:n:n])
+		m.Vectors = append(m.Vectors[:0], p[:n]) // its capacity runs on, by which putRun knows its neighbour
 		p = p[n:]
 	}
 	return dst
