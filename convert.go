@@ -345,7 +345,8 @@ func (b *batch) adopt(ms []ipv4.Message) (msgs []OutputMessage, bad bool) {
 // AppendSegments cuts p into datagrams of size bytes, the last one possibly
 // shorter, and appends a message for each to dst: for callers that fill one
 // long buffer. All go to one address with the same control messages. The
-// messages alias p, and their vectors' capacity runs on to its end. An empty p makes none; a size below 1 makes one of all of
+// messages alias p, and the capacity of their vectors runs on to its end. An
+// empty p makes none; a size below 1 makes one of all of
 // p.
 //
 // Elements of dst beyond its length are reused, their Vectors' arrays
