@@ -175,7 +175,7 @@ var (
 	tos2    = family(cmsgInt(unix.SOL_IP, unix.IP_TOS, 0x48), cmsgInt(unix.SOL_IPV6, unix.IPV6_TCLASS, 0x48))
 	ttl     = family(cmsgInt(unix.SOL_IP, unix.IP_TTL, 7), cmsgInt(unix.SOL_IPV6, unix.IPV6_HOPLIMIT, 7))
 	pktinfo = family((&ipv4.ControlMessage{Src: net.IPv4(127, 0, 0, 5)}).Marshal(), (&ipv6.ControlMessage{Src: net.IPv6loopback}).Marshal())
-	paddedN = []byte{0, 0, 1, 4, 0, 0, 0, 0} // an extension header of PadN alone
+	padding = make([]byte, 8) // an extension header of padding alone (RFC 8200, 4.2)
 )
 
 func both(a, b func(bool) []byte) func(bool) []byte {
@@ -200,9 +200,9 @@ var optionRows = []row{
 	{name: "SO_ZEROCOPY", set: option(unix.SOL_SOCKET, unix.SO_ZEROCOPY, 1), reason: "SO_ZEROCOPY"},
 	{name: "SO_TXTIME", set: optionBytes(unix.SOL_SOCKET, unix.SO_TXTIME, uint32s(unix.CLOCK_MONOTONIC, 0)...), reason: "SO_TXTIME"},
 	{name: "IP_OPTIONS", only: hasIPv4, set: optionBytes(unix.SOL_IP, unix.IP_OPTIONS, 1, 1, 1, 1), reason: "IP_OPTIONS"},
-	{name: "IPV6_HOPOPTS", only: hasIPv6, set: optionBytes(unix.SOL_IPV6, unix.IPV6_HOPOPTS, paddedN...), reason: "IPV6_HOPOPTS"},
-	{name: "IPV6_DSTOPTS", only: hasIPv6, set: optionBytes(unix.SOL_IPV6, unix.IPV6_DSTOPTS, paddedN...), reason: "IPV6_DSTOPTS"},
-	{name: "IPV6_RTHDRDSTOPTS", only: hasIPv6, set: optionBytes(unix.SOL_IPV6, unix.IPV6_RTHDRDSTOPTS, paddedN...), reason: "IPV6_RTHDRDSTOPTS"},
+	{name: "IPV6_HOPOPTS", only: hasIPv6, set: optionBytes(unix.SOL_IPV6, unix.IPV6_HOPOPTS, padding...), reason: "IPV6_HOPOPTS"},
+	{name: "IPV6_DSTOPTS", only: hasIPv6, set: optionBytes(unix.SOL_IPV6, unix.IPV6_DSTOPTS, padding...), reason: "IPV6_DSTOPTS"},
+	{name: "IPV6_RTHDRDSTOPTS", only: hasIPv6, set: optionBytes(unix.SOL_IPV6, unix.IPV6_RTHDRDSTOPTS, padding...), reason: "IPV6_RTHDRDSTOPTS"},
 }
 
 func uint32s(vs ...uint32) (b []byte) {
@@ -438,6 +438,27 @@ func TestOptionsAfterNew(t *testing.T) {
 					send("unset", unset[r.reason], true)
 				}
 			})
+		}
+	}
+}
+
+// TestRoutingHeader: one is not sent here, since few hosts take it.
+func TestRoutingHeader(t *testing.T) {
+	segmentRouting := append([]byte{0, 2, 4, 0, 0, 0, 0, 0}, net.IPv6loopback...)
+	for _, k := range kinds {
+		if !hasIPv6(k) {
+			continue
+		}
+		w := k.world(t, 1, nil)
+		if err := controlErr(w.conn, optionBytes(unix.SOL_IPV6, unix.IPV6_RTHDR, segmentRouting...)); err != nil {
+			t.Skipf("setsockopt: %v", err)
+		}
+		if s := w.conn.Stats(); s.GSO || !strings.Contains(s.GSOReason, "IPV6_RTHDR is") {
+			t.Errorf("%s: GSO %v, %q", k.name, s.GSO, s.GSOReason)
+		}
+		control(t, w.conn, optionBytes(unix.SOL_IPV6, unix.IPV6_RTHDR))
+		if s := w.conn.Stats(); !s.GSO {
+			t.Errorf("%s, unset: %q", k.name, s.GSOReason)
 		}
 	}
 }
