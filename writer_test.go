@@ -250,6 +250,45 @@ func TestWriterBatchesGrowBusy(t *testing.T) {
 	}
 }
 
+// TestWriterHeldLeaves: what is written while the kernel is busy leaves after
+// that without another call of anybody.
+func TestWriterHeldLeaves(t *testing.T) {
+	world, w, k := heldKernel(t, nil, nil)
+	k.busy(t, w, world.dest[0])
+	for range 10 {
+		mustWrite(t, w, nil, world.dest[0])
+	}
+	k.letGo()
+	awaitToken(t, "what was held to leave", k.entered)
+}
+
+// TestWriterRoomComesEarly: a write waits until something has left, and not
+// until all has.
+func TestWriterRoomComesEarly(t *testing.T) {
+	world, w, k := heldKernel(t, nil, &WriterConfig{MaxMessages: sendChunk + 10})
+	pass := make(chan struct{}, 2)
+	k.play = func(call int, ms []ipv4.Message) (int, error) {
+		k.entered <- struct{}{}
+		select {
+		case <-pass:
+		case <-k.held:
+		}
+		return len(ms), nil
+	}
+	k.busy(t, w, world.dest[0])
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 2 * sendChunk {
+			w.WriteToUDPAddrPort(nil, world.dest[0])
+		}
+	}()
+	awaitWaiters(t, w, 1)
+	pass <- struct{}{} // the first alone
+	pass <- struct{}{} // a chunk of those held
+	awaitToken(t, "room for those that are left", done)
+}
+
 // TestWriterYields: on one processor, who comes back from the kernel and finds
 // it taken by a goroutine that writes now and then gets it for the next write
 // that is late, and not only when that goroutine has used up its time.
