@@ -45,9 +45,14 @@ func newQUICPair(t *testing.T, server, client net.PacketConn) *quicPair {
 	return p
 }
 
+// dial makes a connection that lasts no longer than ctx.
 func (p *quicPair) dial(ctx context.Context) (*quic.Conn, error) {
 	_, pool := identity()
-	return p.client.Dial(ctx, p.server.Conn.LocalAddr(), &tls.Config{RootCAs: pool, ServerName: "localhost", NextProtos: []string{quicProtocol}}, nil)
+	c, err := p.client.Dial(ctx, p.server.Conn.LocalAddr(), &tls.Config{RootCAs: pool, ServerName: "localhost", NextProtos: []string{quicProtocol}}, nil)
+	if err == nil {
+		context.AfterFunc(ctx, func() { c.CloseWithError(1, "out of patience") })
+	}
+	return c, err
 }
 
 // connect is one connection, seen from both ends.
