@@ -265,9 +265,9 @@ func TestWriterHeldLeaves(t *testing.T) {
 // TestWriterRoomComesEarly: a write waits until something has left, and not
 // until all has.
 func TestWriterRoomComesEarly(t *testing.T) {
-	world, w, k := heldKernel(t, nil, &WriterConfig{MaxMessages: sendChunk + 10})
-	pass := make(chan struct{}, 2)
-	k.play = func(call int, ms []ipv4.Message) (int, error) {
+	world, w, k := heldKernel(t, nil, &WriterConfig{MaxMessages: sendChunk + 10, MaxDelay: -1})
+	pass := make(chan struct{})
+	k.play = func(_ int, ms []ipv4.Message) (int, error) {
 		k.entered <- struct{}{}
 		select {
 		case <-pass:
@@ -275,18 +275,21 @@ func TestWriterRoomComesEarly(t *testing.T) {
 		}
 		return len(ms), nil
 	}
-	k.busy(t, w, world.dest[0])
+	for range sendChunk + 9 {
+		mustWrite(t, w, nil, world.dest[0])
+	}
+	go w.Flush(nil)
+	awaitToken(t, "the first chunk", k.entered)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for range 2 * sendChunk {
+		for range sendChunk / 2 {
 			w.WriteToUDPAddrPort(nil, world.dest[0])
 		}
 	}()
 	awaitWaiters(t, w, 1)
-	pass <- struct{}{} // the first alone
-	pass <- struct{}{} // a chunk of those held
-	awaitToken(t, "room for those that are left", done)
+	pass <- struct{}{} // the second chunk stays
+	awaitToken(t, "room for as many as the first chunk had", done)
 }
 
 // TestWriterYields: on one processor, who comes back from the kernel and finds
@@ -992,39 +995,43 @@ func TestWriterFlushTarget(t *testing.T) {
 	wg.Wait()
 }
 
-// TestWriterLargeIsNotStarved: a datagram for which there is room only in an
-// empty Writer gets it although others keep writing small ones.
+// TestWriterLargeIsNotStarved: the next room is for who has waited in vain and
+// came first, even if another would fit.
 func TestWriterLargeIsNotStarved(t *testing.T) {
-	world := plainKind.world(t, 1, nil)
-	follow(world.conn, func(_ int, ms []ipv4.Message) (int, error) {
-		time.Sleep(100 * time.Microsecond)
-		return 1, nil
-	})
-	w := NewWriter(world.conn, &WriterConfig{MaxBytes: 1000})
+	world, w, k := heldKernel(t, nil, &WriterConfig{MaxBytes: 1000})
+	k.busy(t, w, world.dest[0])
+	mustWrite(t, w, make([]byte, 900), world.dest[0])
 	var wg sync.WaitGroup
-	stop := make(chan struct{})
-	for range 7 {
+	write := func(size int) {
 		wg.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-					w.WriteToUDPAddrPort(make([]byte, 100), world.dest[0])
-				}
+			if _, err := w.WriteToUDPAddrPort(make([]byte, size), world.dest[0]); err != nil {
+				t.Errorf("%d bytes: %v", size, err)
 			}
 		})
 	}
-	for range 10 {
-		w.SetWriteDeadline(time.Now().Add(patience / 4))
-		if _, err := w.WriteToUDPAddrPort(make([]byte, 2000), world.dest[0]); err != nil {
-			t.Error("a large datagram: ", err)
+	write(2000)
+	awaitWaiters(t, w, 1)
+	write(3000)
+	awaitWaiters(t, w, 2)
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		w.SetWriteDeadline(time.Time{}) // which wakes them in vain
+		w.mu.Lock()
+		reserved := w.reserved
+		w.mu.Unlock()
+		if reserved == 1 {
 			break
 		}
+		if time.Now().After(end) {
+			t.Fatalf("the next room is reserved for %d, want 1", reserved)
+		}
 	}
-	w.SetWriteDeadline(time.Time{})
-	close(stop)
-	wg.Wait()
+	awaitWaiters(t, w, 2)
+	write(100) // for which there is room
+	awaitWaiters(t, w, 3)
+	k.letGo()
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	awaitToken(t, "all to be taken", done)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.reserved != 0 || len(w.waiters) != 0 {
