@@ -184,9 +184,10 @@ func (opt *options) validate() error {
 	if opt.senders*opt.receivers > maxFlows {
 		return fmt.Errorf("-senders %d times -receivers %d is more than %d", opt.senders, opt.receivers, maxFlows)
 	}
-	if held := opt.senders*slotCount(opt) + opt.receivers*readCount(opt.size+1); held*opt.size > maxMemory {
+	held := int64(opt.senders*slotCount(opt) + opt.receivers*readCount(opt.size+1))
+	if bytes := held * int64(opt.size); bytes > maxMemory { // may be more than an int has where it has 32 bits
 		return fmt.Errorf("-size %d, -batch %d, -senders %d and -receivers %d take %d MiB of buffers, more than %d",
-			opt.size, opt.batch, opt.senders, opt.receivers, held*opt.size>>20, maxMemory>>20)
+			opt.size, opt.batch, opt.senders, opt.receivers, bytes>>20, maxMemory>>20)
 	}
 	if err := opt.exclude(); err != nil {
 		return err
