@@ -14,6 +14,7 @@ import (
 	"os"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -367,8 +368,8 @@ func TestOneMessage(t *testing.T) {
 	})
 }
 
-// anyAddrError stands for a *net.AddrError.
-var anyAddrError = errors.New("a *net.AddrError")
+// errAnyAddr stands for a *net.AddrError.
+var errAnyAddr = errors.New("a *net.AddrError")
 
 // checkError makes sure that err is one OpError around something that Is want.
 func checkError(t testing.TB, err, want error) {
@@ -378,7 +379,7 @@ func checkError(t testing.TB, err, want error) {
 		t.Fatalf("error %#v (%v) is no OpError of a write; want %v", err, err, want)
 	}
 	var addrErr *net.AddrError
-	if want == anyAddrError && !errors.As(err, &addrErr) || want != anyAddrError && !errors.Is(err, want) {
+	if want == errAnyAddr && !errors.As(err, &addrErr) || want != errAnyAddr && !errors.Is(err, want) {
 		t.Fatalf("error %v is not %v", err, want)
 	}
 	for e := op.Err; e != nil; e = errors.Unwrap(e) {
@@ -386,7 +387,7 @@ func checkError(t testing.TB, err, want error) {
 			t.Fatalf("OpError within OpError: %v", err)
 		}
 	}
-	if _, ok := op.Err.(*os.SyscallError); !ok && op.Err != want && want != anyAddrError {
+	if _, ok := op.Err.(*os.SyscallError); !ok && op.Err != want && want != errAnyAddr {
 		t.Fatalf("OpError around %#v, want a SyscallError or %v itself", op.Err, want)
 	}
 }
@@ -406,13 +407,13 @@ var bads = []bad{
 	{"no destination", func(w *world, m *OutputMessage) { m.Addr = netip.AddrPort{} }, syscall.EDESTADDRREQ, unconnected},
 	{"destination on a connected socket", func(w *world, m *OutputMessage) { m.Addr = w.inboxes[0].addr }, net.ErrWriteToConnected,
 		func(w *world) bool { return w.connected }},
-	{"wrong family", func(w *world, m *OutputMessage) { m.Addr = netip.MustParseAddrPort("[::1]:9") }, anyAddrError,
+	{"wrong family", func(w *world, m *OutputMessage) { m.Addr = netip.MustParseAddrPort("[::1]:9") }, errAnyAddr,
 		func(w *world) bool { return w.name == "udp4" }},
-	{"port without address", func(w *world, m *OutputMessage) { m.Addr = netip.AddrPortFrom(netip.Addr{}, 9) }, anyAddrError, unconnected},
+	{"port without address", func(w *world, m *OutputMessage) { m.Addr = netip.AddrPortFrom(netip.Addr{}, 9) }, errAnyAddr, unconnected},
 	{"too long", func(w *world, m *OutputMessage) { m.Vectors = [][]byte{make([]byte, w.tooLong(m.Addr))} }, syscall.EMSGSIZE, onLinux},
 	{"far too long", func(w *world, m *OutputMessage) { m.Vectors = cut(make([]byte, 1<<20), 3) }, syscall.EMSGSIZE, nil},
 	{"too long, gathered", func(w *world, m *OutputMessage) { m.Vectors = vectorsOf(w.tooLong(m.Addr), 1025) }, syscall.EMSGSIZE, onLinux},
-	{"far too long, gathered", func(w *world, m *OutputMessage) { m.Vectors = vectorsOf(90000, 3000) }, syscall.EMSGSIZE, nil},
+	{"far too long, gathered", func(w *world, m *OutputMessage) { m.Vectors = slices.Repeat([][]byte{make([]byte, 700)}, 3000) }, syscall.EMSGSIZE, nil},
 	{"bad control data", func(w *world, m *OutputMessage) { m.Control = make([]byte, 64) }, syscall.EINVAL, onLinux},
 	{"port 0", func(w *world, m *OutputMessage) { m.Addr = netip.AddrPortFrom(w.inboxes[0].addr.Addr(), 0) }, syscall.EINVAL,
 		func(w *world) bool { return onLinux(w) && !w.connected }},
@@ -858,9 +859,13 @@ func TestNew(t *testing.T) {
 				to = netip.AddrPort{}
 			}
 			if n, err := c.SendTo(nil, []byte("hello"), to, 0); n != 5 || err != nil {
-				t.Errorf("SendTo = %d, %v: the old write deadline still holds", n, err)
+				t.Errorf("SendTo = %d, %v", n, err)
 			}
-			in[0].expect(t, [][]byte{[]byte("hello")})
+			// net's own writes go by the socket's deadline.
+			if n, _, err := c.WriteMsgUDPAddrPort([]byte("again"), nil, to); n != 5 || err != nil {
+				t.Errorf("WriteMsgUDPAddrPort = %d, %v: the old write deadline still holds", n, err)
+			}
+			in[0].expect(t, [][]byte{[]byte("hello"), []byte("again")})
 		})
 	}
 }

@@ -136,16 +136,12 @@ func (c *Conn) lineUp(ctx context.Context) error {
 	}
 	select {
 	case r.gate <- struct{}{}:
+		return nil
 	case <-cancelled:
 		err := c.ready(ctx)
 		r.exit()
 		return err
 	}
-	if err := c.ready(ctx); err != nil {
-		r.leave()
-		return err
-	}
-	return nil
 }
 
 // leave gives the gate to the next in line.

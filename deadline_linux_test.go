@@ -228,8 +228,25 @@ func (nw *narrows) park(ctx context.Context, first, n int) []<-chan result {
 	for i := range calls {
 		calls[i] = nw.sendAside(ctx, nw.messages(first+i, 0, 1))
 		nw.awaitWaiting(before + i + 1)
+		nw.awaitInLine(before + i)
 	}
 	return calls
+}
+
+// awaitInLine waits until at least n calls stand in line: those that wait for
+// room are counted a moment before they do.
+func (nw *narrows) awaitInLine(n int) {
+	nw.t.Helper()
+	stacks := make([]byte, 1<<20)
+	await(nw.t, fmt.Sprintf("%d in line", n), func() bool {
+		inLine := 0
+		for stack := range strings.SplitSeq(string(stacks[:runtime.Stack(stacks, true)]), "\n\n") {
+			if state, calls, _ := strings.Cut(stack, "\n"); strings.Contains(state, "[select") && strings.Contains(calls, ").lineUp(") {
+				inLine++
+			}
+		}
+		return inLine >= n
+	})
 }
 
 // ended checks how calls ended.
@@ -291,7 +308,7 @@ func checkWouldBlock(t *testing.T, what string, n int, err error) {
 		t.Errorf("%s: %v is not EAGAIN", what, err)
 	case !errors.As(err, &ne) || ne.Timeout() || os.IsTimeout(err) || errors.Is(err, os.ErrDeadlineExceeded):
 		t.Errorf("%s: %v is a timeout", what, err)
-	case !ne.Temporary(): //nolint:staticcheck // part of the promise
+	case !isTemporary(err):
 		t.Errorf("%s: %v is not temporary", what, err)
 	case !errors.As(err, &op) || op.Op != "write" || op.Err != ErrWouldBlock:
 		t.Errorf("%s: %#v is not one OpError around ErrWouldBlock", what, err)
@@ -722,6 +739,7 @@ func TestDeadlineMovedAway(t *testing.T) {
 func TestPlaceInLine(t *testing.T) {
 	inNamespace(t, func(t *testing.T, lo *loopback) {
 		nw := filled(t, lo, nil)
+		lo.oneProcessor()
 		const n = 12
 		calls := nw.park(nil, 1, n)
 		for _, left := range []time.Duration{3 * time.Hour, 2 * time.Hour, time.Hour} {
@@ -763,12 +781,12 @@ func TestTurns(t *testing.T) {
 		if n, err := try(); n != payloadSize || err != nil {
 			t.Errorf("with room, while another waits: %d, %v", n, err)
 		}
-		nw.c.room.reserved.Store(true)
-		n, err := try()
-		checkWouldBlock(t, "with room that is kept for another", n, err)
 		call := nw.sendAside(nil, nw.messages(2, 0, 1))
 		await(t, "it lines up", func() bool { return nw.c.room.waiting.Load() == 2 })
 		stillWaiting(t, []<-chan result{call})
+		nw.c.room.reserved.Store(true)
+		n, err := try()
+		checkWouldBlock(t, "with room that is kept for another", n, err)
 		nw.c.room.leave()
 		ended(t, []<-chan result{call}, 1, nil)
 		if n, err := try(); n != payloadSize || err != nil {
@@ -1134,22 +1152,7 @@ func testExactCounts(t *testing.T, mode GSOMode) {
 			})
 		}
 		var deadlines sync.WaitGroup
-		deadlines.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				case <-time.After(time.Duration(rand.IntN(30_000)) * time.Microsecond):
-					nw.c.SetWriteDeadline(time.Now().Add(time.Duration(rand.IntN(5000)-500) * time.Microsecond))
-				}
-				select {
-				case <-stop:
-					return
-				case <-time.After(time.Duration(rand.IntN(3000)) * time.Microsecond):
-					nw.c.SetWriteDeadline(time.Time{})
-				}
-			}
-		})
+		deadlines.Go(func() { nw.moveDeadline(stop) })
 		wg.Wait()
 		close(stop)
 		deadlines.Wait()
@@ -1169,6 +1172,26 @@ func testExactCounts(t *testing.T, mode GSOMode) {
 		}
 		t.Logf("%d datagrams, %d calls cut off, %d short", total, cut.Load(), short.Load())
 	})
+}
+
+// moveDeadline sets a deadline that soon passes, or has, and clears it, again
+// and again.
+func (nw *narrows) moveDeadline(stop <-chan struct{}) {
+	pause := func(most int) bool {
+		select {
+		case <-stop:
+			return false
+		case <-time.After(time.Duration(rand.IntN(most)) * time.Microsecond):
+			return true
+		}
+	}
+	for pause(30_000) {
+		nw.c.SetWriteDeadline(time.Now().Add(time.Duration(rand.IntN(5000)-500) * time.Microsecond))
+		if !pause(3000) {
+			return
+		}
+		nw.c.SetWriteDeadline(time.Time{})
+	}
 }
 
 // sendSome sends some datagrams of a sender from first on, by one of the calls,

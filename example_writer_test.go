@@ -17,7 +17,7 @@ import (
 
 // A library that takes a net.PacketConn, and calls WriteTo for one datagram
 // after the other, sends in batches when it is given a Writer.
-func ExampleNewWriter() {
+func ExampleWriter() {
 	udp, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		log.Fatal(err)

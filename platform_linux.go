@@ -11,4 +11,5 @@ import "golang.org/x/sys/unix"
 const (
 	haveBatchCall = true // x/net's WriteBatch is sendmmsg(2)
 	msgZeroCopy   = unix.MSG_ZEROCOPY
+	msgMore       = unix.MSG_MORE
 )

@@ -9,4 +9,5 @@ package batchconn
 const (
 	haveBatchCall = false
 	msgZeroCopy   = 0
+	msgMore       = 0
 )

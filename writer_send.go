@@ -313,7 +313,7 @@ func (h *heldMessages) add(p, control []byte, to netip.AddrPort, capacity int) {
 		m.Control = h.buf[end:len(h.buf):len(h.buf)]
 	}
 	h.msgs = append(h.msgs, m)
-	h.vectors = append(h.vectors, h.buf[start:end:end])
+	h.vectors = append(h.vectors, h.buf[start:end]) // its capacity runs on, by which putRun knows its neighbour
 }
 
 func (h *heldMessages) reset() {

@@ -297,6 +297,17 @@ func TestWriterRoomComesEarly(t *testing.T) {
 // that is late, and not only when that goroutine has used up its time.
 func TestWriterYields(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	const tries = 20 // the scheduler may have others to run in between
+	for range tries {
+		if leftInTime(t) == 3 {
+			return
+		}
+	}
+	t.Errorf("in %d tries never did all 3 leave in time", tries)
+}
+
+func leftInTime(t *testing.T) int {
+	t.Helper()
 	world, w, k := heldKernel(t, nil, nil)
 	k.letGo()
 	play := k.play
@@ -315,9 +326,7 @@ func TestWriterYields(t *testing.T) {
 	mustWrite(t, w, nil, world.dest[0])
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(k.taken) != 3 {
-		t.Errorf("%d left, want all 3", len(k.taken))
-	}
+	return len(k.taken)
 }
 
 // TestWriterDelay: with MaxDelay above 0, what is written is gathered, and
@@ -511,8 +520,8 @@ func TestWriterRefusesAtOnce(t *testing.T) {
 			do(syscall.EDESTADDRREQ, func() (int, error) { return msg(w.WriteMsgUDP(p, p, nil)) })
 			do(syscall.EDESTADDRREQ, func() (int, error) { return msg(w.WriteMsgUDPAddrPort(p, p, netip.AddrPort{})) })
 			if !world.v6 {
-				do(anyAddrError, func() (int, error) { return w.WriteToUDPAddrPort(p, v6) })
-				do(anyAddrError, func() (int, error) { return w.WriteTo(p, net.UDPAddrFromAddrPort(v6)) })
+				do(errAnyAddr, func() (int, error) { return w.WriteToUDPAddrPort(p, v6) })
+				do(errAnyAddr, func() (int, error) { return w.WriteTo(p, net.UDPAddrFromAddrPort(v6)) })
 			}
 		}
 		for _, foreign := range []net.Addr{nil, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9}} {
@@ -555,8 +564,11 @@ func TestWriterAllocs(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		burst()
-		if n := testing.AllocsPerRun(20, burst); n != 0 {
+		n := testing.AllocsPerRun(20, burst)
+		for try := 0; n != 0 && try < 5; try++ { // a collection in between empties the pools
+			n = testing.AllocsPerRun(20, burst)
+		}
+		if n != 0 {
 			t.Errorf("%+v: %v allocations per 1500 writes and a Flush", cfg, n)
 		}
 	}

@@ -58,7 +58,7 @@ func TestInterruptSignal(t *testing.T) {
 	if code := cmd.ProcessState.ExitCode(); code != exitInterrupted {
 		t.Errorf("exit code %d, want %d: %v", code, exitInterrupted, cmd.ProcessState)
 	}
-	if s := stdout.String(); !strings.Contains(s, "net WriteTo loop") || !strings.Contains(s, "Interrupted in round 1 of 3000.") {
+	if s := stdout.String(); !strings.Contains(s, "net WriteTo loop") || !strings.Contains(s, "\nInterrupted in round ") || !strings.Contains(s, " of 3000.\n") {
 		t.Errorf("printed\n%s", s)
 	}
 	if stderr.Len() > 0 {

@@ -1,0 +1,174 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+// Package batchconn sends many UDP datagrams in one call: GLib's
+// g_socket_send_messages on top of any [net.UDPConn], with Go's contexts,
+// deadlines and errors.
+//
+// A [Conn] is made of a *net.UDPConn with [New] and has all its methods, so it
+// is a [net.PacketConn], a [net.Conn] and a [syscall.Conn] as before. To these
+// it adds sends that take a slice of messages:
+//
+//   - [Conn.SendMessages] sends them in order and stops at the first that
+//     cannot be sent.
+//   - [Conn.SendEach] goes on past such a message: for a fan-out.
+//   - [Conn.SendMessage] and [Conn.SendTo] send one.
+//   - [Conn.WriteBatch] and [Conn.ReadBatch] have the shape of
+//     golang.org/x/net's PacketConn and take its place.
+//   - [AppendSegments] makes the messages of one long buffer.
+//   - [Conn.WaitWritable] waits for room in the socket.
+//
+// A [Writer] makes batches for code that calls WriteTo in a loop.
+//
+// A message is an [OutputMessage]: a destination, and vectors that are gathered
+// into one datagram. Payloads are not copied on the way to the kernel, but for
+// messages of more vectors than the kernel takes, and on Windows.
+//
+// # Counts
+//
+// All sends but SendEach return how many messages were sent, always the first n
+// of those given, and an error only if n is 0. So a loop that sends the rest is
+// complete:
+//
+//	for len(msgs) > 0 {
+//		n, err := conn.SendMessages(ctx, msgs, 0)
+//		if err != nil {
+//			return err
+//		}
+//		msgs = msgs[n:]
+//	}
+//
+// If what stopped a call still stands, the next call says what it is. The
+// kernel reports some errors only once: ECONNREFUSED, EHOSTUNREACH and
+// ENETUNREACH on a connected socket. Such an error, when met after n > 0, is
+// kept, and the next send returns it before sending. "Sent" means taken by the
+// kernel, as always with UDP.
+//
+// SendEach returns how many messages were dealt with, each either sent or failed
+// for a reason of its own, and a *[BatchError] if any failed.
+//
+// OutputMessage.BytesSent is set for every message given: to the payload bytes
+// if it was sent, else to 0.
+//
+// # Blocking, cancelling, deadlines
+//
+// A send blocks until all messages are sent, however many they are, unless its
+// flags hold [MsgDontWait] or the Conn was made with Config.NonBlocking. Then it
+// sends what fits at once, or returns [ErrWouldBlock]; it never waits behind a
+// sender that waits for room. Under Config.NonBlocking that holds for Write,
+// WriteTo and their kin too; else these are package net's own.
+//
+// When ctx is done, that call ends, and no other: with n, if anything was sent,
+// else with an error that Is ctx.Err(). A nil ctx is never done. The context is
+// looked at before each call to the kernel, which carries at most 1024
+// datagrams, and wakes a send that waits. It does not touch the write deadline.
+//
+// The write deadline and Close work as in package net and wake those who wait:
+// [os.ErrDeadlineExceeded], [net.ErrClosed]. Set deadlines and close through the
+// Conn; a deadline set on the *net.UDPConn behind it is not seen.
+//
+// Before anything is sent a call checks in this order: closed, context done, no
+// messages (0, nil).
+//
+// Those who wait take turns, in order of arrival, and each turn ends when
+// something has left. Newcomers that may wait queue behind them. Non-blocking
+// sends do not queue, so they could take all the room there is; therefore, when
+// the sender whose turn it is has waited for about 30 ms in vain, non-blocking
+// sends are answered ErrWouldBlock until it got room.
+//
+// # Errors
+//
+// An error is one *[net.OpError] with Op "write" around an *[os.SyscallError],
+// the context's error, or one of the errors named here, and never nested twice.
+// Test it with [errors.Is] and [errors.As]. What can be wrong with a message:
+//
+//   - no destination on an unconnected socket: syscall.EDESTADDRREQ
+//   - a destination on a connected one: [net.ErrWriteToConnected]
+//   - an address of the wrong family: *[net.AddrError]
+//   - too long: syscall.EMSGSIZE
+//   - in WriteBatch, an Addr that is neither nil nor a *[net.UDPAddr] with an
+//     IP: syscall.EINVAL
+//   - refused by the kernel: its errno
+//
+// ErrWouldBlock Is syscall.EAGAIN, and unlike that is no Timeout.
+//
+// # Flags
+//
+// Flags go to the kernel as they are (sendmsg(2)), with MSG_DONTWAIT added. A
+// system call that a signal interrupted is made again. On Windows there are no
+// flags but MsgDontWait: others are [errors.ErrUnsupported].
+//
+// # Concurrency and ownership
+//
+// All methods may be called from any number of goroutines at once. Senders do
+// not wait for each other while there is room. The messages of one call keep
+// their order; those of two calls may interleave.
+//
+// Payloads and control messages are only read, and not after the call returned;
+// so one payload may be in any number of messages and calls at once. A slice of
+// messages belongs to one call at a time, since BytesSent is written. New owns
+// the *net.UDPConn it was given.
+//
+// A call that sends everything without waiting starts no goroutine and no timer,
+// with any context; where the system has a batch call it allocates nothing.
+//
+// # Segmentation offload
+//
+// On Linux a run of neighbouring messages goes to the kernel as one message,
+// which cuts it into datagrams after most of its work is done (udp(7),
+// UDP_SEGMENT, kernel 4.18 and later). A run has one destination, equal control
+// messages, no empty message, and one size but for the last, which may be
+// shorter. It holds at most 64 datagrams (Config.MaxSegments) and 65507 bytes.
+// Nothing has to be changed for it, and nothing is copied: datagrams, counts,
+// order and errors are those of plain sending. To get long runs, put the
+// messages to one destination next to each other and cut payloads to one size.
+//
+// It is off where it would change what is sent: with flags or control messages
+// that act once for each kernel message, on sockets with options such as
+// UDP_CORK, IP_RECVERR, TX timestamps or IP options, and on kernels that do not
+// know it or are known to damage it. [Stats].GSOReason says why it is off. The
+// socket's options are read in New, and again after Control of the RawConn that
+// Conn.SyscallConn returned. A segmented message that the kernel refuses, for a
+// path with a small MTU or a device that cannot do it, is sent again plainly,
+// and its destination is remembered for ten seconds.
+//
+// What is different: under the default path MTU discovery the DF bit is not set
+// on segmented datagrams; a queue or filter that drops takes the whole run; and
+// a run leaves as one burst. [GSOOff], and BATCHCONN_GSO=off in the environment,
+// turn it off; [GSOOn] allows it also on the kernels that are avoided, which is
+// a guess by their number.
+//
+// # Differences from GLib
+//
+//   - A bad message ends the batch before it; g_socket_send_messages refuses the
+//     whole call if one address cannot be converted.
+//   - MsgDontWait makes a call non-blocking on a blocking Conn too; with GLib
+//     only g_socket_set_blocking does.
+//   - Blocking is chosen at New, and for one call by MsgDontWait; it cannot be
+//     changed later.
+//   - More than 1024 messages are all sent; GLib sends 1024 and returns.
+//   - BytesSent of messages that were not sent is set to 0.
+//   - Errors that the kernel reports only once are kept for the next send.
+//   - A timeout is a point in time, as everywhere in Go, and not a time of
+//     inactivity.
+//
+// # Platforms
+//
+// On Linux a call is sendmmsg(2), by way of golang.org/x/net. Where the kernel
+// answers ENOSYS to that, on Android, macOS, the BSDs, Solaris, illumos and AIX,
+// it is one sendmsg(2) for each datagram, and on Windows one write of package
+// net. Promises are the same everywhere but for what follows.
+//
+//   - Windows: a non-blocking send asks WSAPoll for room and then writes, so it
+//     can be made to wait by another sender who took that room meanwhile. Waiting
+//     is asking again every millisecond; so it is on AIX.
+//   - macOS and the BSDs report a full queue of the device as ENOBUFS, which is
+//     no want of room in the socket: it is returned at once, not waited for.
+//   - Linux: an error that is pending on a connected socket (a peer that is gone)
+//     and that one sendmmsg meets after its first datagram is lost by the kernel,
+//     and the send goes on as if there had been none. Who must know of each sets
+//     IP_RECVERR and reads the error queue.
+//
+// The package does not build for Plan 9, js and wasip1.
+package batchconn

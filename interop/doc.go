@@ -1,0 +1,8 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+// Package interop runs unmodified libraries on batchconn's connections, end to
+// end over loopback, beside the same run on a bare *net.UDPConn. It holds tests
+// only; [github.com/batchconn/batchconn/interop/wgbind] is for copying.
+package interop
