@@ -1032,18 +1032,7 @@ func TestWriterLargeIsNotStarved(t *testing.T) {
 	awaitWaiters(t, w, 1)
 	write(3000)
 	awaitWaiters(t, w, 2)
-	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
-		w.SetWriteDeadline(time.Time{}) // which wakes them in vain
-		w.mu.Lock()
-		reserved := w.reserved
-		w.mu.Unlock()
-		if reserved == 1 {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatalf("the next room is reserved for %d, want 1", reserved)
-		}
-	}
+	awaitReserved(t, w)
 	awaitWaiters(t, w, 2)
 	write(100) // for which there is room
 	awaitWaiters(t, w, 3)
@@ -1056,6 +1045,50 @@ func TestWriterLargeIsNotStarved(t *testing.T) {
 	if w.reserved != 0 || len(w.waiters) != 0 {
 		t.Errorf("left behind: reserved for %d, %d waiters", w.reserved, len(w.waiters))
 	}
+}
+
+// awaitReserved wakes in vain those who wait, until the next room is for the
+// first of them.
+func awaitReserved(t testing.TB, w *Writer) {
+	t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		w.SetWriteDeadline(time.Time{})
+		w.mu.Lock()
+		reserved := w.reserved
+		w.mu.Unlock()
+		if reserved == 1 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the next room is for %d, want 1", reserved)
+		}
+	}
+}
+
+// TestWriterReservationEnds: those who waited behind a reservation go on when it
+// ends, though nothing leaves any more.
+func TestWriterReservationEnds(t *testing.T) {
+	world, w, k := heldKernel(t, nil, &WriterConfig{MaxBytes: 1000, MaxDelay: -1})
+	for range 90 { // so small that it is not full
+		mustWrite(t, w, make([]byte, 10), world.dest[0])
+	}
+	go w.Flush(nil)
+	awaitToken(t, "a call to the kernel", k.entered)
+	var wg sync.WaitGroup
+	write := func(size int) {
+		wg.Go(func() { w.WriteToUDPAddrPort(make([]byte, size), world.dest[0]) })
+	}
+	write(400)
+	awaitWaiters(t, w, 1)
+	awaitReserved(t, w)
+	for range 20 {
+		write(10)
+	}
+	awaitWaiters(t, w, 21)
+	k.letGo()
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	awaitToken(t, "all to be taken", done)
 }
 
 // TestWriterOnErrorMayWrite: it is called with no lock held.
