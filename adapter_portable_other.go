@@ -37,6 +37,9 @@ func (a *adapterPortable) writeOne(m *ipv4.Message, flags int) (int, error) {
 	if udp, ok := m.Addr.(*net.UDPAddr); ok {
 		to = udp.AddrPort()
 	}
+	if len(p) > a.maxPayload(to.Addr()) {
+		return 0, errMessageTooLong // Windows says WSAEMSGSIZE, which is no syscall.EMSGSIZE
+	}
 	n, _, err := a.conn.WriteMsgUDPAddrPort(p, m.OOB, to)
 	return n, err
 }
@@ -50,8 +53,10 @@ func (a *adapterPortable) readBatch(ms []ipv4.Message, flags int) (int, error) {
 		return 0, &net.OpError{Op: "read", Net: "udp", Source: a.conn.LocalAddr(), Err: errors.ErrUnsupported}
 	}
 	m := &ms[0]
-	p := m.Buffers[0]
-	if len(m.Buffers) > 1 {
+	var p []byte
+	if len(m.Buffers) == 1 {
+		p = m.Buffers[0]
+	} else {
 		size := 0
 		for _, v := range m.Buffers {
 			size += len(v)

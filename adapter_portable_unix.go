@@ -9,6 +9,7 @@ package batchconn
 import (
 	"net"
 	"os"
+	"runtime"
 	"strconv"
 
 	"golang.org/x/net/ipv4"
@@ -19,6 +20,11 @@ import (
 // lock. Sockets of package net are non-blocking, so it does not wait even where
 // dontWait is 0.
 func (a *adapterPortable) writeOne(m *ipv4.Message, flags int) (n int, err error) {
+	if a.needsXNet(m) {
+		one := [1]ipv4.Message{*m}
+		_, err := a.adapter.writeBatch(one[:], flags)
+		return one[0].N, err
+	}
 	to := a.sockaddr(m)
 	controlErr := a.raw.Control(func(fd uintptr) {
 		for {
@@ -32,6 +38,17 @@ func (a *adapterPortable) writeOne(m *ipv4.Message, flags int) (n int, err error
 		return 0, controlErr
 	}
 	return n, os.NewSyscallError("sendmsg", err)
+}
+
+// needsXNet reports whether x/net sends m and x/sys does not: with control
+// messages, x/sys adds a byte to an empty datagram on the BSDs and macOS, and on
+// Solaris drops them. x/net in turn knows no IPv4 on an IPv6 socket there.
+func (a *adapterPortable) needsXNet(m *ipv4.Message) bool {
+	if runtime.GOOS == "linux" || len(m.OOB) == 0 {
+		return false
+	}
+	udp, ok := m.Addr.(*net.UDPAddr)
+	return !ok || a.isIPv6 == (udp.IP.To4() == nil)
 }
 
 // sockaddr is m's destination in the socket's own family: BSD and macOS refuse

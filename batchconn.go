@@ -170,8 +170,9 @@ func (cfg *Config) validate() error {
 // kernel answers. Errors are one *[net.OpError]; test them with [errors.Is].
 //
 // An error that the kernel reports only once (ECONNREFUSED, EHOSTUNREACH and
-// ENETUNREACH on a connected socket), when met after n > 0, is kept, and the
-// next send returns it before sending.
+// ENETUNREACH on a connected socket), when it tells us after n > 0, is kept, and
+// the next send returns it before sending. One that it meets in the middle of a
+// sendmmsg it forgets by itself (see the BUGS of sendmmsg(2)).
 //
 // A call that never has to wait allocates nothing.
 func (c *Conn) SendMessages(ctx context.Context, msgs []OutputMessage, flags int) (n int, err error) {
@@ -234,9 +235,9 @@ func (c *Conn) sendHeld(ctx context.Context, b *batch, flags int) (int, error) {
 // msgs[n:] were not tried.
 //
 // If any message failed, err is a *[BatchError] with a [MessageError] for
-// each. The context, the write deadline, Close and a full non-blocking socket
-// end the call: that error is then BatchError.Err, or err itself if no message
-// failed.
+// each. The context, the write deadline, Close, a full non-blocking socket and an
+// error that was kept by another send end the call: that error is then
+// BatchError.Err, or err itself if no message failed.
 func (c *Conn) SendEach(ctx context.Context, msgs []OutputMessage, flags int) (n int, err error) {
 	var failed []MessageError
 	for {
@@ -292,7 +293,7 @@ func (c *Conn) WriteBatch(ms []ipv4.Message, flags int) (int, error) {
 // ReadBatch reads at least one and up to len(ms) datagrams, as ReadBatch of
 // golang.org/x/net's PacketConn does: it blocks until there is one, the read
 // deadline passes or the Conn is closed, and sets Addr, N, NN and Flags of the
-// messages it filled. Where the system has no batch call it reads one.
+// messages it filled. On systems other than Linux it reads one.
 func (c *Conn) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
 	if c.raw == nil {
 		return 0, &net.OpError{Op: "read", Net: "udp", Err: syscall.EINVAL}

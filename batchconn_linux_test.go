@@ -418,3 +418,24 @@ func TestBuffersAreOnlyRead(t *testing.T) {
 		w.inboxes[0].expect(t, [][]byte{p[:1200], p[1200:2400], p[2400:3600], p[3600:4800], p[4800:]})
 	})
 }
+
+// TestZeroCopyVectors: with MSG_ZEROCOPY the kernel reads after the call, so
+// that nothing may be gathered into a buffer of ours.
+func TestZeroCopyVectors(t *testing.T) {
+	if !haveBatchCall {
+		t.Skip("flags of Linux are not looked at by the portable path")
+	}
+	forEachKind(t, 1, nil, func(t *testing.T, w *world) {
+		vectors := make([][]byte, maxVectors+1)
+		for i := range vectors {
+			vectors[i] = []byte{byte(i)}
+		}
+		msgs := []OutputMessage{{Addr: w.dest[0], Vectors: vectors}}
+		if n, err := w.conn.SendMessages(nil, msgs, unix.MSG_ZEROCOPY); n != 0 || !errors.Is(err, syscall.EMSGSIZE) {
+			t.Errorf("%d vectors: %d, %v", len(vectors), n, err)
+		}
+		if n, err := w.conn.SendMessages(nil, msgs, 0); n != 1 || err != nil {
+			t.Errorf("without the flag: %d, %v", n, err)
+		}
+	})
+}

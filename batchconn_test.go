@@ -368,8 +368,8 @@ func TestOneMessage(t *testing.T) {
 	})
 }
 
-// anyAddrError stands for a *net.AddrError.
-var anyAddrError = errors.New("a *net.AddrError")
+// errAnyAddr stands for a *net.AddrError.
+var errAnyAddr = errors.New("a *net.AddrError")
 
 // checkError makes sure that err is one OpError around something that Is want.
 func checkError(t testing.TB, err, want error) {
@@ -379,7 +379,7 @@ func checkError(t testing.TB, err, want error) {
 		t.Fatalf("error %#v (%v) is no OpError of a write; want %v", err, err, want)
 	}
 	var addrErr *net.AddrError
-	if want == anyAddrError && !errors.As(err, &addrErr) || want != anyAddrError && !errors.Is(err, want) {
+	if want == errAnyAddr && !errors.As(err, &addrErr) || want != errAnyAddr && !errors.Is(err, want) {
 		t.Fatalf("error %v is not %v", err, want)
 	}
 	for e := op.Err; e != nil; e = errors.Unwrap(e) {
@@ -387,7 +387,7 @@ func checkError(t testing.TB, err, want error) {
 			t.Fatalf("OpError within OpError: %v", err)
 		}
 	}
-	if _, ok := op.Err.(*os.SyscallError); !ok && op.Err != want && want != anyAddrError {
+	if _, ok := op.Err.(*os.SyscallError); !ok && op.Err != want && want != errAnyAddr {
 		t.Fatalf("OpError around %#v, want a SyscallError or %v itself", op.Err, want)
 	}
 }
@@ -407,9 +407,9 @@ var bads = []bad{
 	{"no destination", func(w *world, m *OutputMessage) { m.Addr = netip.AddrPort{} }, syscall.EDESTADDRREQ, unconnected},
 	{"destination on a connected socket", func(w *world, m *OutputMessage) { m.Addr = w.inboxes[0].addr }, net.ErrWriteToConnected,
 		func(w *world) bool { return w.connected }},
-	{"wrong family", func(w *world, m *OutputMessage) { m.Addr = netip.MustParseAddrPort("[::1]:9") }, anyAddrError,
+	{"wrong family", func(w *world, m *OutputMessage) { m.Addr = netip.MustParseAddrPort("[::1]:9") }, errAnyAddr,
 		func(w *world) bool { return w.name == "udp4" }},
-	{"port without address", func(w *world, m *OutputMessage) { m.Addr = netip.AddrPortFrom(netip.Addr{}, 9) }, anyAddrError, unconnected},
+	{"port without address", func(w *world, m *OutputMessage) { m.Addr = netip.AddrPortFrom(netip.Addr{}, 9) }, errAnyAddr, unconnected},
 	{"too long", func(w *world, m *OutputMessage) { m.Vectors = [][]byte{make([]byte, w.tooLong(m.Addr))} }, syscall.EMSGSIZE, onLinux},
 	{"far too long", func(w *world, m *OutputMessage) { m.Vectors = cut(make([]byte, 1<<20), 3) }, syscall.EMSGSIZE, nil},
 	{"too long, gathered", func(w *world, m *OutputMessage) { m.Vectors = vectorsOf(w.tooLong(m.Addr), 1025) }, syscall.EMSGSIZE, onLinux},
@@ -859,9 +859,13 @@ func TestNew(t *testing.T) {
 				to = netip.AddrPort{}
 			}
 			if n, err := c.SendTo(nil, []byte("hello"), to, 0); n != 5 || err != nil {
-				t.Errorf("SendTo = %d, %v: the old write deadline still holds", n, err)
+				t.Errorf("SendTo = %d, %v", n, err)
 			}
-			in[0].expect(t, [][]byte{[]byte("hello")})
+			// net's own writes go by the socket's deadline.
+			if n, _, err := c.WriteMsgUDPAddrPort([]byte("again"), nil, to); n != 5 || err != nil {
+				t.Errorf("WriteMsgUDPAddrPort = %d, %v: the old write deadline still holds", n, err)
+			}
+			in[0].expect(t, [][]byte{[]byte("hello"), []byte("again")})
 		})
 	}
 }

@@ -211,6 +211,13 @@ func benchBursts(b *testing.B, receivers, n, burst int) {
 		perMessage(b, n, func() error { _, err := c.SendEach(nil, msgs, 0); return err })
 	})
 	b.Run("WriteBatch", func(b *testing.B) { perMessage(b, n, func() error { return writeAll(c, ms) }) })
+	b.Run("HandMade", func(b *testing.B) {
+		if whyNot := c.Stats().GSOReason; whyNot != "" {
+			b.Skip(whyNot)
+		}
+		made := handMade(msgs, burst)
+		perMessage(b, n, func() error { return writeAll(pc, made) })
+	})
 	b.Run("AppendSegments", func(b *testing.B) {
 		perMessage(b, n, func() error {
 			msgs = msgs[:0]
@@ -222,7 +229,8 @@ func benchBursts(b *testing.B, receivers, n, burst int) {
 	})
 }
 
-// BenchmarkWriteLoop: an unchanged WriteTo loop, to receivers in turn.
+// BenchmarkWriteLoop: an unchanged WriteTo loop, to receivers in turn. x-net is
+// how many times the bare loop's speed.
 func BenchmarkWriteLoop(b *testing.B) {
 	for _, receivers := range []int{1, 64} {
 		addrs := sinks(b, receivers)
@@ -241,12 +249,135 @@ func BenchmarkWriteLoop(b *testing.B) {
 				return err
 			})
 		}
-		b.Run(fmt.Sprintf("%d/Net", receivers), func(b *testing.B) { loop(b, u) })
-		b.Run(fmt.Sprintf("%d/Writer", receivers), func(b *testing.B) {
+		compare(b, fmt.Sprint(receivers), func(b *testing.B) { loop(b, u) }, func(b *testing.B) {
 			loop(b, w)
 			if err := w.Flush(context.Background()); err != nil {
 				b.Fatal(err)
 			}
 		})
 	}
+}
+
+// handMade makes segmented messages as one would by hand for x/net, of burst
+// messages each or as many of 1200 bytes as fit.
+func handMade(msgs []OutputMessage, burst int) (made []ipv4.Message) {
+	for len(msgs) > 0 {
+		n := min(burst, len(msgs), maxSegmented/1200)
+		m := ipv4.Message{Addr: net.UDPAddrFromAddrPort(msgs[0].Addr), OOB: appendSegmentControl(nil, 1200, nil)}
+		for i := range msgs[:n] {
+			m.Buffers = append(m.Buffers, msgs[i].Vectors...)
+		}
+		made = append(made, m)
+		msgs = msgs[n:]
+		if burst > n {
+			burst -= n
+		}
+	}
+	return made
+}
+
+// BenchmarkNoRuns: what segmentation costs where there is nothing to coalesce.
+func BenchmarkNoRuns(b *testing.B) {
+	addrs := sinks(b, 64)
+	auto, _ := benchConn(b, nil)
+	off, _ := benchConn(b, &Config{GSO: GSOOff})
+	destinations, _ := messagesTo(addrs, 64, 1200)
+	sizes, _ := messagesTo(addrs[:1], 64, 1200)
+	for i := range sizes {
+		sizes[i].Vectors = [][]byte{make([]byte, 1000+i)}
+	}
+	for _, test := range []struct {
+		name string
+		msgs []OutputMessage
+	}{{"Destinations", destinations}, {"Sizes", sizes}} {
+		b.Run(test.name+"/GSOOff", func(b *testing.B) { perMessage(b, 64, func() error { return sendAll(off, nil, test.msgs) }) })
+		b.Run(test.name+"/GSOAuto", func(b *testing.B) { perMessage(b, 64, func() error { return sendAll(auto, nil, test.msgs) }) })
+		if auto.Stats().Segmented != 0 {
+			b.Error("something was coalesced")
+		}
+	}
+}
+
+// BenchmarkPlan: finding runs, and all of what makes kernel messages of them.
+func BenchmarkPlan(b *testing.B) {
+	c, _ := benchConn(b, nil)
+	one, _ := messagesTo([]netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:9")}, 64, 1200)
+	inTurn, _ := messagesTo([]netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:9"), netip.MustParseAddrPort("127.0.0.1:10")}, 64, 1200)
+	for _, test := range []struct {
+		name string
+		msgs []OutputMessage
+	}{{"OneReceiver", one}, {"NoRuns", inTurn}} {
+		b.Run(test.name+"/Run", func(b *testing.B) {
+			limits := segmentLimits{segments: maxSegments}
+			perMessage(b, 64, func() error {
+				for msgs := test.msgs; len(msgs) > 0; {
+					msgs = msgs[limits.run(msgs).n:]
+				}
+				return nil
+			})
+		})
+		for _, segments := range []int{0, maxSegments} {
+			if segments > 0 && !c.Stats().GSO {
+				continue
+			}
+			b.Run(fmt.Sprintf("%s/Fill%d", test.name, segments), func(b *testing.B) {
+				bt := newBatch()
+				defer bt.free()
+				bt.segments = segments
+				perMessage(b, 64, func() error {
+					bt.fill(c, test.msgs, 0)
+					return nil
+				})
+			})
+		}
+	}
+}
+
+// BenchmarkPingPong: one datagram in flight at a time, to a peer that sends it
+// back the same way.
+func BenchmarkPingPong(b *testing.B) {
+	pingPong := func(b *testing.B, wrap func(*Conn) net.PacketConn) {
+		near, far := wrap(connOf(benchConn(b, nil))), wrap(connOf(benchConn(b, nil)))
+		go func() {
+			buf := make([]byte, 2048)
+			for {
+				n, from, err := far.ReadFrom(buf)
+				if err != nil {
+					return
+				}
+				far.WriteTo(buf[:n], from)
+			}
+		}()
+		p, buf := make([]byte, 1200), make([]byte, 2048)
+		b.ResetTimer()
+		perMessage(b, 1, func() error {
+			if _, err := near.WriteTo(p, far.LocalAddr()); err != nil {
+				return err
+			}
+			_, _, err := near.ReadFrom(buf)
+			return err
+		})
+	}
+	compare(b, "1200",
+		func(b *testing.B) { pingPong(b, func(c *Conn) net.PacketConn { return c }) },
+		func(b *testing.B) { pingPong(b, func(c *Conn) net.PacketConn { return NewWriter(c, nil) }) })
+}
+
+func connOf(c *Conn, _ *net.UDPConn) *Conn { return c }
+
+// compare runs two siblings and says how many times the first's speed the
+// second has.
+func compare(b *testing.B, name string, bare, writer func(b *testing.B)) {
+	perOp := func(b *testing.B) float64 { return float64(b.Elapsed()) / float64(b.N) }
+	var base float64
+	b.Run(name+"/Net", func(b *testing.B) {
+		bare(b)
+		base = perOp(b)
+	})
+	b.Run(name+"/Writer", func(b *testing.B) {
+		writer(b)
+		if base > 0 {
+			b.ReportMetric(base/perOp(b), "x-net")
+		}
+	})
 }

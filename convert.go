@@ -141,6 +141,7 @@ func (b *batch) fill(c *Conn, msgs []OutputMessage, flags int) bool {
 	b.head, b.tail, b.bad = 0, 0, nil
 	limits := segmentLimits{segments: segments}
 	var last netip.AddrPort // destination of ms[tail-1], to convert it once for many
+	asked := false          // whether limits are those of last
 	for len(msgs) > 0 && b.tail < maxBatch && len(b.vectors) < maxHeld {
 		m := &msgs[0]
 		if b.tail > 0 && m.Addr == last {
@@ -149,11 +150,13 @@ func (b *batch) fill(c *Conn, msgs []OutputMessage, flags int) bool {
 			if b.bad = b.address(c, b.tail, m.Addr); b.bad != nil {
 				break
 			}
-			last = m.Addr
-			limits.tooLarge = c.gso.tooLarge(last.Addr())
+			last, asked = m.Addr, false
 		}
 		r := run{n: 1}
-		if segments > 1 {
+		if segments > 1 && len(msgs) > 1 && msgs[1].Addr == last { // who sends no runs pays for this comparison alone
+			if !asked {
+				limits.tooLarge, asked = c.gso.tooLarge(last.Addr()), true
+			}
 			r = limits.run(msgs)
 		}
 		if r.n > 1 {
@@ -221,7 +224,13 @@ func (b *batch) putRun(r run, msgs []OutputMessage) {
 	out := &b.ms[b.tail]
 	start := len(b.vectors)
 	for i := range msgs[:r.n] {
-		b.vectors = append(b.vectors, msgs[i].Vectors...)
+		for _, v := range msgs[i].Vectors {
+			if last := len(b.vectors) - 1; last >= start && adjoins(b.vectors[last], v) {
+				b.vectors[last] = b.vectors[last][:len(b.vectors[last])+len(v)]
+			} else if len(v) > 0 {
+				b.vectors = append(b.vectors, v)
+			}
+		}
 	}
 	out.Buffers = b.vectors[start:len(b.vectors):len(b.vectors)]
 	start = len(b.control)
@@ -229,6 +238,13 @@ func (b *batch) putRun(r run, msgs []OutputMessage) {
 	out.OOB = b.control[start:len(b.control):len(b.control)]
 	b.runs[b.tail] = r
 	b.tail++
+}
+
+// adjoins reports whether v begins where p ends, in p's array: the kernel copies
+// one vector faster than two.
+func adjoins(p, v []byte) bool {
+	n := len(p)
+	return len(v) > 0 && cap(p)-n >= len(v) && &p[:n+1][n] == &v[0]
 }
 
 // gather copies a message that has more vectors than the kernel takes into one.
@@ -329,7 +345,8 @@ func (b *batch) adopt(ms []ipv4.Message) (msgs []OutputMessage, bad bool) {
 // AppendSegments cuts p into datagrams of size bytes, the last one possibly
 // shorter, and appends a message for each to dst: for callers that fill one
 // long buffer. All go to one address with the same control messages. The
-// messages alias p. An empty p makes none; a size below 1 makes one of all of
+// messages alias p, and the capacity of their vectors runs on to its end. An
+// empty p makes none; a size below 1 makes one of all of
 // p.
 //
 // Elements of dst beyond its length are reused, their Vectors' arrays
@@ -349,7 +366,7 @@ func AppendSegments(dst []OutputMessage, to netip.AddrPort, p []byte, size int, 
 		m := &dst[len(dst)-1]
 		n := min(size, len(p))
 		m.Addr, m.Control, m.BytesSent = to, control, 0
-		m.Vectors = append(m.Vectors[:0], p[:n:n])
+		m.Vectors = append(m.Vectors[:0], p[:n]) // its capacity runs on, by which putRun knows its neighbour
 		p = p[n:]
 	}
 	return dst

@@ -228,8 +228,25 @@ func (nw *narrows) park(ctx context.Context, first, n int) []<-chan result {
 	for i := range calls {
 		calls[i] = nw.sendAside(ctx, nw.messages(first+i, 0, 1))
 		nw.awaitWaiting(before + i + 1)
+		nw.awaitInLine(before + i)
 	}
 	return calls
+}
+
+// awaitInLine waits until at least n calls stand in line: those that wait for
+// room are counted a moment before they do.
+func (nw *narrows) awaitInLine(n int) {
+	nw.t.Helper()
+	stacks := make([]byte, 1<<20)
+	await(nw.t, fmt.Sprintf("%d in line", n), func() bool {
+		inLine := 0
+		for stack := range strings.SplitSeq(string(stacks[:runtime.Stack(stacks, true)]), "\n\n") {
+			if state, calls, _ := strings.Cut(stack, "\n"); strings.Contains(state, "[select") && strings.Contains(calls, ").lineUp(") {
+				inLine++
+			}
+		}
+		return inLine >= n
+	})
 }
 
 // ended checks how calls ended.
@@ -291,7 +308,7 @@ func checkWouldBlock(t *testing.T, what string, n int, err error) {
 		t.Errorf("%s: %v is not EAGAIN", what, err)
 	case !errors.As(err, &ne) || ne.Timeout() || os.IsTimeout(err) || errors.Is(err, os.ErrDeadlineExceeded):
 		t.Errorf("%s: %v is a timeout", what, err)
-	case !ne.Temporary(): //nolint:staticcheck // part of the promise
+	case !isTemporary(err):
 		t.Errorf("%s: %v is not temporary", what, err)
 	case !errors.As(err, &op) || op.Op != "write" || op.Err != ErrWouldBlock:
 		t.Errorf("%s: %#v is not one OpError around ErrWouldBlock", what, err)

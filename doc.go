@@ -19,6 +19,8 @@
 //   - [AppendSegments] makes the messages of one long buffer.
 //   - [Conn.WaitWritable] waits for room in the socket.
 //
+// A [Writer] makes batches for code that calls WriteTo in a loop.
+//
 // A message is an [OutputMessage]: a destination, and vectors that are gathered
 // into one datagram. Payloads are not copied on the way to the kernel, but for
 // messages of more vectors than the kernel takes, and on Windows.
@@ -110,6 +112,32 @@
 //
 // A call that sends everything without waiting starts no goroutine and no timer,
 // with any context; where the system has a batch call it allocates nothing.
+//
+// # Segmentation offload
+//
+// On Linux a run of neighbouring messages goes to the kernel as one message,
+// which cuts it into datagrams after most of its work is done (udp(7),
+// UDP_SEGMENT, kernel 4.18 and later). A run has one destination, equal control
+// messages, no empty message, and one size but for the last, which may be
+// shorter. It holds at most 64 datagrams (Config.MaxSegments) and 65507 bytes.
+// Nothing has to be changed for it, and nothing is copied: datagrams, counts,
+// order and errors are those of plain sending. To get long runs, put the
+// messages to one destination next to each other and cut payloads to one size.
+//
+// It is off where it would change what is sent: with flags or control messages
+// that act once for each kernel message, on sockets with options such as
+// UDP_CORK, IP_RECVERR, TX timestamps or IP options, and on kernels that do not
+// know it or are known to damage it. [Stats].GSOReason says why it is off. The
+// socket's options are read in New, and again after Control of the RawConn that
+// Conn.SyscallConn returned. A segmented message that the kernel refuses, for a
+// path with a small MTU or a device that cannot do it, is sent again plainly,
+// and its destination is remembered for ten seconds.
+//
+// What is different: under the default path MTU discovery the DF bit is not set
+// on segmented datagrams; a queue or filter that drops takes the whole run; and
+// a run leaves as one burst. [GSOOff], and BATCHCONN_GSO=off in the environment,
+// turn it off; [GSOOn] allows it also on the kernels that are avoided, which is
+// a guess by their number.
 //
 // # Differences from GLib
 //

@@ -301,6 +301,28 @@ func ExampleConn_WaitWritable() {
 	// Output: abcd efgh ij
 }
 
+// A Writer takes the place of the connection in code that knows nothing of
+// batches.
+func ExampleNewWriter() {
+	conn := openConn(nil)
+	receiver, to := openReceiver()
+	defer receiver.Close()
+	serve := func(c net.PacketConn, to netip.AddrPort) {
+		for _, p := range []string{"one", "two", "three"} {
+			if _, err := c.WriteTo([]byte(p), net.UDPAddrFromAddrPort(to)); err != nil {
+				log.Fatal(err)
+			}
+		}
+	}
+
+	w := batchconn.NewWriter(conn, nil)
+	defer w.Close()
+	serve(w, to) // code that takes a net.PacketConn: its WriteTo loop makes batches now
+
+	fmt.Printf("%s %s %s\n", receive(receiver), receive(receiver), receive(receiver))
+	// Output: one two three
+}
+
 // TestReadme holds the code in README.md to that of the examples: each block is
 // found in this file, but for the indentation.
 func TestReadme(t *testing.T) {

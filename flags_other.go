@@ -7,11 +7,12 @@
 package batchconn
 
 // MsgDontWait as a flag makes one send non-blocking. It is the system's
-// MSG_DONTWAIT (send(2)), or a bit of ours where the system has none.
+// MSG_DONTWAIT (send(2)), or a bit of ours where the system has none. Such a
+// send is answered ErrWouldBlock also while the next room is kept for a waiting
+// sender that starved.
 const MsgDontWait = 1 << 30
 
 const (
 	dontWait     = 0           // sockets of package net do not wait by themselves
 	privateFlags = MsgDontWait // what the kernel must not see
-	maxVectors   = 16          // iovecs of one message: IOV_MAX of AIX
 )

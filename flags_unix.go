@@ -9,11 +9,12 @@ package batchconn
 import "golang.org/x/sys/unix"
 
 // MsgDontWait as a flag makes one send non-blocking. It is the system's
-// MSG_DONTWAIT (send(2)), or a bit of ours where the system has none.
+// MSG_DONTWAIT (send(2)), or a bit of ours where the system has none. Such a
+// send is answered ErrWouldBlock also while the next room is kept for a waiting
+// sender that starved.
 const MsgDontWait = unix.MSG_DONTWAIT
 
 const (
 	dontWait     = unix.MSG_DONTWAIT // to the kernel with every send
 	privateFlags = 0                 // what the kernel must not see
-	maxVectors   = 1024              // iovecs of one message: IOV_MAX, UIO_MAXIOV
 )

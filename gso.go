@@ -74,12 +74,17 @@ func (l segmentLimits) run(msgs []OutputMessage) run {
 	return run{n, size}
 }
 
+// payload is the bytes of m, or maxDatagram+1 if they are more than that: an int
+// of 32 bits does not hold what vectors that share memory can add up to.
 func (m *OutputMessage) payload() int {
 	if len(m.Vectors) == 1 {
-		return len(m.Vectors[0])
+		return min(len(m.Vectors[0]), maxDatagram+1)
 	}
 	n := 0
 	for _, v := range m.Vectors {
+		if len(v) > maxDatagram-n {
+			return maxDatagram + 1
+		}
 		n += len(v)
 	}
 	return n
@@ -95,9 +100,9 @@ type gso struct {
 	mode     GSOMode
 	segments int // Config.MaxSegments, within the kernel's limit
 
-	stale   atomic.Bool // the user was at the socket's options: probe again
-	more    atomic.Bool // the user sent with MSG_MORE: a datagram may be open, and a whole run would be added to it
-	state   atomic.Pointer[gsoState]
+	stale   atomic.Bool               // the user was at the socket's options: probe again
+	more    atomic.Bool               // the user sent with MSG_MORE: a datagram may be open, and a whole run would be added to it
+	state   atomic.Pointer[gsoState]  // nil while somebody looks
 	refused atomic.Pointer[[]refusal] // replaced, never changed; nil while there is none
 
 	mu  sync.Mutex
@@ -124,11 +129,12 @@ func (g *gso) init(raw syscall.RawConn, cfg *Config) {
 func (g *gso) probe() *gsoState {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if s := g.state.Load(); !g.isOld(s) {
+	if s := g.current(); s != nil {
 		return s
 	}
-	g.stale.Store(false) // before looking: who changes an option now makes it stale again
-	was, s := g.state.Load(), &gsoState{reason: g.whyNot()}
+	was := g.state.Swap(nil) // before stale: who comes now waits for what we find
+	g.stale.Store(false)     // before looking: who changes an option now makes it stale again
+	s := &gsoState{reason: g.whyNot(was == nil)}
 	if s.reason == "" && was != nil && time.Now().Before(was.retry) {
 		s = was // its hour is not over because somebody looked at an option
 	}
@@ -136,12 +142,20 @@ func (g *gso) probe() *gsoState {
 	return s
 }
 
-func (g *gso) isOld(s *gsoState) bool {
-	return g.stale.Load() || !s.retry.IsZero() && time.Now().After(s.retry)
+// current is what the last probe found, or nil if it is time for another.
+func (g *gso) current() *gsoState {
+	if g.stale.Load() { // before state, which is nil once stale is not
+		return nil
+	}
+	s := g.state.Load()
+	if s != nil && !s.retry.IsZero() && time.Now().After(s.retry) {
+		return nil
+	}
+	return s
 }
 
 // whyNot says why segmentation is off, or nothing if it is on.
-func (g *gso) whyNot() string {
+func (g *gso) whyNot(inNew bool) string {
 	switch {
 	case g.mode == GSOOff:
 		return "Config.GSO is GSOOff"
@@ -150,13 +164,13 @@ func (g *gso) whyNot() string {
 	case g.more.Load():
 		return "MSG_MORE was used"
 	}
-	return whyNoSegments(g.raw, g.mode)
+	return whyNoSegments(g.raw, g.mode, inNew)
 }
 
 // reason is why segmentation is off now, or empty.
 func (g *gso) reason() string {
-	s := g.state.Load()
-	if g.isOld(s) {
+	s := g.current()
+	if s == nil {
 		s = g.probe()
 	}
 	return s.reason
@@ -228,18 +242,18 @@ type refusedRun struct {
 
 // remember notes that a destination refused a run and took its datagrams
 // plainly.
-func (g *gso) remember(r refusedRun) {
+func (g *gso) remember(refused refusedRun) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	now, to, size := time.Now(), r.to, r.size
-	if errors.Is(r.err, syscall.EIO) {
+	now, to, size := time.Now(), refused.to, refused.size
+	if errors.Is(refused.err, syscall.EIO) {
 		size = 1 // no size will do
 		g.countEIO(to, now)
 	}
 	next := make([]refusal, 0, maxRefusals)
 	next = append(next, refusal{to, size, now.Add(refusalExpiry)})
-	if refused := g.refused.Load(); refused != nil {
-		for _, r := range *refused {
+	if known := g.refused.Load(); known != nil {
+		for _, r := range *known {
 			if r.to != to && now.Before(r.expires) && len(next) < maxRefusals {
 				next = append(next, r)
 			}

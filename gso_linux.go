@@ -98,8 +98,9 @@ func harmlessControl(level, typ int32) bool {
 	return false
 }
 
-// whyNoSegments says why the socket must not segment, or nothing.
-func whyNoSegments(raw syscall.RawConn, mode GSOMode) (reason string) {
+// whyNoSegments says why the socket must not segment, or nothing. In New it may
+// wait for the self-test, even if that had no answer before.
+func whyNoSegments(raw syscall.RawConn, mode GSOMode, inNew bool) (reason string) {
 	if os.Getenv("BATCHCONN_GSO") == "off" {
 		return "BATCHCONN_GSO=off in the environment"
 	}
@@ -111,7 +112,7 @@ func whyNoSegments(raw syscall.RawConn, mode GSOMode) (reason string) {
 	if err := raw.Control(func(fd uintptr) { reason = whyNotSocket(int(fd)) }); err != nil {
 		return err.Error()
 	}
-	if reason == "" && !selfTest.passed() {
+	if reason == "" && !selfTest.passed(inNew) {
 		reason = "the kernel ignores UDP_SEGMENT: a test on loopback was not segmented"
 	}
 	return reason
@@ -199,18 +200,20 @@ var selfTest = loopbackTest{try: func(ip net.IP) (failed, known bool) {
 
 // A loopbackTest sends three bytes in segments of two and looks at what
 // arrives. Only an answer is remembered: where loopback is down or filtered,
-// the next who asks tests again.
+// the next New tests again.
 type loopbackTest struct {
 	try    func(ip net.IP) (failed, known bool)
 	mu     sync.Mutex
+	tried  bool
 	known  bool
 	failed bool
 }
 
-func (t *loopbackTest) passed() bool {
+func (t *loopbackTest) passed(again bool) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.known {
+	if !t.known && (again || !t.tried) {
+		t.tried = true
 		for _, ip := range []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback} {
 			if t.failed, t.known = t.try(ip); t.known {
 				break

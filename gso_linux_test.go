@@ -148,9 +148,8 @@ func runs(controls func(v6 bool) []byte) func(w *world) sending {
 	}
 }
 
-func hasIPv4(k kind) bool  { return k.name != "udp6" && k.name != "udp6-connected" }
-func hasIPv6(k kind) bool  { return k.v6 }
-func onlyIPv6(k kind) bool { return k.name == "udp6" || k.name == "udp6-connected" }
+func hasIPv4(k kind) bool { return k.name != "udp6" && k.name != "udp6-connected" }
+func hasIPv6(k kind) bool { return k.v6 }
 
 func option(level, name, value int) func(fd int) error {
 	return func(fd int) error { return unix.SetsockoptInt(fd, level, name, value) }
@@ -176,7 +175,7 @@ var (
 	tos2    = family(cmsgInt(unix.SOL_IP, unix.IP_TOS, 0x48), cmsgInt(unix.SOL_IPV6, unix.IPV6_TCLASS, 0x48))
 	ttl     = family(cmsgInt(unix.SOL_IP, unix.IP_TTL, 7), cmsgInt(unix.SOL_IPV6, unix.IPV6_HOPLIMIT, 7))
 	pktinfo = family((&ipv4.ControlMessage{Src: net.IPv4(127, 0, 0, 5)}).Marshal(), (&ipv6.ControlMessage{Src: net.IPv6loopback}).Marshal())
-	paddedN = []byte{0, 0, 1, 4, 0, 0, 0, 0} // an extension header of PadN alone
+	padding = make([]byte, 8) // an extension header of padding alone (RFC 8200, 4.2)
 )
 
 func both(a, b func(bool) []byte) func(bool) []byte {
@@ -201,9 +200,9 @@ var optionRows = []row{
 	{name: "SO_ZEROCOPY", set: option(unix.SOL_SOCKET, unix.SO_ZEROCOPY, 1), reason: "SO_ZEROCOPY"},
 	{name: "SO_TXTIME", set: optionBytes(unix.SOL_SOCKET, unix.SO_TXTIME, uint32s(unix.CLOCK_MONOTONIC, 0)...), reason: "SO_TXTIME"},
 	{name: "IP_OPTIONS", only: hasIPv4, set: optionBytes(unix.SOL_IP, unix.IP_OPTIONS, 1, 1, 1, 1), reason: "IP_OPTIONS"},
-	{name: "IPV6_HOPOPTS", only: hasIPv6, set: optionBytes(unix.SOL_IPV6, unix.IPV6_HOPOPTS, paddedN...), reason: "IPV6_HOPOPTS"},
-	{name: "IPV6_DSTOPTS", only: hasIPv6, set: optionBytes(unix.SOL_IPV6, unix.IPV6_DSTOPTS, paddedN...), reason: "IPV6_DSTOPTS"},
-	{name: "IPV6_RTHDRDSTOPTS", only: hasIPv6, set: optionBytes(unix.SOL_IPV6, unix.IPV6_RTHDRDSTOPTS, paddedN...), reason: "IPV6_RTHDRDSTOPTS"},
+	{name: "IPV6_HOPOPTS", only: hasIPv6, set: optionBytes(unix.SOL_IPV6, unix.IPV6_HOPOPTS, padding...), reason: "IPV6_HOPOPTS"},
+	{name: "IPV6_DSTOPTS", only: hasIPv6, set: optionBytes(unix.SOL_IPV6, unix.IPV6_DSTOPTS, padding...), reason: "IPV6_DSTOPTS"},
+	{name: "IPV6_RTHDRDSTOPTS", only: hasIPv6, set: optionBytes(unix.SOL_IPV6, unix.IPV6_RTHDRDSTOPTS, padding...), reason: "IPV6_RTHDRDSTOPTS"},
 }
 
 func uint32s(vs ...uint32) (b []byte) {
@@ -443,6 +442,27 @@ func TestOptionsAfterNew(t *testing.T) {
 	}
 }
 
+// TestRoutingHeader: one is not sent here, since few hosts take it.
+func TestRoutingHeader(t *testing.T) {
+	segmentRouting := append([]byte{0, 2, 4, 0, 0, 0, 0, 0}, net.IPv6loopback...)
+	for _, k := range kinds {
+		if !hasIPv6(k) {
+			continue
+		}
+		w := k.world(t, 1, nil)
+		if err := controlErr(w.conn, optionBytes(unix.SOL_IPV6, unix.IPV6_RTHDR, segmentRouting...)); err != nil {
+			t.Skipf("setsockopt: %v", err)
+		}
+		if s := w.conn.Stats(); s.GSO || !strings.Contains(s.GSOReason, "IPV6_RTHDR is") {
+			t.Errorf("%s: GSO %v, %q", k.name, s.GSO, s.GSOReason)
+		}
+		control(t, w.conn, optionBytes(unix.SOL_IPV6, unix.IPV6_RTHDR))
+		if s := w.conn.Stats(); !s.GSO {
+			t.Errorf("%s, unset: %q", k.name, s.GSOReason)
+		}
+	}
+}
+
 // TestSegmentFlags: with flags whose effect on a segmented message is not known
 // there is none.
 func TestSegmentFlags(t *testing.T) {
@@ -453,7 +473,7 @@ func TestSegmentFlags(t *testing.T) {
 		}{
 			{0, 3}, {unix.MSG_DONTWAIT, 3}, {unix.MSG_NOSIGNAL, 3}, {unix.MSG_CONFIRM, 3}, {unix.MSG_DONTROUTE, 3},
 			{unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL | unix.MSG_CONFIRM | unix.MSG_DONTROUTE, 3},
-			{unix.MSG_EOR, 0}, {unix.MSG_ZEROCOPY, 0}, {unix.MSG_FASTOPEN, 0}, {0, 0}, {0, 3}, // once more plainly, to be sure
+			{unix.MSG_EOR, 0}, {unix.MSG_ZEROCOPY, 0}, {unix.MSG_FASTOPEN, 0}, {0, 3},
 		} {
 			before := w.conn.Stats().Segmented
 			msgs := w.messages(0, nil, 20, 20, 20)
@@ -564,6 +584,51 @@ func TestEdges(t *testing.T) {
 	}
 }
 
+// TestJoinedVectors: vectors that lie one behind the other in an array go as
+// one, others do not, and empty ones are left out.
+func TestJoinedVectors(t *testing.T) {
+	buf := contents(1, 1000)
+	other := contents(2, 1000)
+	for _, test := range []struct {
+		name string
+		cut  [][]byte // a message of 100 bytes each
+		want []int
+	}{
+		{"in a row", [][]byte{buf[:100], buf[100:200], buf[200:300]}, []int{300}},
+		{"a gap", [][]byte{buf[:100], buf[101:201], buf[201:301]}, []int{100, 200}},
+		{"backwards", [][]byte{buf[100:200], buf[:100]}, []int{100, 100}},
+		{"the same twice", [][]byte{buf[:100], buf[:100]}, []int{100, 100}},
+		{"two arrays", [][]byte{buf[900:], other[:100], other[100:200]}, []int{100, 200}},
+		{"no capacity", [][]byte{buf[:100:100], buf[100:200:200]}, []int{100, 100}},
+		{"not enough capacity", [][]byte{buf[:100:199], buf[100:200]}, []int{100, 100}},
+		{"enough capacity", [][]byte{buf[:100:200], buf[100:200]}, []int{200}},
+	} {
+		w := kinds[0].world(t, 1, nil)
+		var pending [][]byte
+		refuse(t, w.conn, 0, func(_ int, m *ipv4.Message) error {
+			pending = slices.Clone(m.Buffers)
+			return nil
+		})
+		var msgs []OutputMessage
+		var want [][]byte
+		for _, p := range test.cut {
+			msgs = append(msgs, OutputMessage{Addr: w.dest[0], Vectors: [][]byte{nil, p, {}}})
+			want = append(want, bytes.Clone(p))
+		}
+		if n, err := w.conn.SendMessages(nil, msgs, 0); n != len(msgs) || err != nil {
+			t.Fatal(n, err)
+		}
+		w.inboxes[0].expect(t, want)
+		var got []int
+		for _, v := range pending {
+			got = append(got, len(v))
+		}
+		if !slices.Equal(got, test.want) {
+			t.Errorf("%s: vectors of %d bytes, want %d", test.name, got, test.want)
+		}
+	}
+}
+
 // TestEnvironment: the operator's word is above the program's.
 func TestEnvironment(t *testing.T) {
 	for _, mode := range []GSOMode{GSOAuto, GSOOn} {
@@ -627,16 +692,22 @@ func TestSelfTest(t *testing.T) {
 		a := answers[ip.String()]
 		return a[0], a[1]
 	}}
+	again := true
 	check := func(what string, passed bool, want ...string) {
 		t.Helper()
 		asked = nil
-		if got := lt.passed(); got != passed || !slices.Equal(asked, want) {
+		if got := lt.passed(again); got != passed || !slices.Equal(asked, want) {
 			t.Errorf("%s: passed %v after asking %v, want %v after %v", what, got, asked, passed, want)
 		}
 	}
 	both := []string{v4.String(), v6.String()}
 	check("no answer", true, both...)
 	check("no answer again", true, both...)
+	again = false
+	check("no answer before, and not in New", true)
+	lt.tried = false
+	check("not in New, but never tried", true, both...)
+	again = true
 	answers[v6.String()] = [2]bool{true, true}
 	check("wrong on IPv6", false, both...)
 	check("wrong before", false)

@@ -10,7 +10,7 @@ import "syscall"
 
 const harmlessFlags = 0
 
-func whyNoSegments(syscall.RawConn, GSOMode) string {
+func whyNoSegments(syscall.RawConn, GSOMode, bool) string {
 	return "UDP_SEGMENT is not used on this system"
 }
 

@@ -235,19 +235,25 @@ var fuzzBytes = func() []byte {
 // alike, so that runs come about.
 func fuzzMessages(data []byte, controls [][]byte) []OutputMessage {
 	var msgs []OutputMessage
-	vectors := 0
+	vectors, at := 0, 0
 	for ; len(data) >= 4 && len(msgs) < 1200 && vectors < 20000; data = data[4:] {
 		size := fuzzSizes[int(data[1])%len(fuzzSizes)]
 		control := controls[int(data[2]>>2)%len(controls)]
 		count := fuzzVectors[int(data[3])%len(fuzzVectors)]
 		for range 1 + data[0]%80 {
-			at := 7919 * len(msgs) % (len(fuzzBytes) - size)
+			if data[2]&0x40 != 0 || at+size > len(fuzzBytes) { // else one behind the other, as cut from one buffer
+				at = 7919 * len(msgs) % (len(fuzzBytes) - size)
+			}
 			m := OutputMessage{Addr: fuzzPeers[data[2]%4], Vectors: fuzzCut(fuzzBytes[at:at+size], count), BytesSent: -1}
+			if data[0]&0x80 != 0 {
+				m.Vectors = fuzzCut(fuzzBytes[at:at+size:at+size], count)
+			}
 			if m.Control = control; data[2]&0x80 != 0 { // the same in another array
 				m.Control = bytes.Clone(control)
 			}
 			msgs = append(msgs, m)
 			vectors += count
+			at += size
 		}
 	}
 	return msgs
@@ -264,7 +270,7 @@ func fuzzCut(p []byte, count int) [][]byte {
 		if i < count-1 {
 			n = len(p) / 2
 		}
-		vs = append(vs, p[:n:n])
+		vs = append(vs, p[:n])
 		p = p[n:]
 	}
 	return vs

@@ -59,7 +59,7 @@ func (r results) text(c netMethods) string {
 				fmt.Fprintf(&s, " %T", e)
 			}
 			if e, ok := err.(net.Error); ok {
-				fmt.Fprintf(&s, " timeout=%v temporary=%v", e.Timeout(), e.Temporary())
+				fmt.Fprintf(&s, " timeout=%v temporary=%v", e.Timeout(), isTemporary(e))
 			}
 		} else {
 			fmt.Fprintf(&s, "%T %v", v, v)
@@ -405,4 +405,11 @@ func TestCloseFreesThePort(t *testing.T) {
 		}
 		c.Close()
 	})
+}
+
+// isTemporary is the deprecated method of net.Error, which is part of what net's
+// errors are.
+func isTemporary(err error) bool {
+	var t interface{ Temporary() bool }
+	return errors.As(err, &t) && t.Temporary()
 }

@@ -38,7 +38,6 @@ type tap struct {
 
 var (
 	shut    = tap{rate: 1, burst: 2 << 10, limit: 1 << 20}       // the burst, and then nothing for minutes
-	drip    = tap{rate: 8_000, burst: 2 << 10, limit: 1 << 20}   // 64 kbit/s
 	trickle = tap{rate: 125_000, burst: 2 << 10, limit: 1 << 20} // 1 Mbit/s
 	open    = tap{rate: 1 << 30, burst: 4 << 20, limit: 1 << 20}
 )

@@ -119,15 +119,20 @@ func (c *Conn) write(b *batch, flags int) (n int, err error) {
 		case err == nil:
 			return n, nil
 		case errors.Is(err, errWouldBlock):
-			if n > 0 {
-				return n, nil // the next write meets it again
-			}
-			return 0, ErrWouldBlock
+			err = ErrWouldBlock
 		case errors.Is(err, syscall.ENOSYS) && !portable:
 			c.noBatchCall.Store(true) // the kernel will not learn sendmmsg while we run
-		case errors.Is(err, syscall.EINTR) && !portable: // no message of this call has left (sendmmsg(2))
+			err = nil
+		case errors.Is(err, syscall.EINTR):
+			err = nil
 		default:
 			return n, cause(err)
+		}
+		if n > 0 {
+			return n, nil // the next write meets it again, or goes on
+		}
+		if err != nil {
+			return 0, err
 		}
 	}
 }

@@ -295,6 +295,9 @@ func (w *Writer) armTimer(d time.Duration) {
 func (w *Writer) flushInTime() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if int64(time.Since(epoch))-w.oldest < int64(w.cfg.MaxDelay) {
+		return // it was late, and for others: these have a timer of their own
+	}
 	w.due = w.accepted
 	if !w.sending {
 		w.send(true)

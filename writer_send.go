@@ -64,11 +64,10 @@ func (w *Writer) take() bool {
 	}
 	w.leaving, w.filling = w.filling, w.leaving
 	w.leaving.rest, w.leaving.arranged = w.leaving.msgs, false
-	w.leaving.last = w.accepted
+	w.leaving.last = w.accepted // only then is it finished: its order is not that of writing
 	if w.timer != nil {
 		w.timer.Stop() // it was for these
 	}
-	w.due = max(w.due, w.accepted) // its order is not that of writing: all of it must leave
 	return true
 }
 
@@ -149,6 +148,9 @@ func (w *Writer) abandon() {
 	w.sending = true
 	for w.take() {
 		w.mu.Unlock()
+		if !w.leaving.arranged {
+			w.leaving.arrange(false)
+		}
 		var r sendResult
 		closed := w.halt(net.ErrClosed)
 		for i := range w.leaving.rest {
@@ -311,7 +313,7 @@ func (h *heldMessages) add(p, control []byte, to netip.AddrPort, capacity int) {
 		m.Control = h.buf[end:len(h.buf):len(h.buf)]
 	}
 	h.msgs = append(h.msgs, m)
-	h.vectors = append(h.vectors, h.buf[start:end:end])
+	h.vectors = append(h.vectors, h.buf[start:end]) // its capacity runs on, by which putRun knows its neighbour
 }
 
 func (h *heldMessages) reset() {

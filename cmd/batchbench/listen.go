@@ -221,7 +221,7 @@ func (o *reports) total() {
 		Arrived: t.arrived, Lost: o.lostBefore, Reordered: t.reordered, Damaged: t.damaged, Duplicated: t.duplicated,
 	}, "total")
 	if lost := max(o.lostBefore, 0); !o.json && t.arrived > 0 {
-		o.printf("\n%s of what was sent arrived; lost: gaps in the sequence numbers.\n", percent(t.arrived, t.arrived+uint64(lost)))
+		o.printf("\n%s arrived. lost: gaps in the sequence numbers; what the end of a round lost leaves none.\n", percent(t.arrived, t.arrived+uint64(lost)))
 	}
 }
 

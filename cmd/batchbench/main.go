@@ -9,7 +9,9 @@
 //
 // opens receivers on loopback, sends for a few seconds each way and prints one
 // table. The ways take turns in short rounds, so that what else the machine
-// does meanwhile falls on all of them; a rate is the median of its rounds.
+// does meanwhile falls on all of them; a rate is the median of its rounds. The
+// receivers look for datagrams instead of being woken, because on loopback the
+// sender would pay for that.
 //
 //	go run ./cmd/batchbench -listen :9000            on one machine
 //	go run ./cmd/batchbench -to that.machine:9000    on another
@@ -23,8 +25,8 @@
 //   - Gbit/s: the same in bits of payload, without headers.
 //   - ns: wall-clock time per datagram, the inverse of the rate.
 //   - CPU-ns: user and system time per datagram. On Linux it is that of the
-//     sending threads, which on loopback do the kernel's work up to the
-//     receiver's queue too. On other Unix systems it is that of the whole process,
+//     process but for the receivers' threads; on loopback the sender does the
+//     kernel's work up to the receiver's queue too. On other Unix systems it is that of the whole process,
 //     receivers included. Elsewhere it is "-".
 //   - calls: system calls per datagram that carried datagrams to the kernel.
 //     "-" where a way does not count them.

@@ -189,7 +189,7 @@ func (b *bench) send(ctx context.Context, s *socket, d time.Duration) (res sampl
 	if err := s.conn.SetWriteDeadline(time.Time{}); err != nil {
 		return sample{}, err
 	}
-	calls, cpu, begin := s.callsNow(), processCPU(), time.Now()
+	calls, cpu, begin := s.callsNow(), b.cpu(), time.Now()
 	for _, sn := range b.senders {
 		wg.Go(func() {
 			if err := sn.run(s, &stop, started); err != nil {
@@ -201,11 +201,13 @@ func (b *bench) send(ctx context.Context, s *socket, d time.Duration) (res sampl
 	stop.Store(true)
 	s.conn.SetWriteDeadline(time.Now()) // wakes those who wait for room
 	wg.Wait()
+	if s.flush != nil {
+		err = errors.Join(err, s.flush())
+	}
 	res.elapsed = time.Since(begin)
 	res.calls = s.callsNow() - calls
-	res.cpu = processCPU() - cpu
+	res.cpu = b.cpu() - cpu
 	for _, sn := range b.senders {
-		res.cpu += sn.cpu
 		for _, n := range sn.sequence {
 			res.sent += n
 		}
@@ -214,6 +216,15 @@ func (b *bench) send(ctx context.Context, s *socket, d time.Duration) (res sampl
 		err = <-failed
 	}
 	return res, err
+}
+
+// cpu is the CPU time of all but the receivers, where that can be told.
+func (b *bench) cpu() time.Duration {
+	d := processCPU()
+	for _, r := range b.receivers {
+		d -= r.thread.cpu()
+	}
+	return d
 }
 
 // startTime is how long a run waits for the first datagrams of all senders.
@@ -255,7 +266,6 @@ type sender struct {
 	fixed    []uint64 // by slot, what stamp wants
 	sequence []uint64 // by receiver: the next number, and so how many were sent
 	send     map[*socket]sendFunc
-	cpu      time.Duration // of the last run, if threads are measured
 }
 
 func newSender(index int, opt *options, to []netip.AddrPort) *sender {
@@ -285,13 +295,8 @@ func (s *sender) prepare(run uint64) {
 	}
 }
 
-// run sends batch after batch until stop, and tells started after the first. It
-// is on a thread of its own, whose CPU time it measures.
+// run sends batch after batch until stop, and tells started after the first.
 func (s *sender) run(sock *socket, stop *atomic.Bool, started chan<- struct{}) error {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	cpu := threadCPU()
-	defer func() { s.cpu = threadCPU() - cpu }()
 	send := s.send[sock]
 	for from, first := 0, true; !stop.Load(); first = false {
 		if err := s.sendBatch(send, from, from+s.batch, stop); err != nil {

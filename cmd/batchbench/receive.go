@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -157,6 +158,7 @@ type receiver struct {
 	tally    tally
 	expected atomic.Int64 // how many were sent; -1 while they are
 	done     chan error
+	thread   thread // that reads
 }
 
 func newReceiver(index int, opt *options) (*receiver, error) {
@@ -182,7 +184,15 @@ func (r *receiver) start(run uint64) {
 	r.tally = tally{}
 	r.expected.Store(-1)
 	r.done = make(chan error, 1)
-	go func() { r.done <- r.read() }()
+	started := make(chan struct{})
+	go func() {
+		runtime.LockOSThread() // its CPU time is not the senders'
+		defer runtime.UnlockOSThread()
+		r.thread = thisThread()
+		close(started)
+		r.done <- r.read()
+	}()
+	<-started
 }
 
 // finish returns when all that there is of a run was read. sent is how many

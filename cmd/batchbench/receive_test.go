@@ -6,6 +6,7 @@ package main
 
 import (
 	"net"
+	"slices"
 	"testing"
 	"time"
 )
@@ -112,6 +113,9 @@ func TestMixedDatagrams(t *testing.T) {
 	stamp(q, base.compose(q), 11)
 	if _, intact := parse(append(p[:100:100], q[100:]...)); intact {
 		t.Error("mixed with the next, and not noticed")
+	}
+	if _, intact := parse(slices.Concat(p[:len(p)-tailSize-1], p[len(p)-tailSize:])); intact {
+		t.Error("a byte is missing before the tail, and not noticed")
 	}
 }
 

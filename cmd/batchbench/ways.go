@@ -28,7 +28,10 @@ type way struct {
 var ways = []way{
 	{"net WriteTo loop", openNet},
 	{"x/net WriteBatch", openXNet},
+	{"SendMessages, GSO off", openConn(&batchconn.Config{GSO: batchconn.GSOOff})},
 	{"SendMessages", openConn(nil)},
+	{"WriteBatch", openWriteBatch},
+	{"Writer's WriteTo loop", openWriter},
 }
 
 // A socket is a UDP socket with one way of sending on it.
@@ -44,6 +47,9 @@ type socket struct {
 	// calls is how many system calls carried what was sent so far; nil if
 	// nobody counts them.
 	calls func() uint64
+
+	// flush waits until what was counted as sent has left; nil if it has.
+	flush func() error
 }
 
 // A sendFunc sends slots[from:to], waiting for room. It returns how many were
@@ -61,20 +67,42 @@ type slot struct {
 func openNet(u *net.UDPConn) (*socket, error) {
 	var calls counter
 	return &socket{
-		conn:  u,
-		calls: calls.sum,
-		sender: func(slots []slot) sendFunc {
-			calls := calls.add()
-			return func(from, to int) (int, error) {
-				for i := range slots[from:to] {
-					s := &slots[from+i]
-					if _, err := u.WriteToUDPAddrPort(s.p, s.to); err != nil {
-						return prefix(i, err)
-					}
-					*calls++
-				}
-				return to - from, nil
+		conn:   u,
+		calls:  calls.sum,
+		sender: func(slots []slot) sendFunc { return writeEach(u.WriteToUDPAddrPort, slots, calls.add()) },
+	}, nil
+}
+
+// writeEach sends with one write for each datagram and counts them.
+func writeEach(write func(p []byte, to netip.AddrPort) (int, error), slots []slot, calls *uint64) sendFunc {
+	return func(from, to int) (int, error) {
+		for i := range slots[from:to] {
+			s := &slots[from+i]
+			if _, err := write(s.p, s.to); err != nil {
+				return prefix(i, err)
 			}
+			*calls++
+		}
+		return to - from, nil
+	}
+}
+
+// openWriter sends with the same loop on a Writer.
+func openWriter(u *net.UDPConn) (*socket, error) {
+	c, err := batchconn.New(u, nil)
+	if err != nil {
+		return nil, err
+	}
+	w := batchconn.NewWriter(c, nil)
+	return &socket{
+		conn:   w,
+		calls:  callsOf(c),
+		sender: func(slots []slot) sendFunc { return writeEach(w.WriteToUDPAddrPort, slots, new(uint64)) },
+		flush: func() error {
+			if err := w.SetWriteDeadline(time.Time{}); err != nil {
+				return err
+			}
+			return w.Flush(context.Background())
 		},
 	}, nil
 }
@@ -92,27 +120,43 @@ func openXNet(u *net.UDPConn) (*socket, error) {
 	}
 	var calls counter
 	return &socket{
-		conn:  u,
-		calls: calls.sum,
-		sender: func(slots []slot) sendFunc {
-			calls := calls.add()
-			ms := make([]ipv4.Message, len(slots))
-			for i, s := range slots {
-				ms[i] = ipv4.Message{Buffers: [][]byte{s.p}, Addr: net.UDPAddrFromAddrPort(s.to)}
-			}
-			return func(from, to int) (int, error) {
-				for n := from; n < to; {
-					k, err := pc.WriteBatch(ms[n:to], 0)
-					if err != nil {
-						return prefix(n-from, err)
-					}
-					*calls++
-					n += k
-				}
-				return to - from, nil
-			}
-		},
+		conn:   u,
+		calls:  calls.sum,
+		sender: func(slots []slot) sendFunc { return writeBatches(pc.WriteBatch, slots, calls.add()) },
 	}, nil
+}
+
+// openWriteBatch sends with the method of this package that takes the place of
+// x/net's.
+func openWriteBatch(u *net.UDPConn) (*socket, error) {
+	c, err := batchconn.New(u, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &socket{
+		conn:   c,
+		calls:  callsOf(c),
+		sender: func(slots []slot) sendFunc { return writeBatches(c.WriteBatch, slots, new(uint64)) },
+	}, nil
+}
+
+// writeBatches sends with a WriteBatch and counts its calls.
+func writeBatches(write func(ms []ipv4.Message, flags int) (int, error), slots []slot, calls *uint64) sendFunc {
+	ms := make([]ipv4.Message, len(slots))
+	for i, s := range slots {
+		ms[i] = ipv4.Message{Buffers: [][]byte{s.p}, Addr: net.UDPAddrFromAddrPort(s.to)}
+	}
+	return func(from, to int) (int, error) {
+		for n := from; n < to; {
+			k, err := write(ms[n:to], 0)
+			if err != nil {
+				return prefix(n-from, err)
+			}
+			*calls++
+			n += k
+		}
+		return to - from, nil
+	}
 }
 
 // openConn sends with SendMessages of this package.

@@ -1,0 +1,11 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+//go:build !unix || aix || solaris
+
+package batchconn
+
+// maxVectors is the most iovecs of one message: IOV_MAX of AIX and Solaris
+// (internal/poll/writev.go); illumos takes more.
+const maxVectors = 16

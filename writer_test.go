@@ -1,0 +1,1311 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+package batchconn
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"reflect"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/net/ipv4"
+)
+
+// A kernel is an adapter that takes everything, except while it is held: then
+// the call that comes ends only once it is let go.
+type kernel struct {
+	*script
+	held    chan struct{} // closed by letGo
+	entered chan struct{} // gets a token for each call that begins
+}
+
+// heldKernel makes a Writer whose first call to the kernel does not end. A nil
+// cfg is one without segmentation.
+func heldKernel(t testing.TB, cfg *Config, wcfg *WriterConfig) (*world, *Writer, *kernel) {
+	t.Helper()
+	if cfg == nil {
+		cfg = &Config{GSO: GSOOff}
+	}
+	world := plainKind.world(t, 4, cfg)
+	k := &kernel{held: make(chan struct{}), entered: make(chan struct{}, 1<<16)}
+	k.script = follow(world.conn, func(_ int, ms []ipv4.Message) (int, error) {
+		k.entered <- struct{}{}
+		<-k.held
+		return len(ms), nil
+	})
+	w := NewWriter(world.conn, wcfg)
+	t.Cleanup(func() {
+		k.letGo()
+		w.Close()
+	})
+	return world, w, k
+}
+
+func (k *kernel) letGo() {
+	select {
+	case <-k.held:
+	default:
+		close(k.held)
+	}
+}
+
+// busy writes one datagram in another goroutine, which is then in the kernel
+// with it until letGo.
+func (k *kernel) busy(t testing.TB, w *Writer, to netip.AddrPort) {
+	t.Helper()
+	go w.WriteToUDPAddrPort(nil, to)
+	awaitToken(t, "a call to the kernel", k.entered)
+}
+
+func awaitToken[T any](t testing.TB, what string, ch <-chan T) (v T) {
+	t.Helper()
+	select {
+	case v = <-ch:
+	case <-time.After(patience):
+		buf := make([]byte, 1<<20)
+		t.Fatalf("waited in vain for %s\n%s", what, buf[:runtime.Stack(buf, true)])
+	}
+	return v
+}
+
+// awaitWaiters waits until n goroutines wait in w.
+func awaitWaiters(t testing.TB, w *Writer, n int) {
+	t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		w.mu.Lock()
+		got := len(w.waiters)
+		w.mu.Unlock()
+		if got == n {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d wait, want %d", got, n)
+		}
+	}
+}
+
+// mustWrite writes what must be taken at once.
+func mustWrite(t testing.TB, w *Writer, p []byte, to netip.AddrPort) {
+	t.Helper()
+	if n, err := w.gather(p, nil, to); n != len(p) || err != nil {
+		t.Fatalf("writing %d bytes to %v = %d, %v", len(p), to, n, err)
+	}
+}
+
+// writeLetter writes through one method after the other of those that suit the
+// socket.
+func writeLetter(w *Writer, world *world, i int, p []byte, to netip.AddrPort) (n int, err error) {
+	if world.connected {
+		switch i % 3 {
+		case 0:
+			return w.Write(p)
+		case 1:
+			n, _, err = w.WriteMsgUDP(p, nil, nil)
+		default:
+			n, _, err = w.WriteMsgUDPAddrPort(p, nil, netip.AddrPort{})
+		}
+		return n, err
+	}
+	udp := net.UDPAddrFromAddrPort(to)
+	switch i % 5 {
+	case 0:
+		return w.WriteTo(p, udp)
+	case 1:
+		return w.WriteToUDP(p, udp)
+	case 2:
+		return w.WriteToUDPAddrPort(p, to)
+	case 3:
+		n, _, err = w.WriteMsgUDP(p, nil, udp)
+	default:
+		n, _, err = w.WriteMsgUDPAddrPort(p, nil, to)
+	}
+	return n, err
+}
+
+// TestWriterSendsAll: all that is written arrives, whole and in order, through
+// every method of every kind of socket, and the buffer is the caller's again as
+// soon as a write has returned.
+func TestWriterSendsAll(t *testing.T) {
+	patterns := []struct {
+		name     string
+		to, size func(int) int
+	}{{"mixed", inTurn, mixed}, {"runs", inRuns, runSize}, {"turns", inTurn, func(int) int { return 64 }}}
+	configs := []WriterConfig{{}, {MaxMessages: 7}, {MaxBytes: 300}, {MaxDelay: time.Millisecond}, {MaxDelay: -1}}
+	forEachKind(t, 32, nil, func(t *testing.T, world *world) {
+		for i := range configs {
+			w := NewWriter(world.conn, &configs[i])
+			for _, p := range patterns {
+				t.Run(fmt.Sprint(p.name, i), func(t *testing.T) {
+					m := world.write(t, 3000, p.to, p.size)
+					buf := make([]byte, 0, 128)
+					for i, l := range m.letters {
+						buf = append(buf[:0], l.p...)
+						if n, err := writeLetter(w, world, i, buf, m.msgs[i].Addr); n != len(l.p) || err != nil {
+							t.Fatalf("write %d = %d, %v", i, n, err)
+						}
+						for j := range buf {
+							buf[j] = 'X'
+						}
+						m.msgs[i].BytesSent = len(l.p) // nobody else sets it
+					}
+					if err := w.Flush(nil); err != nil {
+						t.Fatal(err)
+					}
+					world.checkAll(t, m)
+				})
+			}
+		}
+	})
+}
+
+// TestWriterIdle: a datagram that comes after a pause has left when the write
+// returns; and how much longer that takes than a bare WriteTo.
+func TestWriterIdle(t *testing.T) {
+	world, w, k := heldKernel(t, nil, nil)
+	k.letGo()
+	for i := range 100 {
+		for start := time.Now(); time.Since(start) <= 2*idleAfter; {
+		}
+		mustWrite(t, w, []byte("alone"), world.dest[0])
+		if k.calls != i+1 {
+			t.Fatalf("%d calls after %d single datagrams", k.calls, i+1)
+		}
+	}
+}
+
+func TestWriterIdleLatency(t *testing.T) {
+	world := plainKind.world(t, 1, nil)
+	bare := listen(t, "udp4", "127.0.0.1")
+	w := NewWriter(world.conn, nil)
+	to := net.UDPAddrFromAddrPort(world.dest[0])
+	p, buf := make([]byte, 1200), make([]byte, 2048)
+	once := func(c net.PacketConn) time.Duration {
+		start := time.Now()
+		if _, err := c.WriteTo(p, to); err != nil {
+			t.Fatal(err)
+		}
+		world.inboxes[0].read(t, buf)
+		return time.Since(start)
+	}
+	added := make([]time.Duration, 501)
+	for i := range added {
+		added[i] = once(w) - once(bare)
+	}
+	slices.Sort(added)
+	median := added[len(added)/2]
+	t.Logf("an idle datagram through the Writer: median %v later than by a bare WriteTo", median)
+	if median > time.Millisecond {
+		t.Errorf("that is no \"at once\"")
+	}
+}
+
+// TestWriterBatchesGrow: what is written while the kernel is busy leaves in as
+// few calls as it can.
+func TestWriterBatchesGrow(t *testing.T) {
+	world, w, k := heldKernel(t, nil, nil)
+	k.busy(t, w, world.dest[0])
+	for range 2 * sendChunk {
+		mustWrite(t, w, []byte("held"), world.dest[0])
+	}
+	k.letGo()
+	if err := w.Flush(nil); err != nil {
+		t.Fatal(err)
+	}
+	if s := world.conn.Stats(); s.Messages != 1+2*sendChunk || s.Calls != 3 {
+		t.Errorf("%d messages in %d calls, want %d in 3", s.Messages, s.Calls, 1+2*sendChunk)
+	}
+}
+
+// TestWriterBatchesGrowBusy: the same by itself.
+func TestWriterBatchesGrowBusy(t *testing.T) {
+	world := plainKind.world(t, 1, &Config{GSO: GSOOff})
+	w := NewWriter(world.conn, nil)
+	const n = 50_000
+	for range n {
+		mustWrite(t, w, []byte("x"), world.dest[0])
+	}
+	if err := w.Flush(nil); err != nil {
+		t.Fatal(err)
+	}
+	s := world.conn.Stats()
+	t.Logf("%d messages in %d calls", s.Messages, s.Calls)
+	if s.Messages != n || s.Calls > n/2 {
+		t.Errorf("%d of %d messages, in %d calls", s.Messages, n, s.Calls)
+	}
+}
+
+// TestWriterHeldLeaves: what is written while the kernel is busy leaves after
+// that without another call of anybody.
+func TestWriterHeldLeaves(t *testing.T) {
+	world, w, k := heldKernel(t, nil, nil)
+	k.busy(t, w, world.dest[0])
+	for range 10 {
+		mustWrite(t, w, nil, world.dest[0])
+	}
+	k.letGo()
+	awaitToken(t, "what was held to leave", k.entered)
+}
+
+// TestWriterRoomComesEarly: a write waits until something has left, and not
+// until all has.
+func TestWriterRoomComesEarly(t *testing.T) {
+	world, w, k := heldKernel(t, nil, &WriterConfig{MaxMessages: sendChunk + 10, MaxDelay: -1})
+	pass := make(chan struct{})
+	k.play = func(_ int, ms []ipv4.Message) (int, error) {
+		k.entered <- struct{}{}
+		select {
+		case <-pass:
+		case <-k.held:
+		}
+		return len(ms), nil
+	}
+	for range sendChunk + 9 {
+		mustWrite(t, w, nil, world.dest[0])
+	}
+	go w.Flush(nil)
+	awaitToken(t, "the first chunk", k.entered)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range sendChunk / 2 {
+			w.WriteToUDPAddrPort(nil, world.dest[0])
+		}
+	}()
+	awaitWaiters(t, w, 1)
+	pass <- struct{}{} // the second chunk stays
+	awaitToken(t, "room for as many as the first chunk had", done)
+}
+
+// TestWriterYields: on one processor, who comes back from the kernel and finds
+// it taken by a goroutine that writes now and then gets it for the next write
+// that is late, and not only when that goroutine has used up its time.
+func TestWriterYields(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	const tries = 20 // the scheduler may have others to run in between
+	for range tries {
+		if leftInTime(t) == 3 {
+			return
+		}
+	}
+	t.Errorf("in %d tries never did all 3 leave in time", tries)
+}
+
+func leftInTime(t *testing.T) int {
+	t.Helper()
+	world, w, k := heldKernel(t, nil, nil)
+	k.letGo()
+	play := k.play
+	k.play = func(call int, ms []ipv4.Message) (int, error) {
+		if call == 1 {
+			runtime.Gosched() // as after a long call
+		}
+		return play(call, ms)
+	}
+	w.newest = math.MaxInt64 // not idle
+	mustWrite(t, w, nil, world.dest[0])
+	runtime.Gosched() // to the flusher, and back from its call
+	mustWrite(t, w, nil, world.dest[0])
+	for start := time.Now(); time.Since(start) <= flusherLate; {
+	}
+	mustWrite(t, w, nil, world.dest[0])
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(k.taken)
+}
+
+// TestWriterDelay: with MaxDelay above 0, what is written is gathered, and
+// leaves without any other call in time; the timer starts anew for what comes
+// after.
+func TestWriterDelay(t *testing.T) {
+	const delay = 20 * time.Millisecond
+	world, w, k := heldKernel(t, nil, &WriterConfig{MaxDelay: delay})
+	k.letGo()
+	for range 3 {
+		start := time.Now()
+		for range 10 {
+			mustWrite(t, w, []byte("x"), world.dest[0])
+		}
+		awaitToken(t, "the delay to end", k.entered)
+		took := time.Since(start)
+		t.Logf("left %v after the first was written", took)
+		if took < delay/2 {
+			t.Errorf("left after %v, before MaxDelay and not full", took)
+		}
+		if err := w.Flush(nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if k.calls > 6 || len(k.taken) != 30 { // 3 unless we were held up in the middle
+		t.Errorf("%d messages in %d calls", len(k.taken), k.calls)
+	}
+}
+
+// TestWriterDelayBusy: a goroutine that writes on and on, and leaves no
+// processor to the timer, sends what is held too long itself.
+func TestWriterDelayBusy(t *testing.T) {
+	const delay = time.Millisecond
+	world, w, k := heldKernel(t, nil, &WriterConfig{MaxDelay: delay, MaxMessages: 1 << 20, MaxBytes: 1 << 20})
+	k.letGo()
+	w.armTimer(time.Hour)
+	w.timer.Stop()
+	for end := time.Now().Add(10 * delay); time.Now().Before(end); {
+		mustWrite(t, w, nil, world.dest[0])
+		w.timer.Stop() // as if it never ran
+	}
+	if k.calls < 3 {
+		t.Errorf("%d calls in ten times MaxDelay", k.calls)
+	}
+}
+
+// TestWriterDelayForever: with MaxDelay below 0, nothing leaves before the
+// Writer is full, by messages or by bytes, or flushed.
+func TestWriterDelayForever(t *testing.T) {
+	fill := func(t *testing.T, cfg WriterConfig, size, n int) {
+		cfg.MaxDelay = -1
+		world, w, k := heldKernel(t, nil, &cfg)
+		k.letGo()
+		for range 3 {
+			for range n - 1 {
+				mustWrite(t, w, make([]byte, size), world.dest[0])
+			}
+			time.Sleep(5 * time.Millisecond)
+			before := k.calls
+			mustWrite(t, w, make([]byte, size), world.dest[0])
+			if before != 0 || len(k.taken) != n {
+				t.Fatalf("%d calls before the last, %d messages after it; want 0, %d", before, len(k.taken), n)
+			}
+			mustWrite(t, w, make([]byte, size), world.dest[0])
+			if err := w.Flush(nil); err != nil {
+				t.Fatal(err)
+			}
+			if len(k.taken) != n+1 {
+				t.Fatalf("%d after Flush, want %d", len(k.taken), n+1)
+			}
+			k.calls, k.taken = 0, nil
+		}
+	}
+	t.Run("messages", func(t *testing.T) { fill(t, WriterConfig{MaxMessages: 10}, 100, 10) })
+	t.Run("bytes", func(t *testing.T) { fill(t, WriterConfig{MaxBytes: 1000}, 100, 10) })
+	t.Run("default messages", func(t *testing.T) { fill(t, WriterConfig{}, 1, defaultMaxMessages) })
+	t.Run("default bytes", func(t *testing.T) { fill(t, WriterConfig{}, 1024, defaultMaxBytes/1024) })
+}
+
+// TestWriterBounds: as much is held as MaxMessages and MaxBytes say and no more,
+// that which is in the kernel's hands included.
+func TestWriterBounds(t *testing.T) {
+	tests := []struct {
+		name    string
+		cfg     WriterConfig
+		fit     []int // sizes that fit beside an empty datagram
+		tooMuch int
+	}{
+		{"messages", WriterConfig{MaxMessages: 4}, []int{1, 0, 1}, 0},
+		{"bytes", WriterConfig{MaxBytes: 1000}, []int{999, 1, 0, 0}, 1},
+		{"bytes at once", WriterConfig{MaxBytes: 1000}, []int{1000}, 1},
+		{"larger", WriterConfig{MaxBytes: 1000}, nil, 1001},
+		{"default messages", WriterConfig{}, make([]int, defaultMaxMessages-1), 0},
+		{"default bytes", WriterConfig{}, []int{60000, 60000, 60000, 60000, defaultMaxBytes - 240000}, 1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			for _, control := range []bool{false, true} {
+				world, w, k := heldKernel(t, &Config{NonBlocking: true}, &tt.cfg)
+				k.busy(t, w, world.dest[0])
+				write := func(size int) error {
+					if control {
+						_, _, err := w.WriteMsgUDPAddrPort(nil, make([]byte, size), world.dest[0])
+						return err
+					}
+					_, err := w.WriteToUDPAddrPort(make([]byte, size), world.dest[0])
+					return err
+				}
+				for _, size := range tt.fit {
+					if err := write(size); err != nil {
+						t.Fatalf("%d bytes: %v", size, err)
+					}
+				}
+				checkError(t, write(tt.tooMuch), ErrWouldBlock)
+				if got := world.conn.Stats().WouldBlock; got != 1 {
+					t.Errorf("Stats().WouldBlock = %d, want 1", got)
+				}
+				k.letGo()
+				if err := w.Flush(nil); err != nil {
+					t.Fatal(err)
+				}
+				if err := write(tt.tooMuch); err != nil {
+					t.Errorf("into an empty Writer: %v", err)
+				}
+			}
+		})
+	}
+}
+
+// TestWriterLongest: datagrams of every length that the protocol allows are
+// taken, whatever MaxBytes is, and longer ones refused at once.
+func TestWriterLongest(t *testing.T) {
+	forEachKind(t, 3, nil, func(t *testing.T, world *world) {
+		w := NewWriter(world.conn, &WriterConfig{MaxBytes: 1000})
+		for i, in := range world.inboxes {
+			to, longest := world.dest[i], 65507
+			if in.addr.Addr().Is6() {
+				longest = 65527
+			}
+			var want [][]byte
+			for j, size := range []int{longest, 0, 1, longest, longest, 999, 1000, 1001, 0} {
+				want = append(want, contents(j, size))
+				if n, err := writeLetter(w, world, j, want[j], to); n != size || err != nil {
+					t.Fatalf("%d bytes: %d, %v", size, n, err)
+				}
+				if err := w.Flush(nil); err != nil {
+					t.Fatalf("%d bytes: %v", size, err)
+				}
+			}
+			_, err := writeLetter(w, world, i, make([]byte, longest+1), to)
+			checkError(t, err, syscall.EMSGSIZE)
+			if bufferSize(in.conn) > 1<<20 {
+				in.expect(t, want)
+			}
+		}
+	})
+}
+
+// TestWriterRefusesAtOnce: what can be known to be wrong with a write is its
+// result, and nobody else hears of it.
+func TestWriterRefusesAtOnce(t *testing.T) {
+	v6 := netip.MustParseAddrPort("[::1]:9")
+	forEachKind(t, 1, nil, func(t *testing.T, world *world) {
+		w := NewWriter(world.conn, &WriterConfig{OnError: func(to netip.AddrPort, err error) { t.Errorf("OnError(%v, %v)", to, err) }})
+		refused := func(want error, n int, err error) {
+			t.Helper()
+			if n != 0 {
+				t.Errorf("n = %d", n)
+			}
+			checkError(t, err, want)
+		}
+		msg := func(n, oobn int, err error) (int, error) { return n + oobn, err }
+		p, some := []byte("x"), netip.MustParseAddrPort("127.0.0.1:9")
+		do := func(want error, f func() (int, error)) {
+			t.Helper()
+			n, err := f()
+			refused(want, n, err)
+		}
+		if world.connected {
+			do(net.ErrWriteToConnected, func() (int, error) { return w.WriteTo(p, net.UDPAddrFromAddrPort(some)) })
+			do(net.ErrWriteToConnected, func() (int, error) { return w.WriteToUDP(p, net.UDPAddrFromAddrPort(some)) })
+			do(net.ErrWriteToConnected, func() (int, error) { return w.WriteToUDP(p, nil) })
+			do(net.ErrWriteToConnected, func() (int, error) { return w.WriteToUDPAddrPort(p, netip.AddrPort{}) })
+			do(net.ErrWriteToConnected, func() (int, error) { return msg(w.WriteMsgUDP(p, p, net.UDPAddrFromAddrPort(some))) })
+			do(net.ErrWriteToConnected, func() (int, error) { return msg(w.WriteMsgUDPAddrPort(p, p, some)) })
+		} else {
+			do(syscall.EDESTADDRREQ, func() (int, error) { return w.Write(p) })
+			do(syscall.EDESTADDRREQ, func() (int, error) { return w.WriteTo(p, (*net.UDPAddr)(nil)) })
+			do(syscall.EDESTADDRREQ, func() (int, error) { return w.WriteToUDP(p, nil) })
+			do(syscall.EDESTADDRREQ, func() (int, error) { return w.WriteToUDPAddrPort(p, netip.AddrPort{}) })
+			do(syscall.EDESTADDRREQ, func() (int, error) { return msg(w.WriteMsgUDP(p, p, nil)) })
+			do(syscall.EDESTADDRREQ, func() (int, error) { return msg(w.WriteMsgUDPAddrPort(p, p, netip.AddrPort{})) })
+			if !world.v6 {
+				do(errAnyAddr, func() (int, error) { return w.WriteToUDPAddrPort(p, v6) })
+				do(errAnyAddr, func() (int, error) { return w.WriteTo(p, net.UDPAddrFromAddrPort(v6)) })
+			}
+		}
+		for _, foreign := range []net.Addr{nil, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9}} {
+			if n, err := w.WriteTo(p, foreign); n != 0 || !errors.Is(err, syscall.EINVAL) {
+				t.Errorf("WriteTo(%T) = %d, %v; want EINVAL", foreign, n, err)
+			}
+		}
+		if err := w.Flush(nil); err != nil {
+			t.Errorf("Flush = %v", err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		_, err := writeLetter(w, world, 0, p, world.dest[0])
+		refused(net.ErrClosed, 0, err)
+		world.inboxes[0].expect(t, nil)
+	})
+}
+
+// TestWriterAllocs: once it has grown, a Writer allocates nothing.
+func TestWriterAllocs(t *testing.T) {
+	if raceEnabled {
+		t.Skip("sync.Pool drops at random under -race")
+	}
+	if !haveBatchCall {
+		t.Skip("each datagram of the portable path allocates")
+	}
+	world := plainKind.world(t, 64, nil)
+	p, udp := make([]byte, 1200), net.UDPAddrFromAddrPort(world.dest[0])
+	control := (&ipv4.ControlMessage{Src: net.IPv4(127, 0, 0, 1)}).Marshal()
+	for _, cfg := range []WriterConfig{{}, {MaxMessages: 10}, {MaxDelay: time.Hour}, {MaxDelay: -1}} {
+		w := NewWriter(world.conn, &cfg)
+		burst := func() {
+			for i := range 500 {
+				w.WriteToUDPAddrPort(p, world.dest[i%64])
+				w.WriteTo(p, udp)
+				w.WriteMsgUDPAddrPort(p, control, world.dest[i%64])
+			}
+			if err := w.Flush(nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		n := testing.AllocsPerRun(20, burst)
+		for try := 0; n != 0 && try < 5; try++ { // a collection in between empties the pools
+			n = testing.AllocsPerRun(20, burst)
+		}
+		if n != 0 {
+			t.Errorf("%+v: %v allocations per 1500 writes and a Flush", cfg, n)
+		}
+	}
+}
+
+// TestWriterOrder: datagrams of one goroutine to one destination leave in the
+// order of writing, each once, also while others write and flush.
+func TestWriterOrder(t *testing.T) {
+	const writers, each, dests = 8, 2000, 3
+	for _, cfg := range []WriterConfig{{}, {MaxMessages: 5}, {MaxDelay: time.Millisecond}} {
+		world, w, k := heldKernel(t, &Config{}, &cfg)
+		k.letGo()
+		stop := make(chan struct{})
+		var flushing, writing sync.WaitGroup
+		flushing.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					if err := w.Flush(nil); err != nil {
+						t.Error(err)
+					}
+					runtime.Gosched()
+				}
+			}
+		})
+		for g := range writers {
+			writing.Go(func() {
+				for i := range each {
+					p := binary.BigEndian.AppendUint32([]byte{byte(g), byte(i % dests)}, uint32(i))
+					if _, err := w.WriteToUDPAddrPort(p, world.dest[i%dests]); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		writing.Wait()
+		close(stop)
+		flushing.Wait()
+		if err := w.Flush(nil); err != nil {
+			t.Fatal(err)
+		}
+		var next [writers][dests]int
+		segments := 0
+		for _, p := range k.taken { // a segmented one is several of ours
+			for ; len(p) >= 6; p = p[6:] {
+				g, d, i := p[0], p[1], int(binary.BigEndian.Uint32(p[2:]))
+				if want := next[g][d]*dests + int(d); i != want {
+					t.Fatalf("%+v: writer %d to %d: %d left, want %d", cfg, g, d, i, want)
+				}
+				next[g][d]++
+				segments++
+			}
+		}
+		if segments != writers*each {
+			t.Fatalf("%+v: %d left, want %d", cfg, segments, writers*each)
+		}
+	}
+}
+
+// TestWriterCoalesces: 64 flows whose datagrams come one by one leave in
+// segmented messages.
+func TestWriterCoalesces(t *testing.T) {
+	const flows, rounds = 64, 16
+	world := plainKind.world(t, flows, nil)
+	if s := world.conn.Stats(); !s.GSO {
+		t.Skip("no segmentation here: ", s.GSOReason)
+	}
+	w := NewWriter(world.conn, &WriterConfig{MaxDelay: -1})
+	want := make([][][]byte, flows)
+	for i := range flows * rounds {
+		p := contents(i, 100)
+		want[i%flows] = append(want[i%flows], p)
+		mustWrite(t, w, p, world.dest[i%flows])
+	}
+	if err := w.Flush(nil); err != nil {
+		t.Fatal(err)
+	}
+	if s := world.conn.Stats(); s.Segmented != flows*rounds || s.Calls > flows*rounds/sendChunk {
+		t.Errorf("%d of %d segmented, in %d calls", s.Segmented, flows*rounds, s.Calls)
+	}
+	for i, in := range world.inboxes {
+		in.expect(t, want[i])
+	}
+}
+
+// checkArranged makes sure that out is in in another order, in which each
+// destination's is kept and destinations take turns of at most 64.
+func checkArranged(t testing.TB, in, out []OutputMessage) {
+	t.Helper()
+	if len(in) != len(out) {
+		t.Fatalf("%d of %d", len(out), len(in))
+	}
+	key := func(m OutputMessage) netip.AddrPort {
+		return netip.AddrPortFrom(m.Addr.Addr().Unmap(), m.Addr.Port())
+	}
+	left := map[netip.AddrPort]int{} // how many are still to come
+	for i := range in {
+		in[i].BytesSent = i
+		left[key(in[i])]++
+	}
+	last := map[netip.AddrPort]int{}
+	seen := make([]bool, len(in))
+	for i, n := 0, 0; i < len(out); i++ {
+		m := out[i]
+		if seen[m.BytesSent] || in[m.BytesSent].Addr != m.Addr {
+			t.Fatalf("message %d is there twice, or another", m.BytesSent)
+		}
+		seen[m.BytesSent] = true
+		k := key(m)
+		if prev, ok := last[k]; ok && prev > m.BytesSent {
+			t.Fatalf("to %v: message %d before %d", k, prev, m.BytesSent)
+		}
+		last[k] = m.BytesSent
+		if n++; i > 0 && key(out[i-1]) != k {
+			n = 1
+		}
+		left[k]--
+		if n > 64 && len(left) > 1 {
+			t.Fatalf("%d to %v in a row while others wait", n, k)
+		}
+		if left[k] == 0 {
+			delete(left, k)
+		}
+	}
+}
+
+func FuzzWriterArrange(f *testing.F) {
+	f.Add([]byte{}, uint8(1))
+	f.Add([]byte{0, 0, 1, 0, 2, 1}, uint8(1))
+	f.Add(bytes.Repeat([]byte{0, 1, 2, 3, 4, 5}, 50), uint8(3))
+	f.Add([]byte{1, 65, 2, 65, 1, 2, 65}, uint8(2))
+	f.Add(append(bytes.Repeat([]byte{9}, 200), 1, 2, 1), uint8(1))
+	var table flowTable // the same, as a Writer does it
+	f.Fuzz(func(t *testing.T, flows []byte, times uint8) {
+		var in []OutputMessage
+		for range times {
+			for _, f := range flows {
+				addr := netip.AddrFrom4([4]byte{127, 0, 0, f & 63})
+				if f&64 != 0 {
+					addr = netip.AddrFrom16(addr.As16()) // the same destination
+				}
+				in = append(in, OutputMessage{Addr: netip.AddrPortFrom(addr, uint16(f>>7))})
+			}
+		}
+		for i := range in {
+			in[i].BytesSent = i
+		}
+		checkArranged(t, in, slices.Clone(table.arrange(in)))
+	})
+}
+
+func TestWriterArrange(t *testing.T) {
+	var table flowTable
+	for round := range 200 {
+		in := make([]OutputMessage, rand.IntN(2000))
+		flows := 1 + rand.IntN(1+round)
+		for i := range in {
+			in[i].Addr = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127}), uint16(rand.IntN(flows)))
+			in[i].BytesSent = i
+		}
+		checkArranged(t, in, slices.Clone(table.arrange(in)))
+	}
+}
+
+// failures are what OnError was told.
+type failures struct {
+	mu   sync.Mutex
+	to   []netip.AddrPort
+	errs []error
+}
+
+func (f *failures) add(to netip.AddrPort, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.to, f.errs = append(f.to, to), append(f.errs, err)
+}
+
+// TestWriterReports: each datagram that cannot be sent is reported with its
+// address, the others go, and Flush returns the first error, once.
+func TestWriterReports(t *testing.T) {
+	for _, mode := range []GSOMode{GSOAuto, GSOOff} {
+		world := plainKind.world(t, 4, &Config{GSO: mode})
+		k := follow(world.conn, nil)
+		k.play = func(_ int, ms []ipv4.Message) (int, error) {
+			i := slices.IndexFunc(ms, func(m ipv4.Message) bool { return m.Addr.(*net.UDPAddr).Port < 3 })
+			if i == 0 {
+				return 0, os.NewSyscallError("sendmmsg", []error{syscall.EPERM, syscall.ENOBUFS, syscall.EINVAL}[ms[0].Addr.(*net.UDPAddr).Port])
+			}
+			if i > 0 {
+				ms = ms[:i]
+			}
+			return k.adapter.writeBatch(ms, 0)
+		}
+		var failed failures
+		w := NewWriter(world.conn, &WriterConfig{MaxDelay: -1, OnError: failed.add})
+		want := make([][][]byte, 4)
+		var bad []netip.AddrPort
+		for i := range 700 {
+			p, to := contents(i, 20), world.dest[i%4]
+			if i%7 == 3 {
+				to = netip.AddrPortFrom(to.Addr(), uint16(i%3))
+				bad = append(bad, to)
+			} else {
+				want[i%4] = append(want[i%4], p)
+			}
+			mustWrite(t, w, p, to)
+		}
+		err := w.Flush(nil)
+		if len(failed.errs) != len(bad) {
+			t.Fatalf("%d reported, want %d", len(failed.errs), len(bad))
+		}
+		for i, to := range failed.to {
+			checkError(t, failed.errs[i], []error{syscall.EPERM, syscall.ENOBUFS, syscall.EINVAL}[to.Port()])
+		}
+		slices.SortFunc(bad, netip.AddrPort.Compare)
+		slices.SortFunc(failed.to, netip.AddrPort.Compare)
+		if !slices.Equal(bad, failed.to) {
+			t.Errorf("reported: %v, want %v", failed.to, bad)
+		}
+		if err != failed.errs[0] {
+			t.Errorf("Flush = %v, want the first that was reported, %v", err, failed.errs[0])
+		}
+		if err := w.Flush(nil); err != nil {
+			t.Errorf("a second Flush = %v", err)
+		}
+		if s := world.conn.Stats(); s.Failed != uint64(len(bad)) || s.Messages != uint64(700-len(bad)) {
+			t.Errorf("Stats: %d failed, %d sent; want %d, %d", s.Failed, s.Messages, len(bad), 700-len(bad))
+		}
+		for i, in := range world.inboxes {
+			in.expect(t, want[i])
+		}
+		mustWrite(t, w, nil, netip.AddrPortFrom(world.dest[0].Addr(), 0))
+		if err := w.Close(); !errors.Is(err, syscall.EPERM) {
+			t.Errorf("Close = %v, want the first error since Flush", err)
+		}
+	}
+}
+
+// TestWriterOddErrors: an error that belongs to no message, whatever it is,
+// neither loses a datagram nor stops the Writer.
+func TestWriterOddErrors(t *testing.T) {
+	odd := errors.New("odd")
+	world := plainKind.world(t, 1, nil)
+	k := follow(world.conn, func(call int, ms []ipv4.Message) (int, error) {
+		if call == 1 {
+			return 0, odd
+		}
+		return len(ms), nil
+	})
+	var failed failures
+	w := NewWriter(world.conn, &WriterConfig{MaxDelay: -1, OnError: failed.add})
+	for range 3 {
+		mustWrite(t, w, nil, world.dest[0])
+	}
+	checkError(t, w.Flush(nil), odd)
+	if len(failed.errs) != 3 || len(k.taken) != 0 {
+		t.Errorf("%d reported, %d sent", len(failed.errs), len(k.taken))
+	}
+
+	kept := world.conn.wrap(os.NewSyscallError("sendmmsg", syscall.ECONNREFUSED), netip.AddrPort{})
+	world.conn.kept.Store(&stop{err: kept}) // met by a SendMessages on the same Conn
+	mustWrite(t, w, nil, world.dest[0])
+	if err := w.Flush(nil); err != kept || len(k.taken) != 1 || len(failed.errs) != 3 {
+		t.Errorf("Flush = %v with %d sent, %d reported; want the kept error and the datagram", err, len(k.taken), len(failed.errs))
+	}
+}
+
+// TestWriterBehindItsBack: when somebody sets the Conn's own deadline or closes
+// it, what is held is reported.
+func TestWriterBehindItsBack(t *testing.T) {
+	world := plainKind.world(t, 1, nil)
+	var failed failures
+	w := NewWriter(world.conn, &WriterConfig{MaxDelay: -1, OnError: failed.add})
+	world.conn.SetWriteDeadline(time.Now().Add(-1))
+	for range 300 {
+		mustWrite(t, w, nil, world.dest[0])
+	}
+	checkError(t, w.Flush(nil), os.ErrDeadlineExceeded)
+	if len(failed.errs) != 300 {
+		t.Errorf("%d reported", len(failed.errs))
+	}
+	world.conn.SetWriteDeadline(time.Time{})
+	mustWrite(t, w, nil, world.dest[0])
+	if err := w.Flush(nil); err != nil {
+		t.Error(err)
+	}
+	mustWrite(t, w, nil, world.dest[0])
+	world.conn.Close()
+	_, err := w.WriteToUDPAddrPort(nil, world.dest[0])
+	checkError(t, err, net.ErrClosed)
+	checkError(t, w.Flush(nil), net.ErrClosed)
+	if err := w.Close(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Close = %v", err)
+	}
+	if len(failed.errs) != 301 || !errors.Is(failed.errs[300], net.ErrClosed) {
+		t.Errorf("%d reported, last %v", len(failed.errs), failed.errs[len(failed.errs)-1])
+	}
+}
+
+// waitingCalls are the calls that wait when a Writer is full and its sender
+// does not come on.
+func waitingCalls(w *Writer, to netip.AddrPort) map[string]func() error {
+	return map[string]func() error{
+		"Flush": func() error { return w.Flush(nil) },
+		"Write": func() error { _, err := w.WriteToUDPAddrPort(nil, to); return err },
+	}
+}
+
+// fullWriter is a Writer that is full.
+func fullWriter(t *testing.T) (*world, *Writer, *kernel) {
+	world, w, k := heldKernel(t, nil, &WriterConfig{MaxMessages: 2})
+	k.busy(t, w, world.dest[0])
+	mustWrite(t, w, nil, world.dest[0])
+	return world, w, k
+}
+
+// TestWriterDeadline: the Writer's write deadline ends the waiting of writes and
+// of Flush, wherever it is moved meanwhile, and nothing that was accepted.
+func TestWriterDeadline(t *testing.T) {
+	aside := func(f func() error) <-chan error {
+		ch := make(chan error, 1)
+		go func() { ch <- f() }()
+		return ch
+	}
+	world, w, k := fullWriter(t)
+	for name, call := range waitingCalls(w, world.dest[0]) {
+		t.Run(name, func(t *testing.T) {
+			w.SetWriteDeadline(time.Now().Add(-time.Second))
+			checkError(t, call(), os.ErrDeadlineExceeded)
+			start := time.Now()
+			w.SetDeadline(start.Add(20 * time.Millisecond))
+			checkError(t, call(), os.ErrDeadlineExceeded)
+			if time.Since(start) < 20*time.Millisecond {
+				t.Error("too early")
+			}
+
+			w.SetWriteDeadline(time.Now().Add(time.Hour))
+			sooner := aside(call)
+			awaitWaiters(t, w, 1)
+			w.SetWriteDeadline(time.Now().Add(time.Millisecond))
+			checkError(t, awaitToken(t, "the sooner deadline", sooner), os.ErrDeadlineExceeded)
+
+			start = time.Now()
+			w.SetWriteDeadline(start.Add(50 * time.Millisecond))
+			later := aside(call)
+			awaitWaiters(t, w, 1)
+			w.SetWriteDeadline(start.Add(150 * time.Millisecond))
+			checkError(t, awaitToken(t, "the later deadline", later), os.ErrDeadlineExceeded)
+			if time.Since(start) < 150*time.Millisecond {
+				t.Error("before the deadline it was moved to")
+			}
+		})
+	}
+	w.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+	cleared := aside(waitingCalls(w, world.dest[0])["Write"])
+	awaitWaiters(t, w, 1)
+	w.SetWriteDeadline(time.Time{})
+	select {
+	case err := <-cleared:
+		t.Fatalf("ended by a deadline that was cleared: %v", err)
+	case <-time.After(150 * time.Millisecond):
+	}
+	k.letGo()
+	if err := awaitToken(t, "room", cleared); err != nil {
+		t.Error(err)
+	}
+	if err := w.Flush(nil); err != nil {
+		t.Error(err)
+	}
+	w.SetWriteDeadline(time.Now().Add(-time.Second)) // bounds only waiting
+	mustWrite(t, w, nil, world.dest[0])
+	w.SetWriteDeadline(time.Time{})
+	if err := w.Flush(nil); err != nil || len(k.taken) != 4 {
+		t.Errorf("Flush = %v, %d sent; want 4", err, len(k.taken))
+	}
+	if err := w.writerConn.ready(nil); err != nil {
+		t.Errorf("the Conn itself: %v", err)
+	}
+}
+
+// TestWriterFlushContext: Flush ends with its context, before and while it
+// waits; what is held is sent all the same.
+func TestWriterFlushContext(t *testing.T) {
+	_, w, k := fullWriter(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(10*time.Millisecond, cancel)
+	checkError(t, w.Flush(ctx), context.Canceled)
+	checkError(t, w.Flush(ctx), context.Canceled)
+	k.letGo()
+	if err := w.Flush(t.Context()); err != nil || len(k.taken) != 2 {
+		t.Errorf("Flush = %v, %d sent", err, len(k.taken))
+	}
+}
+
+// TestWriterFlushTarget: Flush waits for what was written before it and not for
+// what is written on and on.
+func TestWriterFlushTarget(t *testing.T) {
+	world, w, k := heldKernel(t, nil, nil)
+	k.letGo()
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					w.WriteToUDPAddrPort(nil, world.dest[1])
+				}
+			}
+		})
+	}
+	for range 100 {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		if err := w.Flush(ctx); err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+	}
+	close(stop)
+	wg.Wait()
+}
+
+// TestWriterLargeIsNotStarved: the next room is for who has waited in vain and
+// came first, even if another would fit.
+func TestWriterLargeIsNotStarved(t *testing.T) {
+	world, w, k := heldKernel(t, nil, &WriterConfig{MaxBytes: 1000})
+	k.busy(t, w, world.dest[0])
+	mustWrite(t, w, make([]byte, 900), world.dest[0])
+	var wg sync.WaitGroup
+	write := func(size int) {
+		wg.Go(func() {
+			if _, err := w.WriteToUDPAddrPort(make([]byte, size), world.dest[0]); err != nil {
+				t.Errorf("%d bytes: %v", size, err)
+			}
+		})
+	}
+	write(2000)
+	awaitWaiters(t, w, 1)
+	write(3000)
+	awaitWaiters(t, w, 2)
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		w.SetWriteDeadline(time.Time{}) // which wakes them in vain
+		w.mu.Lock()
+		reserved := w.reserved
+		w.mu.Unlock()
+		if reserved == 1 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the next room is reserved for %d, want 1", reserved)
+		}
+	}
+	awaitWaiters(t, w, 2)
+	write(100) // for which there is room
+	awaitWaiters(t, w, 3)
+	k.letGo()
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	awaitToken(t, "all to be taken", done)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.reserved != 0 || len(w.waiters) != 0 {
+		t.Errorf("left behind: reserved for %d, %d waiters", w.reserved, len(w.waiters))
+	}
+}
+
+// TestWriterOnErrorMayWrite: it is called with no lock held.
+func TestWriterOnErrorMayWrite(t *testing.T) {
+	world := plainKind.world(t, 1, nil)
+	var w *Writer
+	w = NewWriter(world.conn, &WriterConfig{OnError: func(netip.AddrPort, error) {
+		w.SetWriteDeadline(time.Time{})
+		mustWrite(t, w, []byte("instead"), world.dest[0])
+	}})
+	follow(world.conn, nil).play = func(call int, ms []ipv4.Message) (int, error) {
+		if call == 1 {
+			return 0, os.NewSyscallError("sendmmsg", syscall.EPERM)
+		}
+		return len(ms), nil
+	}
+	done := make(chan error, 1)
+	go func() {
+		w.WriteToUDPAddrPort([]byte("bad"), world.dest[0])
+		done <- w.Flush(nil)
+	}()
+	checkError(t, awaitToken(t, "OnError", done), syscall.EPERM)
+	if s := world.conn.Stats(); s.Messages != 1 {
+		t.Errorf("%d sent", s.Messages)
+	}
+}
+
+// TestWriterClose: Close sends what is held and ends everything.
+func TestWriterClose(t *testing.T) {
+	forEachKind(t, 1, nil, func(t *testing.T, world *world) {
+		before := runtime.NumGoroutine()
+		w := NewWriter(world.conn, &WriterConfig{MaxDelay: time.Hour, Linger: time.Hour}) // it waits for neither
+		want := [][]byte{contents(0, 50), contents(1, 50), {}}
+		for i, p := range want {
+			writeLetter(w, world, i, p, world.dest[0])
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		world.inboxes[0].expect(t, want)
+		if err := w.Close(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("a second Close = %v", err)
+		}
+		_, err := writeLetter(w, world, 0, nil, world.dest[0])
+		checkError(t, err, net.ErrClosed)
+		checkError(t, w.Flush(nil), net.ErrClosed)
+		for _, err := range []error{w.SetWriteDeadline(time.Time{}), w.SetDeadline(time.Time{}), w.SetReadDeadline(time.Time{})} {
+			if !errors.Is(err, net.ErrClosed) {
+				t.Errorf("setting a deadline after Close = %v", err)
+			}
+		}
+		if _, err := world.bare.Read(nil); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("the Conn is not closed: %v", err)
+		}
+		awaitGoroutines(t, before)
+	})
+}
+
+func awaitGoroutines(t testing.TB, n int) {
+	t.Helper()
+	for end := time.Now().Add(patience); runtime.NumGoroutine() > n; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			buf := make([]byte, 1<<20)
+			t.Fatalf("%d goroutines, %d before\n%s", runtime.NumGoroutine(), n, buf[:runtime.Stack(buf, true)])
+		}
+	}
+}
+
+// TestWriterCloseBusy: a Close ends the writes and Flushes that wait, and waits
+// for who is in the kernel; what was held is sent, once.
+func TestWriterCloseBusy(t *testing.T) {
+	for _, linger := range []time.Duration{time.Hour, -1} {
+		world, w, k := heldKernel(t, nil, &WriterConfig{MaxMessages: 2, Linger: linger})
+		k.busy(t, w, world.dest[0])
+		mustWrite(t, w, nil, world.dest[0])
+		calls := waitingCalls(w, world.dest[0])
+		errs := make(chan error, 20)
+		for range 5 {
+			for _, call := range calls {
+				go func() { errs <- call() }()
+			}
+		}
+		awaitWaiters(t, w, 10)
+		closed := make(chan error, 1)
+		go func() { closed <- w.Close() }()
+		for range 10 {
+			checkError(t, awaitToken(t, "Close to end what waits", errs), net.ErrClosed)
+		}
+		awaitWaiters(t, w, 1) // Close
+		if err := w.Close(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("a second Close while the first waits = %v", err)
+		}
+		k.letGo()
+		if err := awaitToken(t, "Close", closed); err != nil || len(k.taken) != 2 {
+			t.Errorf("Linger %v: Close = %v, %d sent; want 2", linger, err, len(k.taken))
+		}
+	}
+}
+
+// TestWriterCloseSendsWhatFits: a Close that does not linger still sends all for
+// which there is room, in whichever part it is held.
+func TestWriterCloseSendsWhatFits(t *testing.T) {
+	world := plainKind.world(t, 1, nil)
+	var full atomic.Bool
+	full.Store(true)
+	k := follow(world.conn, func(_ int, ms []ipv4.Message) (int, error) {
+		if full.Load() {
+			return 0, os.NewSyscallError("sendmmsg", errWouldBlock)
+		}
+		return len(ms), nil
+	})
+	var failed failures
+	w := NewWriter(world.conn, &WriterConfig{MaxDelay: -1, Linger: -1, OnError: failed.add})
+	mustWrite(t, w, nil, world.dest[0])
+	w.mu.Lock()
+	w.take()
+	w.mu.Unlock()
+	for range 10 {
+		mustWrite(t, w, nil, world.dest[0])
+	}
+	full.Store(false)
+	if err := w.Close(); err != nil || len(k.taken) != 11 || len(failed.errs) != 0 {
+		t.Errorf("Close = %v, %d sent, %d reported; want 11 sent", err, len(k.taken), len(failed.errs))
+	}
+}
+
+// TestWriterDropped: a Writer that holds nothing is collected, whatever it did
+// before.
+func TestWriterDropped(t *testing.T) {
+	for _, delay := range []time.Duration{0, time.Hour, -1} {
+		before := runtime.NumGoroutine()
+		gone := make(chan struct{})
+		func() {
+			world := plainKind.world(t, 1, nil)
+			w := NewWriter(world.conn, &WriterConfig{MaxDelay: delay})
+			runtime.AddCleanup(w, func(gone chan struct{}) { close(gone) }, gone)
+			for range 1000 {
+				mustWrite(t, w, []byte("x"), world.dest[0])
+			}
+			if err := w.Flush(nil); err != nil {
+				t.Fatal(err)
+			}
+		}()
+		awaitGoroutines(t, before)
+		for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+			runtime.GC()
+			select {
+			case <-gone:
+			default:
+				if time.Now().Before(end) {
+					continue
+				}
+				t.Errorf("MaxDelay %v: something keeps the Writer", delay)
+			}
+			break
+		}
+	}
+}
+
+// TestWriterOfNothing: methods of a Writer without a Conn return errors.
+func TestWriterOfNothing(t *testing.T) {
+	for _, c := range []*Conn{nil, new(Conn)} {
+		typ, w := reflect.TypeFor[*Writer](), reflect.ValueOf(NewWriter(c, nil))
+		for i := range typ.NumMethod() {
+			m := typ.Method(i)
+			for _, args := range [][]reflect.Value{zeroArgs(m.Type), oneArgs(m.Type)} {
+				out := w.Method(i).Call(args)
+				if n := len(out); n > 0 && out[n-1].Type() == reflect.TypeFor[error]() && out[n-1].IsNil() {
+					t.Errorf("%s returned no error", m.Name)
+				}
+			}
+		}
+	}
+}
+
+// TestWriterNothingLost: with a kernel that takes what it likes and fails when
+// it likes, while goroutines write, flush and move the deadline, and in the end
+// close, each datagram that was accepted was sent or reported, once, and those
+// that were sent kept their order.
+func TestWriterNothingLost(t *testing.T) {
+	configs := []WriterConfig{
+		{}, {MaxMessages: 1}, {MaxMessages: 3, MaxDelay: -1}, {MaxBytes: 10}, {MaxDelay: 100 * time.Microsecond},
+		{Linger: -1}, {MaxMessages: 16, Linger: -1, MaxDelay: -1}, {MaxMessages: 16, Linger: time.Microsecond},
+	}
+	rounds := 4
+	if testing.Short() {
+		rounds = 1
+	}
+	for round := range rounds {
+		for i, cfg := range configs {
+			t.Run(fmt.Sprint(i, "/", round), func(t *testing.T) { testNothingLost(t, cfg, round%2 == 1) })
+		}
+	}
+}
+
+func testNothingLost(t *testing.T, cfg WriterConfig, nonBlocking bool) {
+	before := runtime.NumGoroutine()
+	world := plainKind.world(t, 3, &Config{GSO: GSOOff, NonBlocking: nonBlocking})
+	k := follow(world.conn, func(call int, ms []ipv4.Message) (int, error) {
+		n := rand.IntN(len(ms))
+		switch rand.IntN(20) {
+		case 0:
+			return n, os.NewSyscallError("sendmmsg", syscall.EPERM)
+		case 1:
+			return n, errors.New("odd")
+		case 2, 3:
+			return 0, os.NewSyscallError("sendmmsg", errWouldBlock)
+		}
+		return n + 1, nil
+	})
+	var reported failures
+	cfg.OnError = reported.add
+	w := NewWriter(world.conn, &cfg)
+	var accepted atomic.Int64
+	var wg sync.WaitGroup
+	for g := range 6 {
+		wg.Go(func() {
+			for i := 0; ; {
+				p := []byte{byte(g), byte(i >> 16), byte(i >> 8), byte(i)}
+				_, err := w.WriteToUDPAddrPort(p, world.dest[0])
+				switch {
+				case err == nil:
+					accepted.Add(1)
+					i++
+				case errors.Is(err, net.ErrClosed):
+					return
+				case !errors.Is(err, ErrWouldBlock) && !errors.Is(err, os.ErrDeadlineExceeded):
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Go(func() {
+		for {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.IntN(300))*time.Microsecond)
+			err := w.Flush(ctx)
+			cancel()
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+		}
+	})
+	wg.Go(func() {
+		for w.SetWriteDeadline(time.Now().Add(time.Duration(rand.IntN(1000)-200)*time.Microsecond)) == nil {
+			time.Sleep(200 * time.Microsecond)
+			w.SetWriteDeadline(time.Time{})
+			time.Sleep(200 * time.Microsecond)
+		}
+	})
+	time.Sleep(20 * time.Millisecond)
+	w.Close()
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	awaitToken(t, "all to end after Close", done)
+	if got, want := len(k.taken)+len(reported.errs), int(accepted.Load()); got != want {
+		t.Errorf("%d sent and %d reported of %d accepted", len(k.taken), len(reported.errs), want)
+	}
+	next := map[byte]int{}
+	for _, p := range k.taken {
+		i := int(p[1])<<16 | int(p[2])<<8 | int(p[3])
+		if i < next[p[0]] {
+			t.Fatalf("goroutine %d: datagram %d after %d, or twice", p[0], i, next[p[0]]-1)
+		}
+		next[p[0]] = i + 1
+	}
+	if w.messages != 0 || w.bytes != 0 || w.finished != w.accepted || w.reserved != 0 || len(w.waiters) != 0 {
+		t.Errorf("left: %d messages, %d bytes, %d of %d finished, reserved for %d, %d waiters",
+			w.messages, w.bytes, w.finished, w.accepted, w.reserved, len(w.waiters))
+	}
+	awaitGoroutines(t, before)
+}
