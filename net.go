@@ -14,8 +14,8 @@ import (
 )
 
 // What others ask of a connection: package net, the syscall user, quic-go's
-// OOB-capable connection, and x/net's batch calls, which pion and quic-go look
-// for.
+// OOB-capable connection, and x/net's batch calls, of which quic-go looks for
+// ReadBatch.
 var (
 	_ net.PacketConn = (*Conn)(nil)
 	_ net.Conn       = (*Conn)(nil)
