@@ -70,8 +70,8 @@ func (k kind) open(t testing.TB) net.PacketConn {
 // openReporting is open for a sender some of whose datagrams are to fail.
 func (k kind) openReporting(t testing.TB, onError func(netip.AddrPort, error)) net.PacketConn {
 	t.Helper()
-	c := k.wrap(t, listen(t), onError)
-	t.Cleanup(func() { c.Close() })
+	c := k.wrap(t, newSocket(t), onError)
+	t.Cleanup(func() { c.Close() }) // all that is closed: it owns the socket
 	return c
 }
 
@@ -81,11 +81,17 @@ const socketBuffer = 4 << 20
 
 func listen(t testing.TB) *net.UDPConn {
 	t.Helper()
+	c := newSocket(t)
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func newSocket(t testing.TB) *net.UDPConn {
+	t.Helper()
 	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.Close() })
 	c.SetReadBuffer(socketBuffer)
 	c.SetWriteBuffer(socketBuffer)
 	return c

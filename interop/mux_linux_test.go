@@ -71,7 +71,7 @@ type fullMux struct {
 func newFullMux(t *testing.T, k kind) *fullMux {
 	t.Helper()
 	m := &fullMux{peerA: listen(t), peerB: listen(t), stopped: make(chan error, 4)}
-	c := listen(t)
+	c := newSocket(t)
 	c.SetWriteBuffer(4608) // a few datagrams
 	m.mux = ice.NewUDPMuxDefault(ice.UDPMuxParams{UDPConn: k.wrap(t, c, nil)})
 	t.Cleanup(func() { m.mux.Close() })

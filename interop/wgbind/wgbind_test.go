@@ -25,7 +25,11 @@ func open(t *testing.T) (b *Bind, receive conn.ReceiveFunc, port uint16) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { b.Close() })
+	impatient := time.AfterFunc(time.Minute, func() { b.Close() }) // or receiving would have no end
+	t.Cleanup(func() {
+		impatient.Stop()
+		b.Close()
+	})
 	if len(fns) != 1 || port == 0 {
 		t.Fatalf("Open: %d functions, port %d", len(fns), port)
 	}
