@@ -20,6 +20,11 @@ type adapter interface {
 	// stopped it at ms[n].
 	writeBatch(ms []ipv4.Message, flags int) (n int, err error)
 
+	// sendto puts one datagram to the kernel, to the connected peer or to a
+	// valid address without a zone. It never waits. The kernel's error is a bare
+	// errno; any other means that the kernel was not asked.
+	sendto(p []byte, to netip.AddrPort, flags int) error
+
 	// readBatch is x/net's ReadBatch.
 	readBatch(ms []ipv4.Message, flags int) (int, error)
 
@@ -31,12 +36,17 @@ type adapter interface {
 }
 
 type adapterV4 struct {
+	sendtoer
 	send *ipv4.PacketConn // over a promptConn
 	recv *ipv4.PacketConn
 }
 
 func newAdapterV4(c *net.UDPConn, raw syscall.RawConn) adapter {
-	return &adapterV4{send: ipv4.NewPacketConn(newPromptConn(c, raw)), recv: ipv4.NewPacketConn(c)}
+	return &adapterV4{
+		sendtoer: newSendtoer(c, raw, false),
+		send:     ipv4.NewPacketConn(newPromptConn(c, raw)),
+		recv:     ipv4.NewPacketConn(c),
+	}
 }
 
 func (a *adapterV4) writeBatch(ms []ipv4.Message, flags int) (int, error) {

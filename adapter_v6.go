@@ -17,12 +17,17 @@ import (
 // destinations to them as AF_INET, which Linux takes (net/ipv6/udp.c,
 // udpv6_sendmsg); on an IPV6_V6ONLY socket it answers ENETUNREACH.
 type adapterV6 struct {
+	sendtoer
 	send *ipv6.PacketConn // over a promptConn
 	recv *ipv6.PacketConn
 }
 
 func newAdapterV6(c *net.UDPConn, raw syscall.RawConn) adapter {
-	return &adapterV6{send: ipv6.NewPacketConn(newPromptConn(c, raw)), recv: ipv6.NewPacketConn(c)}
+	return &adapterV6{
+		sendtoer: newSendtoer(c, raw, true),
+		send:     ipv6.NewPacketConn(newPromptConn(c, raw)),
+		recv:     ipv6.NewPacketConn(c),
+	}
 }
 
 func (a *adapterV6) writeBatch(ms []ipv4.Message, flags int) (int, error) {

@@ -191,7 +191,11 @@ func (c *Conn) SendMessage(ctx context.Context, msg *OutputMessage, flags int) (
 	if msg == nil {
 		return 0, c.wrap(syscall.EINVAL, netip.AddrPort{})
 	}
-	bytes, err = c.sendOne(ctx, *msg, flags)
+	if len(msg.Vectors) == 1 {
+		bytes, err = c.sendPacket(ctx, msg.Vectors[0], msg.Control, msg.Addr, flags)
+	} else {
+		bytes, err = c.sendOne(ctx, *msg, flags)
+	}
 	msg.BytesSent = bytes
 	return bytes, err
 }
@@ -212,6 +216,14 @@ func (c *Conn) sendOne(ctx context.Context, msg OutputMessage, flags int) (int, 
 }
 
 func (c *Conn) sendPacket(ctx context.Context, p, control []byte, to netip.AddrPort, flags int) (int, error) {
+	if len(control) == 0 {
+		if s, done := c.trySingle(ctx, p, to, flags); done {
+			if s.err != nil {
+				return 0, c.report(s)
+			}
+			return len(p), nil
+		}
+	}
 	b := newBatch()
 	b.vector[0] = p
 	b.one[0] = OutputMessage{Addr: to, Vectors: b.vector[:], Control: control}

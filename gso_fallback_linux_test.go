@@ -48,6 +48,10 @@ func (r *refuser) writeBatch(ms []ipv4.Message, flags int) (int, error) {
 	return r.adapter.writeBatch(ms, flags)
 }
 
+func (r *refuser) sendto(p []byte, to netip.AddrPort, flags int) error {
+	return sendtoByBatch(r, p, to, flags)
+}
+
 func refuse(t *testing.T, c *Conn, takes int, f func(size int, m *ipv4.Message) error) {
 	c.adapter = &refuser{c.adapter, t, takes, f}
 }

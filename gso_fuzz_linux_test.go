@@ -240,6 +240,10 @@ func (k *kernelModel) writeBatch(ms []ipv4.Message, _ int) (int, error) {
 	return len(ms), nil
 }
 
+func (k *kernelModel) sendto(p []byte, to netip.AddrPort, flags int) error {
+	return sendtoByBatch(k, p, to, flags)
+}
+
 func (k *kernelModel) take(m *ipv4.Message) error {
 	ds, size := cutMessage(k.t, m)
 	if size > 0 && k.refuses[ds[0].to.Addr()] != nil {

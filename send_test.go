@@ -45,6 +45,26 @@ func (s *script) writeBatch(ms []ipv4.Message, flags int) (int, error) {
 	return n, err
 }
 
+func (s *script) sendto(p []byte, to netip.AddrPort, flags int) error {
+	return sendtoByBatch(s, p, to, flags)
+}
+
+// sendtoByBatch makes the sendto of a fake of its writeBatch.
+func sendtoByBatch(a adapter, p []byte, to netip.AddrPort, flags int) error {
+	ms := []ipv4.Message{{Buffers: [][]byte{p}}}
+	if to.IsValid() {
+		ms[0].Addr = net.UDPAddrFromAddrPort(to)
+	}
+	n, err := a.writeBatch(ms, flags)
+	if n == 1 {
+		return nil
+	}
+	if errno := syscall.Errno(0); errors.As(err, &errno) {
+		return errno
+	}
+	return errors.ErrUnsupported
+}
+
 // follow makes c send through a script.
 func follow(c *Conn, play func(call int, ms []ipv4.Message) (int, error)) *script {
 	s := &script{adapter: c.adapter, play: play}

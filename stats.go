@@ -12,7 +12,7 @@ import "sync/atomic"
 type Stats struct {
 	Messages   uint64 // datagrams sent
 	Bytes      uint64 // payload bytes sent
-	Calls      uint64 // batch calls to the kernel; on the portable path one may be several system calls
+	Calls      uint64 // calls to the kernel: of a batch, or of a single datagram; on the portable path a batch may be several system calls
 	Segmented  uint64 // datagrams that left inside a segmented message
 	Fallbacks  uint64 // segmented messages refused and sent again plainly
 	Parked     uint64 // times that a call waited for room

@@ -84,6 +84,13 @@ type writerConn = Conn
 // ErrWouldBlock. The deadline bounds only the waiting of writes and of Flush,
 // and never what was accepted.
 //
+// What was written leaves when a goroutine of the Writer gets a processor, or
+// with the first write that comes 50 microseconds later. Where all processors
+// are taken (GOMAXPROCS=1), a goroutine that writes a burst and then computes,
+// without blocking or writing again, holds up the end of its burst until the
+// scheduler takes the processor from it, after about 10 milliseconds: call
+// [Writer.Flush] at the end of such a burst.
+//
 // A Writer that holds nothing has no goroutine and can be dropped. All methods
 // may be called from any number of goroutines at once.
 type Writer struct {
@@ -205,16 +212,20 @@ func (w *Writer) gather(p, control []byte, to netip.AddrPort) (int, error) {
 		}
 	}
 	now := int64(time.Since(epoch))
+	idle := now-w.newest > int64(idleAfter) && w.messages == 0 && !w.sending && w.cfg.MaxDelay == 0
+	w.messages++
+	w.bytes += len(p) + len(control)
+	w.accepted++
+	w.newest = now
+	if idle {
+		w.sendAlone(p, control, to)
+		return len(p), nil
+	}
 	if w.filling.empty() {
 		w.oldest = now
 	}
 	w.filling.add(p, control, to, w.cfg.MaxBytes)
-	w.messages++
-	w.bytes += len(p) + len(control)
-	w.accepted++
-	idle := now-w.newest > int64(idleAfter)
-	w.newest = now
-	w.moveOn(now, idle, len(p)+len(control))
+	w.moveOn(now, len(p)+len(control))
 	return len(p), nil
 }
 
@@ -238,7 +249,7 @@ func (w *Writer) check(size int, to netip.AddrPort) error {
 
 // moveOn decides, after a write, what is sent when and by whom. size is that of
 // the last datagram, and taken as that of the next.
-func (w *Writer) moveOn(now int64, idle bool, size int) {
+func (w *Writer) moveOn(now int64, size int) {
 	full := w.messages >= w.cfg.MaxMessages || w.bytes+size > w.cfg.MaxBytes
 	late := now - w.oldest
 	switch {
@@ -254,7 +265,7 @@ func (w *Writer) moveOn(now int64, idle bool, size int) {
 		w.due = w.accepted
 	default:
 		w.due = w.accepted
-		if !(idle && w.messages == 1) && late < int64(flusherLate) {
+		if late < int64(flusherLate) {
 			w.startFlusher()
 			return
 		}

@@ -32,14 +32,58 @@ func (w *Writer) send(wait bool) {
 		w.finish(r)
 		more = !r.blocked && (wait || len(w.leaving.rest) > 0)
 	}
-	lingers := w.ctx.Err() == nil
-	if r.blocked && lingers {
+	if r.blocked && w.ctx.Err() == nil {
 		w.handOver()
 		return
 	}
+	w.stopSending()
+}
+
+// sendAlone sends the datagram of a Writer that holds no other, without a copy
+// of it unless it has to wait. What is written meanwhile is held, and comes after
+// it.
+func (w *Writer) sendAlone(p, control []byte, to netip.AddrPort) {
+	w.sending = true
+	self := w.accepted
+	w.mu.Unlock()
+	r, done := w.tryAlone(p, control, to)
+	w.mu.Lock()
+	if done {
+		w.settle(r)
+		w.finished = self
+		w.stopSending()
+	} else {
+		w.leaving.add(p, control, to, w.cfg.MaxBytes)
+		w.leave(self)
+		w.due = max(w.due, self)
+		w.send(false)
+	}
+	w.newest = int64(time.Since(epoch)) // the time it took is no idleness
+}
+
+// tryAlone sends or reports a datagram, or does nothing.
+func (w *Writer) tryAlone(p, control []byte, to netip.AddrPort) (r sendResult, done bool) {
+	if len(control) > 0 {
+		return r, false
+	}
+	s, done := w.trySingle(nil, p, to, 0)
+	if !done {
+		return r, false
+	}
+	r.bytes = len(p)
+	if s.err != nil {
+		w.fail(&r, to, s)
+	} else {
+		r.n = 1
+	}
+	return r, true
+}
+
+// stopSending leaves what has come due meanwhile to the flusher.
+func (w *Writer) stopSending() {
 	w.sending = false
 	w.wakeAll()
-	if w.finished < w.due && lingers {
+	if w.finished < w.due && w.ctx.Err() == nil {
 		w.startFlusher()
 	}
 }
@@ -63,12 +107,18 @@ func (w *Writer) take() bool {
 		return false
 	}
 	w.leaving, w.filling = w.filling, w.leaving
-	w.leaving.rest, w.leaving.arranged = w.leaving.msgs, false
-	w.leaving.last = w.accepted // only then is it finished: its order is not that of writing
+	w.leave(w.accepted)
 	if w.timer != nil {
 		w.timer.Stop() // it was for these
 	}
 	return true
+}
+
+// leave readies the part that leaves, which ends with the datagram of that
+// number: only when all of it is finished are those up to there, since its order
+// is not that of writing.
+func (w *Writer) leave(last uint64) {
+	w.leaving.rest, w.leaving.arranged, w.leaving.last = w.leaving.msgs, false, last
 }
 
 // A sendResult is what became of the first messages of the part that leaves.
@@ -127,20 +177,25 @@ func (w *Writer) fail(r *sendResult, to netip.AddrPort, s stop) {
 	}
 }
 
-// finish gives back the room of what was sent or reported.
+// finish gives back the room of what was sent or reported of the part that leaves.
 func (w *Writer) finish(r sendResult) {
-	w.yielded = false
-	w.messages -= r.n
-	w.bytes -= r.bytes
-	if w.firstErr == nil {
-		w.firstErr = r.err
-	}
+	w.settle(r)
 	w.leaving.rest = w.leaving.rest[r.n:]
 	if len(w.leaving.rest) == 0 {
 		w.finished = w.leaving.last
 		w.leaving.reset()
 	}
 	w.wakeAll()
+}
+
+// settle counts what was sent or reported, and keeps the first error.
+func (w *Writer) settle(r sendResult) {
+	w.yielded = false
+	w.messages -= r.n
+	w.bytes -= r.bytes
+	if w.firstErr == nil {
+		w.firstErr = r.err
+	}
 }
 
 // abandon reports all that is still held.
