@@ -30,7 +30,7 @@ func (c *Conn) trySingle(ctx context.Context, p []byte, to netip.AddrPort, flags
 		c.stats.messages.Add(1)
 		c.stats.bytes.Add(uint64(len(p)))
 		return stop{}, true
-	case !ofKernel, errno == errWouldBlock, errno == syscall.EINTR:
+	case !ofKernel, errno == errWouldBlock, errno == syscall.EINTR, errno == syscall.ENOSYS:
 		return stop{}, false
 	}
 	return c.refuse(os.NewSyscallError("sendto", err), to), true
