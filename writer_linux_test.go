@@ -111,6 +111,9 @@ func TestWriterFullIsQuiet(t *testing.T) {
 // taken arrives all the same.
 func TestWriterFullEnds(t *testing.T) {
 	inNamespace(t, func(t *testing.T, lo *loopback) {
+		// So few that all fit in a receive buffer of the usual size, should the
+		// receiver come late.
+		const n = 30
 		nw := newNarrows(t, lo, shut, nil)
 		ty := nw.receive()
 		nw.fill()
@@ -133,12 +136,12 @@ func TestWriterFullEnds(t *testing.T) {
 		}
 		w.SetWriteDeadline(time.Time{})
 		for g := range calls {
-			calls[g] = nw.writeAside(w, 1+g, taken[g], 100)
+			calls[g] = nw.writeAside(w, 1+g, taken[g], n)
 		}
 		awaitWaiters(t, w, 8)
 		nw.lo.setTap(open)
 		for g, ch := range calls {
-			if r := receive(t, "room", ch); r.err != nil || r.n != 100 {
+			if r := receive(t, "room", ch); r.err != nil || r.n != n {
 				t.Errorf("writer %d: %d, %v", g, r.n, r.err)
 			}
 		}
@@ -147,8 +150,8 @@ func TestWriterFullEnds(t *testing.T) {
 		}
 		nw.finish(ty)
 		for g := range 8 {
-			if ty.got[1+g] != taken[g]+100 {
-				t.Errorf("of writer %d %d arrived, %d were taken", g, ty.got[1+g], taken[g]+100)
+			if ty.got[1+g] != taken[g]+n {
+				t.Errorf("of writer %d %d arrived, %d were taken", g, ty.got[1+g], taken[g]+n)
 			}
 		}
 	})
