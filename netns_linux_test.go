@@ -151,7 +151,7 @@ func runInNamespace(t *testing.T) (string, error) {
 	if _, sub, ok := strings.Cut(flag.Lookup("test.run").Value.String(), "/"); ok {
 		run += "/" + sub
 	}
-	args := []string{"-test.run=" + run, "-test.v=true", "-test.count=1", fmt.Sprintf("-test.short=%v", testing.Short())}
+	args := []string{"-test.run=" + run, "-test.v=true", "-test.count=1", fmt.Sprintf("-test.short=%v", testing.Short()), "-soak=" + soakFor.String()}
 	if end, ok := t.Deadline(); ok { // early enough for its stacks to be seen
 		args = append(args, "-test.timeout="+(time.Until(end)*9/10).String())
 	}
