@@ -235,8 +235,8 @@ var fuzzBytes = func() []byte {
 // alike, so that runs come about.
 func fuzzMessages(data []byte, controls [][]byte) []OutputMessage {
 	var msgs []OutputMessage
-	vectors, at := 0, 0
-	for ; len(data) >= 4 && len(msgs) < 1200 && vectors < 20000; data = data[4:] {
+	vectors, at, total := 0, 0, 0
+	for ; len(data) >= 4 && len(msgs) < 1200 && vectors < 20000 && total < 4<<20; data = data[4:] { // more takes seconds
 		size := fuzzSizes[int(data[1])%len(fuzzSizes)]
 		control := controls[int(data[2]>>2)%len(controls)]
 		count := fuzzVectors[int(data[3])%len(fuzzVectors)]
@@ -254,6 +254,7 @@ func fuzzMessages(data []byte, controls [][]byte) []OutputMessage {
 			msgs = append(msgs, m)
 			vectors += count
 			at += size
+			total += size
 		}
 	}
 	return msgs
