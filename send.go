@@ -22,8 +22,17 @@ type stop struct {
 	kept      bool  // err was kept by an earlier send
 }
 
-// send is transmit with a batch of its own.
+// send is transmit with a batch of its own, if it takes one.
 func (c *Conn) send(ctx context.Context, msgs []OutputMessage, flags int) (int, stop) {
+	if len(msgs) == 1 && len(msgs[0].Vectors) == 1 && len(msgs[0].Control) == 0 {
+		if s, done := c.trySingle(ctx, msgs[0].Vectors[0], msgs[0].Addr, flags); done {
+			if s.err != nil {
+				return 0, s
+			}
+			msgs[0].BytesSent = len(msgs[0].Vectors[0])
+			return 1, s
+		}
+	}
 	b := newBatch()
 	n, s := c.transmit(ctx, b, msgs, flags, c.mayWait(flags))
 	b.free()
