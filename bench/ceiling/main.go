@@ -5,7 +5,7 @@
 //go:build linux
 
 // Ceiling compares ways of sending datagrams in Go with loops written by hand
-// in C, which are what the kernel can do at most. All ways send in turn, round
+// in C, if it was built with cgo, which are what the kernel can do at most. All ways send in turn, round
 // after round, each for a few milliseconds, to receivers that nobody reads; the
 // table has medians over the rounds, of times and of the ratios within a round.
 //
@@ -16,12 +16,15 @@ import (
 	"flag"
 	"fmt"
 	"log"
+	"net"
+	"net/netip"
 	"os"
 	"runtime"
 	"slices"
 	"text/tabwriter"
 	"time"
 
+	"github.com/batchconn/batchconn/bench/internal/way"
 	"golang.org/x/sys/unix"
 )
 
@@ -32,19 +35,31 @@ var (
 	byCPU  = flag.Bool("cpu", true, "compare processor time of the sending thread, which other work on the machine disturbs less")
 )
 
-// A load is what is sent in a call: count datagrams, burst in a row to each of
-// the receivers in turn. step makes each larger than the one before.
+// A load is what is sent in a call, over and over: count datagrams, burst in a
+// row to each of the receivers in turn. step makes each larger than the one
+// before.
 type load struct {
 	name                          string
 	receivers, count, burst, step int
-	ways                          []string // those of interest
+	ways                          []way.Way // those of interest
 }
 
-var loads = []load{
-	{"one receiver", 1, 64, 64, 0, nil},
-	{"bursts to many", 16, 128, 8, 0, nil},
-	{"every message another destination", 64, 64, 1, 0, []string{"SendMessages, GSOOff", "SendMessages"}},
-	{"every message another size", 1, 64, 64, 1, []string{"SendMessages, GSOOff", "SendMessages"}},
+func loads() []load {
+	inC, missing := way.InC()
+	if missing != "" {
+		log.Printf("ceiling: no loops in C: %s", missing)
+	}
+	all := append([]way.Way{
+		way.Net, way.XNet, way.SendMessagesOff, way.SendMessages, way.WriteBatch, way.AppendSegments,
+		way.XNetSegmentedVectors, way.XNetSegmented,
+	}, inC...)
+	two := []way.Way{way.SendMessagesOff, way.SendMessages}
+	return []load{
+		{"one receiver", 1, 64, 64, 0, all},
+		{"bursts to many", 16, 128, 8, 0, all},
+		{"every message another destination", 64, 64, 1, 0, two},
+		{"every message another size", 1, 64, 64, 1, two},
+	}
 }
 
 func main() {
@@ -55,45 +70,22 @@ func main() {
 		os.Exit(2)
 	}
 	runtime.LockOSThread() // thread time is read before and after
-	for _, l := range loads {
+	for _, l := range loads() {
 		if err := measure(l); err != nil {
 			log.Fatalf("ceiling: %s: %v", l.name, err)
 		}
 	}
 }
 
-// A way sends the datagrams of a load for about d.
-type way struct {
-	name string
-	send func(d time.Duration) (sample, error)
-}
-
-// A sample is what a way did in a round.
-type sample struct {
-	datagrams int
-	wall, cpu time.Duration
-}
-
-// each is nanoseconds for a datagram.
-func (s sample) each() float64 {
-	t := s.wall
+// each is nanoseconds for a datagram of what a way sends in a round.
+func each(send way.Sender) (float64, error) {
+	wall, cpu := time.Now(), threadTime()
+	n, err := send(*slot)
+	t := time.Since(wall)
 	if *byCPU {
-		t = s.cpu
+		t = threadTime() - cpu
 	}
-	return float64(t) / float64(s.datagrams)
-}
-
-// repeat is a way that calls f, which sends n datagrams.
-func repeat(name string, n int, f func() error) way {
-	return way{name, func(d time.Duration) (s sample, err error) {
-		wall, cpu := time.Now(), threadTime()
-		for err == nil && time.Since(wall) < d {
-			err = f()
-			s.datagrams += n
-		}
-		s.wall, s.cpu = time.Since(wall), threadTime()-cpu
-		return s, err
-	}}
+	return float64(t) / float64(n), err
 }
 
 func threadTime() time.Duration {
@@ -103,32 +95,63 @@ func threadTime() time.Duration {
 }
 
 func measure(l load) error {
-	s, err := newScene(l)
+	to, err := unread(l.receivers)
 	if err != nil {
 		return err
 	}
-	defer s.close()
-	ways := s.ways()
-	if l.ways != nil {
-		ways = slices.DeleteFunc(ways, func(w way) bool { return !slices.Contains(l.ways, w.name) })
+	defer to.close()
+	wl := way.Load{To: to.addrs, Count: l.count, Burst: l.burst, Size: *size, Step: l.step}
+	senders := make([]way.Sender, len(l.ways))
+	for i, w := range l.ways {
+		s, err := w.Open(&wl)
+		if err != nil {
+			return fmt.Errorf("%s: %w", w.Name, err)
+		}
+		defer s.Close()
+		senders[i] = s.Sender(way.NewBatch(wl, w.Roomy))
 	}
-	times := make([][]float64, len(ways))
+	times := make([][]float64, len(senders))
 	for round := range *rounds {
-		for i := range ways {
-			at := (i + round) % len(ways) // who goes first gains or loses by it
-			sample, err := ways[at].send(*slot)
+		for i := range senders {
+			at := (i + round) % len(senders) // who goes first gains or loses by it
+			ns, err := each(senders[at])
 			if err != nil {
-				return fmt.Errorf("%s: %w", ways[at].name, err)
+				return fmt.Errorf("%s: %w", l.ways[at].Name, err)
 			}
-			times[at] = append(times[at], sample.each())
+			times[at] = append(times[at], ns)
 		}
 	}
-	print(l, ways, times)
+	print(l, times)
 	return nil
 }
 
+// receivers are sockets that nobody reads, so that the kernel drops what does
+// not fit, at the same cost for every way.
+type receivers struct {
+	conns []*net.UDPConn
+	addrs []netip.AddrPort
+}
+
+func unread(n int) (r receivers, err error) {
+	for range n {
+		c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		if err != nil {
+			return r, err
+		}
+		r.conns = append(r.conns, c)
+		r.addrs = append(r.addrs, c.LocalAddr().(*net.UDPAddr).AddrPort())
+	}
+	return r, nil
+}
+
+func (r *receivers) close() {
+	for _, c := range r.conns {
+		c.Close()
+	}
+}
+
 // print shows each way's time, and how many times as fast as each it is.
-func print(l load, ways []way, times [][]float64) {
+func print(l load, times [][]float64) {
 	of := "wall time"
 	if *byCPU {
 		of = "processor time"
@@ -137,13 +160,13 @@ func print(l load, ways []way, times [][]float64) {
 		l.name, l.receivers, l.count, l.burst, *size, of, *rounds, *slot)
 	tw := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprint(tw, "\tns/datagram\tbest tenth\t")
-	for i := range ways {
+	for i := range l.ways {
 		fmt.Fprintf(tw, "x %d\t", i)
 	}
 	fmt.Fprintln(tw)
-	for i, w := range ways {
-		fmt.Fprintf(tw, "%d %s\t%.1f\t%.1f\t", i, w.name, median(times[i]), bestTenth(times[i]))
-		for j := range ways {
+	for i, w := range l.ways {
+		fmt.Fprintf(tw, "%d %s\t%.1f\t%.1f\t", i, w.Name, median(times[i]), bestTenth(times[i]))
+		for j := range l.ways {
 			ratios := make([]float64, len(times[i]))
 			for r := range ratios {
 				ratios[r] = times[j][r] / times[i][r]

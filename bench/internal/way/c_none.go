@@ -1,0 +1,15 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+//go:build linux && !cgo
+
+package way
+
+const withoutCgo = "built without cgo (no C compiler, or CGO_ENABLED=0)"
+
+// InC are loops in C, of which there are none here.
+func InC() (ways []Way, missing string) { return nil, withoutCgo }
+
+// GLib is g_socket_send_messages in C, which is not here.
+func GLib() (w Way, version, missing string) { return Way{}, "", withoutCgo }

@@ -1,0 +1,118 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+//go:build linux
+
+// Package way has ways of sending datagrams, to be compared: package net's,
+// those of golang.org/x/net, of batchconn, and loops in C.
+package way
+
+import (
+	"net"
+	"net/netip"
+	"time"
+)
+
+// A Load is what is sent, over and over: a batch of Count datagrams.
+type Load struct {
+	To    []netip.AddrPort
+	Count int
+	Burst int // datagrams in a row to a receiver, before it is the next one's turn
+	Size  int // of the first datagram
+	Step  int // how many bytes longer each is than the one before; only the ways of batchconn, net and x/net look at it
+}
+
+// Destination is where datagram i goes.
+func (l *Load) Destination(i int) netip.AddrPort { return l.To[i/l.Burst%len(l.To)] }
+
+// Run is how many datagrams from i on go to one destination, at most most.
+func (l *Load) Run(i, most int) int {
+	n := 1
+	for n < most && i+n < l.Count && l.Destination(i+n) == l.Destination(i) {
+		n++
+	}
+	return n
+}
+
+// A Batch is the datagrams of one sender.
+type Batch struct {
+	Load
+	Datagrams [][]byte
+	payload   []byte // all of them, if not roomy
+}
+
+// Together is datagrams i to i+n, of a batch that is not roomy and without
+// steps, as one slice.
+func (b *Batch) Together(i, n int) []byte { return b.payload[i*b.Size : (i+n)*b.Size : (i+n)*b.Size] }
+
+// room is behind each datagram of a roomy batch, as wireguard-go's packets have it.
+const room = 1<<16 - 1
+
+// NewBatch makes datagrams that lie one behind the other or, if roomy, each in
+// a buffer of its own with room behind it.
+func NewBatch(l Load, roomy bool) *Batch {
+	b := &Batch{Load: l, Datagrams: make([][]byte, l.Count)}
+	if !roomy {
+		b.payload = make([]byte, l.Count*(l.Size+l.Count*l.Step))
+	}
+	payload := b.payload
+	for i := range b.Datagrams {
+		size := l.Size + i*l.Step
+		if roomy {
+			b.Datagrams[i] = make([]byte, size, room)
+			continue
+		}
+		b.Datagrams[i], payload = payload[:size:size], payload[size:]
+	}
+	return b
+}
+
+// A Way is one way of sending.
+type Way struct {
+	Name  string
+	Roomy bool // it wants a roomy batch
+	Open  func(l *Load) (*Socket, error)
+}
+
+// A Socket is a UDP socket with a way of sending on it. Any number of senders
+// may send at once.
+type Socket struct {
+	Sender func(b *Batch) Sender
+	Flush  func() error // waits until what the senders took has left; nil if it has when they return
+	Close  func() error
+}
+
+// A Sender sends its batch over and over for about d, but at least once, and
+// returns how many datagrams it sent.
+type Sender func(d time.Duration) (int, error)
+
+// Repeat is a Sender that sends n datagrams with each call of f.
+func Repeat(n int, f func() error) Sender {
+	return func(d time.Duration) (sent int, err error) {
+		for begin := time.Now(); ; {
+			for range batchesPerLook(n, d) {
+				if err := f(); err != nil {
+					return sent, err
+				}
+				sent += n
+			}
+			if time.Since(begin) >= d {
+				return sent, nil
+			}
+		}
+	}
+}
+
+// batchesPerLook is how many batches are sent between looks at the clock, which
+// would weigh on small ones.
+func batchesPerLook(count int, d time.Duration) int {
+	if d == 0 {
+		return 1
+	}
+	return max(1, 64/count)
+}
+
+// Listen opens a socket to send from. It is bound to no address, because that of
+// wireguard-go cannot be, and the kernel then looks for one at each send.
+func Listen() (*net.UDPConn, error) { return net.ListenUDP("udp4", nil) }
