@@ -1,0 +1,80 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Machine is what was measured on, and with what.
+type Machine struct {
+	Processor  string            `json:"processor"`
+	Processors int               `json:"processors"`
+	Kernel     string            `json:"kernel"`
+	Go         string            `json:"go"`
+	Versions   map[string]string `json:"versions"` // of the peers
+}
+
+// versions are those of peers that are no Go modules.
+var versions = map[string]string{}
+
+// peerModules are named in what the program writes.
+var peerModules = []string{
+	"golang.org/x/net", "golang.zx2c4.com/wireguard", "github.com/pion/transport/v5", "tailscale.com",
+}
+
+func thisMachine() Machine {
+	m := Machine{Processor: processor(), Processors: runtime.NumCPU(), Go: runtime.Version(), Versions: versions}
+	var u unix.Utsname
+	if unix.Uname(&u) == nil {
+		m.Kernel = "Linux " + unix.ByteSliceToString(u.Release[:])
+	}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, d := range info.Deps {
+			for _, p := range peerModules {
+				if d.Path == p {
+					m.Versions[p] = d.Version
+				}
+			}
+		}
+	}
+	return m
+}
+
+// processor is the model's name, if the kernel tells it.
+func processor() string {
+	b, _ := os.ReadFile("/proc/cpuinfo")
+	for line := range bytes.Lines(b) {
+		if name, model, ok := strings.Cut(string(line), ":"); ok && strings.TrimSpace(name) == "model name" {
+			return strings.TrimSpace(model)
+		}
+	}
+	return runtime.GOARCH
+}
+
+func (m *Machine) String() string {
+	return fmt.Sprintf("%s, %d processors, %s, %s", m.Processor, m.Processors, m.Kernel, m.Go)
+}
+
+// peers names the versions, the modules' in order.
+func (m *Machine) peers() string {
+	var all []string
+	for _, p := range append(peerModules, "GLib") {
+		if v := m.Versions[p]; v != "" {
+			v, _, _ = strings.Cut(v, "-0.") // of a pseudo-version
+			all = append(all, p+" "+v)
+		}
+	}
+	return strings.Join(all, ", ")
+}

@@ -1,0 +1,246 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/pion/transport/v5/udp"
+	"golang.zx2c4.com/wireguard/conn"
+	"tailscale.com/net/batching"
+	"tailscale.com/net/packet"
+
+	"github.com/batchconn/batchconn/bench/internal/way"
+)
+
+// A kind is whose way it is.
+type kind string
+
+const (
+	peer    kind = "peer"    // another library
+	ceiling kind = "ceiling" // a loop in C
+	ours    kind = "batchconn"
+)
+
+// A contender is a way with what a reader should know of it.
+type contender struct {
+	way.Way
+	kind kind
+	does string // with each datagram, as far as it tells why it is fast or slow
+}
+
+// contenders are all ways; the first is what the others are compared with.
+// missing says why others are not among them.
+func contenders() (all []contender, missing []string) {
+	all = []contender{
+		{way.Net, peer, "a system call for each datagram"},
+		{way.XNet, peer, "one `sendmmsg` for each batch"},
+		{wireGuard, peer, "copies the datagrams to one destination together and segments; 128 a call, one destination a call"},
+		{pion, peer, "copies each datagram into a batch, which a goroutine of its own sends by x/net"},
+		{tailscale, peer, "segments, an iovec for each datagram, by x/net; 128 a call, one destination a call"},
+		{quicGo, peer, "one segmented `sendmsg` of at most 20 KiB that already lie together, one destination a call"},
+	}
+	if w, version, why := way.GLib(); why == "" {
+		all = append(all, contender{w, peer, "called in C: one `sendmmsg` for each batch, which it makes anew of its objects each time"})
+		versions["GLib"] = version
+	} else {
+		missing = append(missing, "GLib g_socket_send_messages: "+why)
+	}
+	inC, why := way.InC()
+	if why != "" {
+		missing = append(missing, "C sendto, sendmmsg, UDP_SEGMENT: "+why)
+	}
+	for _, w := range inC {
+		all = append(all, contender{w, ceiling, "what to send is laid out once and for all, before the clock runs"})
+	}
+	for _, w := range []way.Way{way.SendMessages, way.WriteBatch, way.SendEach, way.Writer, way.SendMessagesOff} {
+		all = append(all, contender{w, ours, ""})
+	}
+	return all, missing
+}
+
+// A send is one call of a peer that sends to one destination a call.
+type send struct {
+	to        netip.AddrPort
+	datagrams [][]byte
+	together  []byte // the same as one slice; nil if roomy
+}
+
+func calls(b *way.Batch, most int, roomy bool) (all []send) {
+	for i := 0; i < b.Count; {
+		n := b.Run(i, most)
+		s := send{to: b.Destination(i), datagrams: b.Datagrams[i : i+n]}
+		if !roomy {
+			s.together = b.Together(i, n)
+		}
+		all = append(all, s)
+		i += n
+	}
+	return all
+}
+
+// wireGuard is wireguard-go's standard Bind. Its packets are in buffers of 64 KiB
+// each, and it takes as many as its device hands it at most.
+var wireGuard = way.Way{Name: "wireguard-go StdNetBind.Send", Roomy: true, Open: func(*way.Load) (*way.Socket, error) {
+	bind := conn.NewStdNetBind()
+	if _, _, err := bind.Open(0); err != nil {
+		return nil, err
+	}
+	sender := func(b *way.Batch) way.Sender {
+		sends := calls(b, conn.IdealBatchSize, true)
+		endpoints := make([]conn.Endpoint, len(sends))
+		for i := range sends {
+			endpoints[i] = &conn.StdNetEndpoint{AddrPort: sends[i].to}
+		}
+		return way.Repeat(b.Count, func() error {
+			for i := range sends {
+				if err := bind.Send(sends[i].datagrams, endpoints[i]); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return &way.Socket{Sender: sender, Close: bind.Close}, nil
+}}
+
+// tailscale is the package that tailscale's magicsock sends with.
+var tailscale = way.Way{Name: "tailscale net/batching WriteBatchTo", Open: func(*way.Load) (*way.Socket, error) {
+	u, err := way.Listen()
+	if err != nil {
+		return nil, err
+	}
+	c, ok := batching.TryUpgradeToConn(u, "udp4", batching.IdealBatchSize, "", nil).(batching.Conn)
+	if !ok {
+		u.Close()
+		return nil, fmt.Errorf("it makes no batching.Conn of the socket")
+	}
+	sender := func(b *way.Batch) way.Sender {
+		sends := calls(b, batching.IdealBatchSize, false)
+		return way.Repeat(b.Count, func() error {
+			for i := range sends {
+				if err := c.WriteBatchTo(sends[i].datagrams, sends[i].to, packet.GeneveHeader{}, 0); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return &way.Socket{Sender: sender, Close: c.Close}, nil
+}}
+
+// quicGo is what quic-go's connection does to the socket, which cannot be called
+// from outside: its packets, of one size but for the last, are made in one buffer,
+// which goes into one WriteMsgUDP. The control message for ECN that it adds is
+// left out.
+var quicGo = way.Way{Name: "quic-go's segmented write (WriteMsgUDP)", Open: func(*way.Load) (*way.Socket, error) {
+	const largeBuffer = 20 << 10 // its MaxLargePacketBufferSize
+	u, err := way.Listen()
+	if err != nil {
+		return nil, err
+	}
+	sender := func(b *way.Batch) way.Sender {
+		sends := calls(b, min(max(1, largeBuffer/b.Size), way.MaxSegments(b.Size)), false)
+		addrs := make([]*net.UDPAddr, len(sends))
+		for i := range sends {
+			addrs[i] = net.UDPAddrFromAddrPort(sends[i].to)
+		}
+		control := way.SegmentControl(b.Size)
+		return way.Repeat(b.Count, func() error {
+			for i := range sends {
+				if _, _, err := u.WriteMsgUDP(sends[i].together, control, addrs[i]); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return &way.Socket{Sender: sender, Close: u.Close}, nil
+}}
+
+const (
+	// pionBatch is the least that pion's batches hold: as a Writer, it gathers
+	// across its caller's batches.
+	pionBatch = 64
+
+	// pionInterval is when it sends a batch that is not full.
+	pionInterval = 20 * time.Millisecond
+)
+
+// pion is pion/transport's BatchConn, which takes one datagram at a time.
+var pion = way.Way{Name: "pion/transport BatchConn", Open: func(l *way.Load) (*way.Socket, error) {
+	u, err := way.Listen()
+	if err != nil {
+		return nil, err
+	}
+	size := max(pionBatch, l.Count)
+	watched := &watchedConn{UDPConn: u, wrote: make(chan struct{}, 1)}
+	c := udp.NewBatchConn(watched, size, pionInterval)
+	var taken atomic.Int64
+	sender := func(b *way.Batch) way.Sender {
+		to := make([]net.Addr, b.Count)
+		for i := range to {
+			to[i] = net.UDPAddrFromAddrPort(b.Destination(i))
+		}
+		return way.Repeat(b.Count, func() error {
+			for i, p := range b.Datagrams {
+				if _, err := c.WriteTo(p, to[i]); err != nil {
+					return err
+				}
+			}
+			taken.Add(int64(b.Count))
+			return nil
+		})
+	}
+	flush := func() error { return watched.waitFor((taken.Load() + int64(size) - 1) / int64(size)) }
+	return &way.Socket{Sender: sender, Flush: flush, Close: c.Close}, nil
+}}
+
+// A watchedConn tells when it was written to, for what cannot be flushed.
+type watchedConn struct {
+	*net.UDPConn
+	writes atomic.Int64
+	wrote  chan struct{}
+}
+
+// waitFor waits for that many writes in all.
+func (c *watchedConn) waitFor(n int64) error {
+	const patience = 5 * time.Second
+	for limit := time.After(patience); c.writes.Load() < n; {
+		select {
+		case <-c.wrote:
+		case <-limit:
+			return fmt.Errorf("%d of %d batches were not sent within %v", n-c.writes.Load(), n, patience)
+		}
+	}
+	return nil
+}
+
+func (c *watchedConn) SyscallConn() (syscall.RawConn, error) {
+	raw, err := c.UDPConn.SyscallConn()
+	return watchedRawConn{raw, c}, err
+}
+
+type watchedRawConn struct {
+	syscall.RawConn
+	conn *watchedConn
+}
+
+func (r watchedRawConn) Write(f func(fd uintptr) bool) error {
+	err := r.RawConn.Write(f)
+	r.conn.writes.Add(1)
+	select {
+	case r.conn.wrote <- struct{}{}:
+	default:
+	}
+	return err
+}

@@ -1,0 +1,178 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+//go:build linux
+
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// The receivers are read by a process of their own, so that the time of this one
+// is that of the senders: in one process, what the scheduler does for a reader
+// that sleeps and wakes would be counted as theirs.
+
+// readerVariable marks that process; it holds the size of the datagrams and the
+// number of sockets, which follow standard error.
+const readerVariable = "BATCHCONN_BENCH_READER"
+
+const (
+	beginReading = 'b'
+	endReading   = 'e'
+	firstSocket  = 3
+
+	// nap is how long the reader waits when it found nothing.
+	nap = 50_000 // ns
+)
+
+// A reader is that process, seen from here.
+type reader struct {
+	cmd     *exec.Cmd
+	control io.WriteCloser
+	results io.ReadCloser
+}
+
+// A count is what was read: the datagrams, and how many had another size than
+// they should.
+type count struct{ Datagrams, Wrong uint64 }
+
+func startReader(rs []receiver, size int) (*reader, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	r := &reader{cmd: exec.Command(self)}
+	r.cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d %d", readerVariable, size, len(rs)), "GOMAXPROCS=1")
+	r.cmd.Stderr = os.Stderr
+	for _, rc := range rs {
+		r.cmd.ExtraFiles = append(r.cmd.ExtraFiles, rc.file)
+	}
+	if r.control, err = r.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	if r.results, err = r.cmd.StdoutPipe(); err != nil {
+		return nil, err
+	}
+	return r, r.cmd.Start()
+}
+
+func (r *reader) begin() error {
+	if _, err := r.control.Write([]byte{beginReading}); err != nil {
+		return err
+	}
+	var ready [1]byte
+	_, err := io.ReadFull(r.results, ready[:])
+	return err
+}
+
+// end returns when all that there is was read.
+func (r *reader) end() (c count, err error) {
+	if _, err := r.control.Write([]byte{endReading}); err != nil {
+		return c, err
+	}
+	err = binary.Read(r.results, binary.NativeEndian, &c)
+	return c, err
+}
+
+func (r *reader) stop() error {
+	return errors.Join(r.control.Close(), r.cmd.Wait())
+}
+
+// beReader is that process's main function. It returns false if this is not it.
+func beReader() bool {
+	is := os.Getenv(readerVariable)
+	if is == "" {
+		return false
+	}
+	runtime.LockOSThread()
+	if err := serveReader(is); err != nil {
+		fmt.Fprintln(os.Stderr, "reader:", err)
+		os.Exit(1)
+	}
+	return true
+}
+
+func serveReader(what string) error {
+	first, second, _ := strings.Cut(what, " ")
+	size, err1 := strconv.Atoi(first)
+	sockets, err2 := strconv.Atoi(second)
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	m := newMailbag(size)
+	for {
+		var command [1]byte
+		if _, err := os.Stdin.Read(command[:]); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if _, err := os.Stdout.Write(command[:]); err != nil { // ready
+			return err
+		}
+		c, err := m.readUntilTold(sockets, size)
+		if err != nil {
+			return err
+		}
+		if err := binary.Write(os.Stdout, binary.NativeEndian, c); err != nil {
+			return err
+		}
+	}
+}
+
+// readUntilTold reads until it is told to end and nothing is left.
+func (m *mailbag) readUntilTold(sockets, size int) (c count, err error) {
+	for told := false; ; {
+		end := told // before the read: nothing is sent after it
+		found := false
+		for fd := firstSocket; fd < firstSocket+sockets; fd++ {
+			n, err := m.read(fd)
+			if err != nil {
+				return c, err
+			}
+			for i := range m.headers[:n] {
+				if int(m.headers[i].n) != size {
+					c.Wrong++
+				}
+			}
+			c.Datagrams += uint64(n)
+			found = found || n > 0
+		}
+		if found {
+			continue
+		}
+		if end {
+			return c, nil
+		}
+		if told, err = waitForCommand(); err != nil {
+			return c, err
+		}
+	}
+}
+
+// waitForCommand waits for a nap at most.
+func waitForCommand() (came bool, err error) {
+	stdin := []unix.PollFd{{Fd: 0, Events: unix.POLLIN}}
+	n, err := unix.Ppoll(stdin, &unix.Timespec{Nsec: nap}, nil)
+	if n == 0 || err == unix.EINTR {
+		return false, nil
+	}
+	if err != nil {
+		return false, os.NewSyscallError("ppoll", err)
+	}
+	var command [1]byte
+	_, err = os.Stdin.Read(command[:])
+	return true, err
+}

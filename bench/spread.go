@@ -1,0 +1,54 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+//go:build linux
+
+package main
+
+import "slices"
+
+// A Spread is a median with its quartiles.
+type Spread struct {
+	Median float64 `json:"median"`
+	Low    float64 `json:"low"`
+	High   float64 `json:"high"`
+}
+
+func spread(v []float64) Spread {
+	v = slices.Sorted(slices.Values(v))
+	return Spread{quantile(v, 0.5), quantile(v, 0.25), quantile(v, 0.75)}
+}
+
+// quantile is that of sorted values, between two of them if need be.
+func quantile(v []float64, q float64) float64 {
+	at := q * float64(len(v)-1)
+	i := int(at)
+	if i+1 >= len(v) {
+		return v[len(v)-1]
+	}
+	return v[i] + (at-float64(i))*(v[i+1]-v[i])
+}
+
+// chance is how often, of comparisons between equals, one may be called unequal.
+const chance = 0.001
+
+// atLeast is what the median of all rounds there could be exceeds, but for that
+// chance, whatever the distribution: the k-th smallest, where fewer than k of n
+// fair coins show heads so rarely. There is none if there are too few.
+func atLeast(v []float64) (bound float64, ok bool) {
+	v = slices.Sorted(slices.Values(v))
+	below, coin := 0.0, 1.0 // that at most k-1 of n show heads; that just k do
+	for range v {
+		coin /= 2
+	}
+	k := 0
+	for ; below+coin <= chance; k++ {
+		below += coin
+		coin = coin * float64(len(v)-k) / float64(k+1)
+	}
+	if k == 0 {
+		return 0, false
+	}
+	return v[k-1], true
+}
