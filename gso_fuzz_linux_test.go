@@ -22,10 +22,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ownSize is the segment size of fuzzed messages that the user segments: none
-// of ours, and none of fuzzSizes. The model leaves them whole.
-const ownSize = 100
-
 // A datagram is what leaves the model of a kernel.
 type datagram struct {
 	to      netip.AddrPort
@@ -87,29 +83,6 @@ func datagramOf(m *OutputMessage) datagram {
 		to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
 	}
 	return datagram{to, bytes.Join(m.Vectors, nil), m.Control}
-}
-
-// cmsg is a control message as x/net's Marshal makes it.
-func cmsg(level, typ int, data ...byte) []byte {
-	b := make([]byte, unix.CmsgSpace(len(data)))
-	putCmsgHeader(b, unix.CmsgLen(len(data)), level, typ)
-	copy(b[unix.CmsgLen(0):], data)
-	return b
-}
-
-func cmsgInt(level, typ, value int) []byte {
-	return cmsg(level, typ, binary.NativeEndian.AppendUint32(nil, uint32(value))...)
-}
-
-var fuzzControls = [][]byte{
-	nil,
-	cmsgInt(unix.SOL_IP, unix.IP_TOS, 8),
-	cmsgInt(unix.SOL_IP, unix.IP_TOS, 16),
-	append(cmsgInt(unix.SOL_IP, unix.IP_TTL, 8), cmsg(unix.SOL_IP, unix.IP_TOS, 4)...),
-	cmsg(unix.SOL_IP, unix.IP_TOS, 4)[:unix.CmsgLen(1)], // without the padding
-	cmsg(unix.SOL_UDP, unix.UDP_SEGMENT, uint16s(ownSize)...),
-	cmsgInt(unix.SOL_SOCKET, unix.SO_TIMESTAMPING, 2),
-	{1, 2, 3},
 }
 
 // FuzzBatch: however many kernel messages are taken and whichever runs are

@@ -5,7 +5,6 @@
 package batchconn
 
 import (
-	"encoding/binary"
 	"net"
 	"slices"
 	"testing"
@@ -51,8 +50,7 @@ func kernelSegments(t *testing.T) bool {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	control := binary.NativeEndian.AppendUint16(cmsgBytes(2, unix.SOL_UDP, unix.UDP_SEGMENT), 2)
-	control = append(control, make([]byte, unix.CmsgSpace(2)-len(control))...)
+	control := cmsg(unix.SOL_UDP, unix.UDP_SEGMENT, uint16s(2)...)
 	if _, _, err := s.WriteMsgUDP([]byte("abc"), control, nil); err != nil {
 		t.Logf("UDP_SEGMENT: %v", err)
 		return false
@@ -67,17 +65,4 @@ func kernelSegments(t *testing.T) bool {
 		sizes, total = append(sizes, n), total+n
 	}
 	return slices.Equal(sizes, []int{2, 1})
-}
-
-// cmsgBytes is a struct cmsghdr (cmsg(3)) before size bytes of data.
-func cmsgBytes(size, level, typ int) []byte {
-	var b []byte
-	length := uint64(unix.CmsgLen(size))
-	if unix.SizeofCmsghdr == 12 { // size_t has 32 bits
-		b = binary.NativeEndian.AppendUint32(b, uint32(length))
-	} else {
-		b = binary.NativeEndian.AppendUint64(b, length)
-	}
-	b = binary.NativeEndian.AppendUint32(b, uint32(level))
-	return binary.NativeEndian.AppendUint32(b, uint32(typ))
 }

@@ -267,13 +267,6 @@ var rows = append([]row{
 	{name: "NonBlocking", cfg: Config{NonBlocking: true}, segmented: "all"},
 }, optionRows...)
 
-func uint16s(vs ...uint16) (b []byte) {
-	for _, v := range vs {
-		b = binary.NativeEndian.AppendUint16(b, v)
-	}
-	return b
-}
-
 func cmpOr(errs ...error) error {
 	for _, err := range errs {
 		if err != nil {
