@@ -337,10 +337,11 @@ func (p *modelPair) model(b *modelBatch, way string) modelOutcome {
 	if way == "Writer" {
 		t := modelOutcome{tally: map[string]int{}}
 		for i, class := range o.errs {
-			if len(b.msgs[i].p) > 65507 && b.msgs[i].to == toPortZero && !p.plain.connected {
-				class = modelClass(unix.EMSGSIZE) // which it sees before the kernel sees the port
+			to := p.real.modelDestination(b.msgs[i].to)
+			if len(b.msgs[i].p) > 65507 && !to.Addr().Unmap().Is6() && class == modelClass(unix.EINVAL) {
+				class = modelClass(unix.EMSGSIZE) // which it sees before the kernel sees the port or the control data
 			}
-			t.tally[p.real.modelDestination(b.msgs[i].to).String()+": "+class]++
+			t.tally[to.String()+": "+class]++
 		}
 		return t
 	}

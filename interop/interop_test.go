@@ -20,13 +20,14 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"text/tabwriter"
 	"time"
+
+	"go.uber.org/goleak"
 
 	"github.com/batchconn/batchconn"
 )
@@ -225,16 +226,15 @@ func withPatience(t testing.TB) context.Context {
 // no descriptor.
 func noLeaks(t *testing.T) {
 	t.Helper()
-	goroutines, descriptors := runtime.NumGoroutine(), openDescriptors()
+	old, descriptors := goleak.IgnoreCurrent(), openDescriptors()
 	t.Cleanup(func() {
 		for end := time.Now().Add(patience / 2); ; time.Sleep(time.Millisecond) {
-			g, d := runtime.NumGoroutine(), openDescriptors()
-			if g <= goroutines && d <= descriptors {
+			leaked, d := goleak.Find(old), openDescriptors()
+			if leaked == nil && d <= descriptors {
 				return
 			}
 			if time.Now().After(end) {
-				stacks := make([]byte, 1<<20)
-				t.Errorf("%d goroutines and %d descriptors, had %d and %d\n%s", g, d, goroutines, descriptors, stacks[:runtime.Stack(stacks, true)])
+				t.Errorf("%d descriptors, had %d; goroutines: %v", d, descriptors, leaked)
 				return
 			}
 		}
