@@ -24,14 +24,12 @@ func newAdapterPortable(family adapter, c *net.UDPConn, raw syscall.RawConn, isI
 	return &adapterPortable{family, c, raw, isIPv6}
 }
 
+// writeBatch sends the first of ms: what can end a call is looked at before each
+// system call.
 func (a *adapterPortable) writeBatch(ms []ipv4.Message, flags int) (n int, err error) {
-	for n < len(ms) {
-		bytes, err := a.writeOne(&ms[n], flags)
-		if err != nil {
-			return n, err
-		}
-		ms[n].N, ms[n].NN = bytes, len(ms[n].OOB)
-		n++
+	m := &ms[0]
+	if m.N, err = a.writeOne(m, flags); err != nil {
+		return 0, err
 	}
-	return n, nil
+	return 1, nil
 }

@@ -90,7 +90,7 @@ type Conn struct {
 
 	room  room
 	gso   gso
-	kept  atomic.Pointer[stop] // an error for the next send, see keep
+	kept  atomic.Pointer[keptError] // errors for the next sends, see keep
 	stats counters
 }
 
@@ -169,12 +169,14 @@ func (cfg *Config) validate() error {
 // (*[net.AddrError]), too long (syscall.EMSGSIZE), or whatever errno the
 // kernel answers. Errors are one *[net.OpError]; test them with [errors.Is].
 //
-// An error that the kernel reports only once (ECONNREFUSED, EHOSTUNREACH and
-// ENETUNREACH on a connected socket), when it tells us after n > 0, is kept, and
-// the next send returns it before sending. One that it meets in the middle of a
-// sendmmsg it forgets by itself (see the BUGS of sendmmsg(2)).
+// An error that the kernel reports only once (what ICMP says of the peer of a
+// connected socket: ECONNREFUSED, EHOSTUNREACH and their like), when it tells us
+// after n > 0, is kept, and the next send returns it before sending. One that it
+// meets in the middle of a sendmmsg it forgets by itself (see the BUGS of
+// sendmmsg(2)).
 //
-// A call that never has to wait allocates nothing.
+// A call that never has to wait allocates nothing where the system has a batch
+// call.
 func (c *Conn) SendMessages(ctx context.Context, msgs []OutputMessage, flags int) (n int, err error) {
 	n, s := c.send(ctx, msgs, flags)
 	clearBytesSent(msgs[n:])

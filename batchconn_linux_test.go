@@ -5,6 +5,7 @@
 package batchconn
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -235,6 +236,115 @@ func testReceiverGone(t *testing.T, k kind) bool {
 	}
 	(&inbox{again, in.addr}).expect(t, [][]byte{[]byte("next")})
 	return true
+}
+
+// TestKept: whatever ICMP leaves pending on a connected socket, met after n > 0,
+// is told by the next send, before it sends.
+func TestKept(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		for code, errno := range map[byte]syscall.Errno{ // net/ipv4/icmp.c, icmp_err_convert
+			2: unix.ENOPROTOOPT, 3: unix.ECONNREFUSED, 7: unix.EHOSTDOWN, 13: unix.EHOSTUNREACH,
+		} {
+			w := connectedKind.world(t, 1, &Config{GSO: GSOOff})
+			after := &afterFirst{adapter: w.conn.adapter, do: func() { unreachable(t, w.bare, code, 0) }}
+			w.conn.adapter = after
+			if !haveBatchCall {
+				after.adapter, w.conn.portable = w.conn.portable, after
+			}
+			m := w.write(t, maxBatch+1, inTurn, mixed)
+			first, err := w.conn.SendMessages(nil, m.msgs, 0)
+			if first != after.sent || first == 0 || err != nil {
+				t.Fatalf("ICMP code %d: %d, %v; want %d", code, first, err, after.sent)
+			}
+			calls := w.conn.Stats().Calls
+			n, err := w.conn.SendMessages(nil, m.msgs[first:], 0)
+			if n != 0 || w.conn.Stats().Calls != calls {
+				t.Errorf("ICMP code %d: %d were sent before the error was told", code, n)
+			}
+			checkError(t, err, errno)
+			if n, err := w.conn.SendMessages(nil, m.msgs[first:], 0); n != len(m.msgs)-first || err != nil {
+				t.Fatalf("after the error was told: %d, %v", n, err)
+			}
+			w.checkAll(t, m)
+		}
+	})
+}
+
+// TestKeptErrors: of the errors that several sends kept none is lost.
+func TestKeptErrors(t *testing.T) {
+	w := connectedKind.world(t, 1, nil)
+	first, second := errors.New("first"), errors.New("second")
+	w.conn.keepError(first)
+	w.conn.keepError(second)
+	told := map[error]bool{}
+	for range 2 {
+		n, err := w.conn.SendTo(nil, []byte("x"), netip.AddrPort{}, 0)
+		if n != 0 {
+			t.Errorf("%d bytes were sent before all was told", n)
+		}
+		told[err] = true
+	}
+	if !told[first] || !told[second] {
+		t.Errorf("told of %v", told)
+	}
+	if n, err := w.conn.SendTo(nil, []byte("x"), netip.AddrPort{}, 0); n != 1 || err != nil {
+		t.Errorf("after all was told: %d, %v", n, err)
+	}
+}
+
+// An afterFirst does something when the kernel has taken the first batch.
+type afterFirst struct {
+	adapter
+	do   func()
+	sent int
+}
+
+func (a *afterFirst) writeBatch(ms []ipv4.Message, flags int) (int, error) {
+	n, err := a.adapter.writeBatch(ms, flags)
+	if a.sent == 0 {
+		a.sent = n
+		a.do()
+	}
+	return n, err
+}
+
+// unreachable answers a datagram of c, which is connected, with the ICMP message
+// that its destination is unreachable, and waits until c has it pending. It
+// needs a network namespace of the test's own.
+func unreachable(t *testing.T, c *net.UDPConn, code byte, mtu uint16) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMP)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	from, to := c.LocalAddr().(*net.UDPAddr), c.RemoteAddr().(*net.UDPAddr)
+	m := []byte{3, code, 0, 0, 0, 0, byte(mtu >> 8), byte(mtu)} // RFC 792, RFC 1191
+	m = append(m, 0x45, 0, 0, 100, 0, 0, 0x40, 0, 64, unix.IPPROTO_UDP, 0, 0)
+	m = append(append(m, from.IP.To4()...), to.IP.To4()...)
+	for _, v := range []int{from.Port, to.Port, 80, 0} {
+		m = binary.BigEndian.AppendUint16(m, uint16(v))
+	}
+	sum := uint32(0)
+	for i := 0; i < len(m); i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(m[i:]))
+	}
+	binary.BigEndian.PutUint16(m[2:], ^uint16(sum+sum>>16))
+	if err := unix.Sendto(fd, m, 0, &unix.SockaddrInet4{Addr: [4]byte(from.IP.To4())}); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	await(t, "an error is pending", func() bool {
+		fds := []unix.PollFd{{}}
+		raw.Control(func(fd uintptr) {
+			fds[0].Fd = int32(fd)
+			unix.Poll(fds, 0)
+		})
+		return fds[0].Revents&unix.POLLERR != 0
+	})
 }
 
 // pendingError takes the socket's pending error.

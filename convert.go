@@ -5,6 +5,8 @@
 package batchconn
 
 import (
+	"errors"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -61,6 +63,7 @@ type batch struct {
 	segments int        // most datagrams in a segmented message; 0 for no segmentation
 	plain    int        // how many messages still go plainly because their run was refused
 	refused  refusedRun // that run
+	again    bool       // a run goes again as it is, since its EMSGSIZE may have been pending
 
 	one     [1]OutputMessage // the message of the sends that take one
 	vector  [1][]byte
@@ -84,7 +87,7 @@ func newBatch() *batch { return batches.Get().(*batch) }
 // discard forgets what is pending, with what is known of it.
 func (b *batch) discard() {
 	b.head, b.tail, b.bad = 0, 0, nil
-	b.plain, b.refused = 0, refusedRun{}
+	b.plain, b.refused, b.again = 0, refusedRun{}, false
 }
 
 // free puts b back without anything of the user's in it. Only what was used is
@@ -297,15 +300,28 @@ func (b *batch) account(c *Conn, msgs []OutputMessage, k int) (n int) {
 	if b.plain > 0 {
 		b.sentPlainly(c, n)
 	}
+	if b.again {
+		b.again = false
+		c.keepError(c.wrap(errMessageTooLong, netip.AddrPort{}))
+	}
 	return n
 }
 
 // fallBack has the run at the head of b sent again plainly, and the rest of b
 // planned anew after it. It reports false if err is not about a run.
+//
+// On a connected socket EMSGSIZE may have been pending instead, because a router
+// asked for shorter datagrams (ICMP, RFC 1191). Then it is of no message here,
+// and the run leaves if it is tried again.
 func (b *batch) fallBack(c *Conn, msgs []OutputMessage, err error) bool {
 	if b.empty() || b.runs[b.head].n == 1 || !isRefusal(err) {
 		return false
 	}
+	if !b.again && c.connected && errors.Is(err, syscall.EMSGSIZE) {
+		b.again = true
+		return true
+	}
+	b.again = false
 	c.stats.fallbacks.Add(1)
 	r := b.runs[b.head]
 	b.plain, b.refused = r.n, refusedRun{msgs[0].Addr.Addr(), r.size, err}
@@ -330,7 +346,7 @@ func (b *batch) adopt(ms []ipv4.Message) (msgs []OutputMessage, bad bool) {
 		m := OutputMessage{Vectors: ms[i].Buffers, Control: ms[i].OOB}
 		if ms[i].Addr != nil {
 			udp, ok := ms[i].Addr.(*net.UDPAddr)
-			if !ok || udp == nil {
+			if !ok || udp == nil || udp.Port < 0 || udp.Port > math.MaxUint16 {
 				return b.adopted, true
 			}
 			if m.Addr = udp.AddrPort(); !m.Addr.IsValid() {

@@ -23,7 +23,8 @@ import (
 // lines up at a gate with one place; who holds the gate waits on a parker, tries
 // to send, and leaves once something left or failed, to the end of the line if
 // it has more. So those who wait take turns, newcomers that may wait queue
-// behind them, and senders that may not wait never meet the gate.
+// behind them, and senders that may not wait never meet the gate. WaitWritable
+// waits there too, but takes no room, so that nobody queues because of it.
 //
 // The parker is apart from the user's descriptor, so that its deadline, with
 // which we wake whom we want, fails nobody else's writes.
@@ -34,6 +35,10 @@ const (
 	// include/net/sock.h), and newcomers can keep it from ever being that.
 	firstPause = time.Millisecond
 	lastPause  = 20 * time.Millisecond
+
+	// Senders that may not wait could take all the room there is. Who waited so
+	// long with the gate gets the next.
+	starvedAfter = 30 * time.Millisecond
 )
 
 // epoch makes points in time out of the monotonic clock.
@@ -44,8 +49,9 @@ func sinceEpoch(t time.Time) int64 { return int64(t.Sub(epoch)) }
 // A parker waits for room on the socket.
 type parker interface {
 	// park returns nil once the socket has room, os.ErrDeadlineExceeded at the
-	// deadline and os.ErrClosed after close. One goroutine at a time parks.
-	park() error
+	// deadline and os.ErrClosed after close. If it is blind it does not look for
+	// room. One goroutine at a time parks.
+	park(blind bool) error
 	setDeadline(t time.Time) // wakes park when t has passed; any goroutine
 	close()                  // wakes park, and returns once it is off the socket
 }
@@ -58,6 +64,7 @@ type room struct {
 	// Written under mu, read without it on the way of every send.
 	closed   atomic.Bool
 	waiting  atomic.Int32 // callers at the gate or in line
+	senders  atomic.Int32 // those of them that want to send
 	deadline atomic.Int64 // the user's write deadline since epoch, 0 for none
 	reserved atomic.Bool  // the next room is for who holds the gate, who starved
 
@@ -74,14 +81,20 @@ func (r *room) init(raw syscall.RawConn) {
 
 // sendInTurn waits for room and sends what b holds, or as much as fits.
 func (c *Conn) sendInTurn(ctx context.Context, b *batch, flags int) (int, error) {
+	c.room.senders.Add(1)
+	defer c.room.senders.Add(-1)
 	if err := c.lineUp(ctx); err != nil {
 		return 0, err
 	}
 	defer c.room.leave()
 	c.stats.parked.Add(1)
+	start, hasRoom := time.Now(), false
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
-		c.room.reserved.Store(pause == lastPause)
-		if _, err := c.park(ctx, pause); err != nil {
+		c.room.reserved.Store(time.Since(start) >= starvedAfter)
+		var err error
+		// Where there was room and still nothing fitted, asking for it again
+		// would be answered at once, over and over.
+		if hasRoom, err = c.park(ctx, pause, hasRoom); err != nil {
 			return 0, err
 		}
 		if n, err := c.write(b, flags); n > 0 || err != ErrWouldBlock {
@@ -108,8 +121,8 @@ func (c *Conn) WaitWritable(ctx context.Context) error {
 	}
 }
 
-// waitTurn waits for room for one turn, so that senders behind it in line, who
-// can do with less room, get theirs.
+// waitTurn waits for room for one turn, a short one if there are senders in line,
+// who can do with less room.
 func (c *Conn) waitTurn(ctx context.Context) (hasRoom bool, err error) {
 	if err := c.ready(ctx); err != nil {
 		return false, err
@@ -118,7 +131,11 @@ func (c *Conn) waitTurn(ctx context.Context) (hasRoom bool, err error) {
 		return false, err
 	}
 	defer c.room.leave()
-	return c.park(ctx, lastPause)
+	turn := lastPause
+	if c.room.senders.Load() != 0 {
+		turn = firstPause
+	}
+	return c.park(ctx, turn, false)
 }
 
 // lineUp returns with the gate, in the order of arrival, or with what ended the
@@ -163,8 +180,9 @@ func (r *room) exit() {
 }
 
 // park waits, with the gate held, until the socket has room or the pause is
-// over, and then says why the call cannot go on, if it cannot.
-func (c *Conn) park(ctx context.Context, pause time.Duration) (hasRoom bool, err error) {
+// over, and then says why the call cannot go on, if it cannot. If it is blind, it
+// waits for the end of the pause alone.
+func (c *Conn) park(ctx context.Context, pause time.Duration, blind bool) (hasRoom bool, err error) {
 	r := &c.room
 	p := r.arm(pause)
 	if p == nil {
@@ -176,12 +194,12 @@ func (c *Conn) park(ctx context.Context, pause time.Duration) (hasRoom bool, err
 			r.interrupt()
 			close(joined)
 		})
-		err = p.park()
+		err = p.park(blind)
 		if !stop() {
 			<-joined // or it would interrupt the next who holds the gate
 		}
 	} else {
-		err = p.park()
+		err = p.park(blind)
 	}
 	if why := c.ready(ctx); why != nil {
 		return false, why
@@ -306,7 +324,7 @@ type pollParker struct {
 	closed   atomic.Bool
 }
 
-func (p *pollParker) park() error {
+func (p *pollParker) park(blind bool) error {
 	for {
 		if p.closed.Load() {
 			return os.ErrClosed
@@ -314,8 +332,10 @@ func (p *pollParker) park() error {
 		if sinceEpoch(time.Now()) >= p.deadline.Load() {
 			return os.ErrDeadlineExceeded
 		}
-		if ok, err := writable(p.raw); ok || err != nil {
-			return err
+		if !blind {
+			if ok, err := writable(p.raw); ok || err != nil {
+				return err
+			}
 		}
 		time.Sleep(pollEvery)
 	}

@@ -569,7 +569,7 @@ func TestPark(t *testing.T) {
 				}
 				done := make(chan parked, 1)
 				go func() {
-					hasRoom, err := nw.c.park(ctx, time.Hour)
+					hasRoom, err := nw.c.park(ctx, time.Hour, false)
 					done <- parked{hasRoom, err}
 				}()
 				if !early {
@@ -771,7 +771,8 @@ func TestPlaceInLine(t *testing.T) {
 func TestTurns(t *testing.T) {
 	inNamespace(t, func(t *testing.T, lo *loopback) {
 		nw := newNarrows(t, lo, open, nil)
-		if err := nw.c.lineUp(nil); err != nil { // waits from now on, with the gate
+		nw.c.room.senders.Add(1) // waits to send from now on, with the gate
+		if err := nw.c.lineUp(nil); err != nil {
 			t.Fatal(err)
 		}
 		try := func() (n int, err error) {
@@ -788,11 +789,63 @@ func TestTurns(t *testing.T) {
 		n, err := try()
 		checkWouldBlock(t, "with room that is kept for another", n, err)
 		nw.c.room.leave()
+		nw.c.room.senders.Add(-1)
 		ended(t, []<-chan result{call}, 1, nil)
 		if n, err := try(); n != payloadSize || err != nil {
 			t.Errorf("after the room was kept: %d, %v", n, err)
 		}
 	})
+}
+
+// TestWaitWritableInNobodysWay: while others wait for half of the buffer to be
+// free, senders go on in the rest.
+func TestWaitWritableInNobodysWay(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		nw := newNarrows(t, lo, shut, nil)
+		nw.c.SetWriteBuffer(40_000)
+		nw.fill()
+		nw.c.SetWriteBuffer(60_000)
+		ctx, cancel := context.WithCancel(context.Background())
+		var waiters sync.WaitGroup
+		for range 8 {
+			waiters.Go(func() {
+				if err := nw.c.WaitWritable(ctx); !errors.Is(err, context.Canceled) {
+					t.Errorf("WaitWritable: %v", err)
+				}
+			})
+		}
+		nw.awaitWaiting(8)
+		for i := range 10 {
+			if n, err := nw.c.SendMessages(ctx, nw.messages(1, 2*i, 2), 0); n != 2 || err != nil {
+				t.Fatalf("%d, %v", n, err)
+			}
+			if _, err := nw.c.SendTo(ctx, payload(2, i), nw.to, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if s := nw.c.Stats(); s.Parked != 0 {
+			t.Errorf("senders waited %d times", s.Parked)
+		}
+		cancel()
+		waiters.Wait()
+	})
+}
+
+// TestRoomThatIsNone: where the kernel says that there is room and takes nothing
+// all the same, a sender asks again, but not all the time.
+func TestRoomThatIsNone(t *testing.T) {
+	w, s := scripted(t, plainKind, func(int, []ipv4.Message) (int, error) { return 0, unix.EAGAIN })
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	n, err := w.conn.SendTo(ctx, []byte("x"), w.dest[0], 0)
+	if n != 0 || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%d, %v", n, err)
+	}
+	// Two a pause, whose first are shorter.
+	if most := 12 + 2*int(time.Since(start)/lastPause); s.calls < 4 || s.calls > most {
+		t.Errorf("%d tries in %v, want at most %d", s.calls, time.Since(start), most)
+	}
 }
 
 // TestStarved: who waits long gets the next room kept, and asks for it without

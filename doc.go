@@ -40,10 +40,12 @@
 //	}
 //
 // If what stopped a call still stands, the next call says what it is. The
-// kernel reports some errors only once: ECONNREFUSED, EHOSTUNREACH and
-// ENETUNREACH on a connected socket. Such an error, when met after n > 0, is
-// kept, and the next send returns it before sending. "Sent" means taken by the
-// kernel, as always with UDP.
+// kernel reports some errors only once, those that ICMP leaves pending on a
+// connected socket: ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, and on Unix
+// ENOPROTOOPT, EHOSTDOWN, EPROTO and EACCES. Such an error, when met after n > 0,
+// is kept, and the next send returns it before sending; of several, each. EMSGSIZE
+// can be pending too, but mostly is of one message, and stands: it is not kept.
+// "Sent" means taken by the kernel, as always with UDP.
 //
 // SendEach returns how many messages were dealt with, each either sent or failed
 // for a reason of its own, and a *[BatchError] if any failed.
@@ -71,7 +73,7 @@
 // Before anything is sent a call checks in this order: closed, context done, no
 // messages (0, nil).
 //
-// Those who wait take turns, in order of arrival, and each turn ends when
+// Senders that wait take turns, in order of arrival, and each turn ends when
 // something has left. Newcomers that may wait queue behind them. Non-blocking
 // sends do not queue, so they could take all the room there is; therefore, when
 // the sender whose turn it is has waited for about 30 ms in vain, non-blocking
@@ -158,7 +160,9 @@
 // On Linux a call is sendmmsg(2), by way of golang.org/x/net. Where the kernel
 // answers ENOSYS to that, on Android, macOS, the BSDs, Solaris, illumos and AIX,
 // it is one sendmsg(2) for each datagram, and on Windows one write of package
-// net. Promises are the same everywhere but for what follows.
+// net. On all but Windows a datagram by itself, of one vector and without control
+// messages, flags or a zone, leaves with sendto(2) instead, unless WriteBatch
+// sends it. Promises are the same everywhere but for what follows.
 //
 //   - Windows: a non-blocking send asks WSAPoll for room and then writes, so it
 //     can be made to wait by another sender who took that room meanwhile. Waiting

@@ -48,7 +48,11 @@ const errorsShown = 3
 
 func (e *BatchError) Error() string {
 	var s strings.Builder
-	fmt.Fprintf(&s, "batchconn: %d messages failed", len(e.Failed))
+	if len(e.Failed) == 1 {
+		s.WriteString("batchconn: 1 message failed")
+	} else {
+		fmt.Fprintf(&s, "batchconn: %d messages failed", len(e.Failed))
+	}
 	for i := range e.Failed {
 		if i == errorsShown {
 			s.WriteString("; ...")

@@ -5,6 +5,8 @@
 package batchconn
 
 import (
+	"cmp"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -58,9 +60,9 @@ func (c *Conn) WriteTo(b []byte, addr net.Addr) (int, error) {
 	}
 	udp, ok := addr.(*net.UDPAddr)
 	if !ok {
-		return 0, c.foreign(addr)
+		return 0, c.wrongAddr(addr, syscall.EINVAL)
 	}
-	return c.writeTo(b, c.addrPort(udp))
+	return c.writeToUDP(b, udp)
 }
 
 // WriteToUDP is UDPConn's; under Config.NonBlocking it returns ErrWouldBlock
@@ -69,7 +71,15 @@ func (c *Conn) WriteToUDP(b []byte, addr *net.UDPAddr) (int, error) {
 	if !c.nonBlocking {
 		return c.udpConn.WriteToUDP(b, addr)
 	}
-	return c.writeTo(b, c.addrPort(addr))
+	return c.writeToUDP(b, addr)
+}
+
+func (c *Conn) writeToUDP(b []byte, addr *net.UDPAddr) (int, error) {
+	to, err := c.addrPort(addr)
+	if err != nil {
+		return 0, c.wrongAddr(addr, err)
+	}
+	return c.writeTo(b, to)
 }
 
 // WriteToUDPAddrPort is UDPConn's; under Config.NonBlocking it returns
@@ -96,7 +106,11 @@ func (c *Conn) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err e
 	if !c.nonBlocking {
 		return c.udpConn.WriteMsgUDP(b, oob, addr)
 	}
-	return c.WriteMsgUDPAddrPort(b, oob, c.addrPort(addr))
+	to, err := c.addrPort(addr)
+	if err != nil {
+		return 0, 0, c.wrongAddr(addr, err)
+	}
+	return c.WriteMsgUDPAddrPort(b, oob, to)
 }
 
 // WriteMsgUDPAddrPort is UDPConn's; under Config.NonBlocking it returns
@@ -111,25 +125,36 @@ func (c *Conn) WriteMsgUDPAddrPort(b, oob []byte, addr netip.AddrPort) (n, oobn 
 	return n, len(oob), nil
 }
 
-// foreign is package net's error for an address that is not of UDP.
-func (c *Conn) foreign(addr net.Addr) error {
-	return &net.OpError{Op: "write", Net: "udp", Source: c.LocalAddr(), Addr: addr, Err: syscall.EINVAL}
+// wrongAddr is package net's error for an address that none can be sent to.
+func (c *Conn) wrongAddr(addr net.Addr, err error) error {
+	return &net.OpError{Op: "write", Net: "udp", Source: c.LocalAddr(), Addr: addr, Err: err}
 }
 
-// addrPort converts as package net does: no address is none, and an address
-// without an IP, and on IPv6 sockets 0.0.0.0, is this host.
-func (c *Conn) addrPort(addr *net.UDPAddr) netip.AddrPort {
-	if addr == nil {
-		return netip.AddrPort{}
+// addrPort converts as package net does, and refuses what that refuses: no address
+// is none, and an address without an IP, and on IPv6 sockets 0.0.0.0, is this
+// host.
+func (c *Conn) addrPort(addr *net.UDPAddr) (to netip.AddrPort, err error) {
+	switch {
+	case addr == nil:
+		return to, nil
+	case c.raw == nil:
+		return to, syscall.EINVAL
+	case c.connected:
+		return to, net.ErrWriteToConnected
+	case len(addr.IP) > 0 && !(c.isIPv6 && addr.IP.Equal(net.IPv4zero)):
+		to = addr.AddrPort()
+	case c.isIPv6:
+		to = netip.AddrPortFrom(netip.IPv6Unspecified().WithZone(addr.Zone), uint16(addr.Port))
+	default:
+		to = netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(addr.Port))
 	}
-	if len(addr.IP) > 0 && !(c.isIPv6 && addr.IP.Equal(net.IPv4zero)) {
-		return addr.AddrPort()
+	if err := c.adapter.accepts(to.Addr()); err != nil {
+		return to, err
 	}
-	host := netip.IPv4Unspecified()
-	if c.isIPv6 {
-		host = netip.IPv6Unspecified().WithZone(addr.Zone)
+	if addr.Port < 0 || addr.Port > math.MaxUint16 { // of which net asks the system
+		return to, cmp.Or(c.ready(nil), errInvalidMessage)
 	}
-	return netip.AddrPortFrom(host, uint16(addr.Port))
+	return to, nil
 }
 
 // SyscallConn returns the socket's RawConn, as UDPConn does. Options set through

@@ -151,10 +151,13 @@ func (w *world) netAddrs() map[string]net.Addr {
 		"typed nil": (*net.UDPAddr)(nil),
 		"foreign":   &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9},
 		"odd IP":    &net.UDPAddr{IP: make([]byte, 5), Port: 9},
+		"odd IP 0":  &net.UDPAddr{IP: make([]byte, 5)},
+		"no port":   &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: -1},
 	}
 	for i, in := range w.inboxes {
 		port := int(in.addr.Port())
 		addrs[fmt.Sprint("good", i)] = net.UDPAddrFromAddrPort(in.addr)
+		addrs[fmt.Sprint("no port ", i)] = &net.UDPAddr{IP: in.addr.Addr().AsSlice(), Port: port + 1<<16}
 		addrs[fmt.Sprint("16-byte", i)] = &net.UDPAddr{IP: net.IP(in.addr.Addr().AsSlice()).To16(), Port: port}
 		addrs[fmt.Sprint("IP-less", i)] = &net.UDPAddr{Port: port}
 		addrs[fmt.Sprint("0.0.0.0", i)] = &net.UDPAddr{IP: net.IPv4zero, Port: port}

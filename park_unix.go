@@ -28,10 +28,11 @@ func newParker(raw syscall.RawConn) parker {
 // socket, which has a deadline and a write lock of its own. It is not made with
 // UDPConn.File, whose Fd makes the live socket blocking.
 type dupParker struct {
-	file *os.File
-	raw  syscall.RawConn
-	look func(fd uintptr) bool
-	err  error // of look
+	file  *os.File
+	raw   syscall.RawConn
+	blind bool
+	look  func(fd uintptr) bool
+	err   error // of look
 }
 
 func newDupParker(raw syscall.RawConn) (*dupParker, error) {
@@ -56,13 +57,17 @@ func newDupParker(raw syscall.RawConn) (*dupParker, error) {
 		return nil, err
 	}
 	p.look = func(fd uintptr) (ok bool) {
+		if p.blind {
+			return false
+		}
 		ok, p.err = hasRoom(fd)
 		return ok || p.err != nil
 	}
 	return p, nil
 }
 
-func (p *dupParker) park() error {
+func (p *dupParker) park(blind bool) error {
+	p.blind = blind
 	if err := p.raw.Write(p.look); err != nil {
 		return err
 	}

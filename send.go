@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -51,8 +52,8 @@ func (c *Conn) transmit(ctx context.Context, b *batch, msgs []OutputMessage, fla
 	if len(msgs) == 0 {
 		return 0, stop{}
 	}
-	if kept := c.kept.Load(); kept != nil && c.kept.CompareAndSwap(kept, nil) {
-		return 0, *kept
+	if err := c.takeKept(); err != nil {
+		return 0, stop{err: err, kept: true}
 	}
 	flags &^= privateFlags
 	b.discard()
@@ -103,10 +104,10 @@ func (c *Conn) ready(ctx context.Context) error {
 }
 
 // attempt writes what b holds unless the room is spoken for: a sender that may
-// wait lines up behind those who are waiting, and none takes the room that is
+// wait lines up behind those who wait to send, and none takes the room that is
 // being kept for one that starved.
 func (c *Conn) attempt(b *batch, flags int, wait bool) (int, error) {
-	if c.room.waiting.Load() != 0 && (wait || c.room.reserved.Load()) {
+	if c.room.senders.Load() != 0 && (wait || c.room.reserved.Load()) {
 		return 0, ErrWouldBlock
 	}
 	return c.write(b, flags)
@@ -203,12 +204,41 @@ func (c *Conn) wrap(err error, to netip.AddrPort) error {
 // that another send kept while WriteBatch was on its way is kept again.
 func (c *Conn) keep(s stop) {
 	if s.kept || c.connected && s.ofMessage && isConsumed(s.err) {
-		c.kept.Store(&stop{err: s.err, kept: true})
+		c.keepError(s.err)
 	}
 }
 
+// keepError keeps err before those that are kept already.
+func (c *Conn) keepError(err error) {
+	for {
+		others := c.kept.Load()
+		if c.kept.CompareAndSwap(others, &keptError{err, others}) {
+			return
+		}
+	}
+}
+
+// takeKept forgets a kept error and returns it, or nil if there is none.
+func (c *Conn) takeKept() error {
+	for {
+		first := c.kept.Load()
+		if first == nil {
+			return nil
+		}
+		if c.kept.CompareAndSwap(first, first.others) {
+			return first.err
+		}
+	}
+}
+
+// A keptError is one that the next send returns, with those for sends after it.
+type keptError struct {
+	err    error
+	others *keptError
+}
+
 func isConsumed(err error) bool {
-	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH)
+	return slices.ContainsFunc(consumedErrors, func(errno error) bool { return errors.Is(err, errno) })
 }
 
 func clearBytesSent(msgs []OutputMessage) {

@@ -16,7 +16,7 @@ import (
 // if it sent nothing and met no error of the datagram's: then the batch's way is
 // to be gone, which waits for room and says what is wrong with a send.
 func (c *Conn) trySingle(ctx context.Context, p []byte, to netip.AddrPort, flags int) (s stop, done bool) {
-	if flags&^MsgDontWait != 0 || c.ready(ctx) != nil || c.kept.Load() != nil || c.room.waiting.Load() != 0 ||
+	if flags&^MsgDontWait != 0 || c.ready(ctx) != nil || c.kept.Load() != nil || c.room.senders.Load() != 0 ||
 		c.checkDestination(to) != nil || to.Addr().Zone() != "" {
 		return stop{}, false
 	}

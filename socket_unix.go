@@ -16,6 +16,15 @@ import (
 
 var errWouldBlock error = syscall.EAGAIN
 
+// consumedErrors are what ICMP can leave pending on a connected socket, to be
+// reported once (icmp_err_convert in net/ipv4/icmp.c, icmpv6_err_convert in
+// net/ipv6/icmp.c). EMSGSIZE, which can be too, is not among them: mostly it is
+// of one message, and stands.
+var consumedErrors = []error{
+	syscall.ECONNREFUSED, syscall.EHOSTUNREACH, syscall.ENETUNREACH,
+	syscall.ENOPROTOOPT, syscall.EHOSTDOWN, syscall.EPROTO, syscall.EACCES,
+}
+
 // socketDomain says of which family a socket is. The kernel is asked, since the
 // look of LocalAddr does not tell an IPv4 socket from a dual-stack one.
 func socketDomain(raw syscall.RawConn) (isIPv6 bool, err error) {

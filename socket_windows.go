@@ -15,6 +15,9 @@ import (
 
 var errWouldBlock error = syscall.EAGAIN
 
+// consumedErrors are reported once.
+var consumedErrors = []error{syscall.ECONNREFUSED, syscall.EHOSTUNREACH, syscall.ENETUNREACH}
+
 func socketDomain(raw syscall.RawConn) (isIPv6 bool, err error) {
 	controlErr := raw.Control(func(fd uintptr) {
 		var name windows.Sockaddr

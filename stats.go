@@ -12,10 +12,10 @@ import "sync/atomic"
 type Stats struct {
 	Messages   uint64 // datagrams sent
 	Bytes      uint64 // payload bytes sent
-	Calls      uint64 // calls to the kernel: of a batch, or of a single datagram; on the portable path a batch may be several system calls
+	Calls      uint64 // calls to the kernel that send, whether they sent anything or not
 	Segmented  uint64 // datagrams that left inside a segmented message
 	Fallbacks  uint64 // segmented messages refused and sent again plainly
-	Parked     uint64 // times that a call waited for room
+	Parked     uint64 // turns that sends waited for room
 	WouldBlock uint64 // calls that ended with ErrWouldBlock
 	Failed     uint64 // times that a message could not be sent
 	GSO        bool   // segmentation is in use

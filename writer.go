@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"runtime"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -162,14 +163,18 @@ func (w *Writer) Write(b []byte) (int, error) {
 func (w *Writer) WriteTo(b []byte, addr net.Addr) (int, error) {
 	udp, ok := addr.(*net.UDPAddr)
 	if !ok {
-		return 0, w.foreign(addr)
+		return 0, w.wrongAddr(addr, syscall.EINVAL)
 	}
-	return w.gatherTo(b, w.addrPort(udp))
+	return w.WriteToUDP(b, udp)
 }
 
 // WriteToUDP gathers a datagram to addr.
 func (w *Writer) WriteToUDP(b []byte, addr *net.UDPAddr) (int, error) {
-	return w.gatherTo(b, w.addrPort(addr))
+	to, err := w.addrPort(addr)
+	if err != nil {
+		return 0, w.wrongAddr(addr, err)
+	}
+	return w.gatherTo(b, to)
 }
 
 // WriteToUDPAddrPort gathers a datagram to addr.
@@ -179,7 +184,11 @@ func (w *Writer) WriteToUDPAddrPort(b []byte, addr netip.AddrPort) (int, error) 
 
 // WriteMsgUDP gathers a datagram to addr with control messages.
 func (w *Writer) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
-	return w.WriteMsgUDPAddrPort(b, oob, w.addrPort(addr))
+	to, err := w.addrPort(addr)
+	if err != nil {
+		return 0, 0, w.wrongAddr(addr, err)
+	}
+	return w.WriteMsgUDPAddrPort(b, oob, to)
 }
 
 // WriteMsgUDPAddrPort gathers a datagram to addr with control messages.

@@ -148,7 +148,7 @@ func (w *Writer) sendSome(wait bool) (r sendResult) {
 			w.fail(&r, chunk[r.n].Addr, s)
 		case errors.Is(s.err, ErrWouldBlock), wait && w.ctx.Err() != nil:
 			r.blocked = true
-		case isConsumed(s.err): // kept for the next send, and of no message here
+		case s.kept: // of no message here
 			if r.err == nil {
 				r.err = s.err
 			}

@@ -850,7 +850,7 @@ func TestWriterOddErrors(t *testing.T) {
 	}
 
 	kept := world.conn.wrap(os.NewSyscallError("sendmmsg", syscall.ECONNREFUSED), netip.AddrPort{})
-	world.conn.kept.Store(&stop{err: kept}) // met by a SendMessages on the same Conn
+	world.conn.keepError(kept) // met by a SendMessages on the same Conn
 	mustWrite(t, w, nil, world.dest[0])
 	if err := w.Flush(nil); err != kept || len(k.taken) != 1 || len(failed.errs) != 3 {
 		t.Errorf("Flush = %v with %d sent, %d reported; want the kept error and the datagram", err, len(k.taken), len(failed.errs))
