@@ -21,21 +21,26 @@ type WriterConfig struct {
 	MaxMessages int
 
 	// MaxBytes is how much payload and control data is held at most; 0 is
-	// 256 KiB. A larger datagram is still taken, alone.
+	// 256 KiB. A larger datagram is still taken, alone. It is held in two
+	// buffers, which grow up to that size as they are needed and are kept.
 	MaxBytes int
 
-	// MaxDelay is how long datagrams are gathered. 0: they leave as soon as
-	// the flusher runs. Above 0: they wait that long at most. Below 0: they
-	// leave only when the Writer is full, or on Flush.
+	// MaxDelay is how long datagrams are gathered. 0: they leave as soon as a
+	// goroutine of the Writer runs. Above 0: they wait that long at most. Below
+	// 0: they leave only when the Writer is full, or on Flush and Close.
 	MaxDelay time.Duration
 
 	// Linger is how long Close waits for room to send what is held; 0 is one
 	// second, below 0 is not at all.
 	Linger time.Duration
 
-	// OnError is told of each datagram that could not be sent, in a goroutine
-	// that sends and with no lock held. It must not call Flush or Close. It may
-	// write, but a write that has to wait for room waits for OnError to return.
+	// OnError is told of each datagram that could not be sent, one after the
+	// other, with no lock of ours held: by a goroutine of the Writer, or by a
+	// write, Flush or Close that sends. addr is the zero AddrPort for the
+	// connected peer. It must return, and must not call Flush or Close. It may
+	// write; but a write of its own that finds the Writer full waits for ever,
+	// because the sending waits for OnError: only NonBlocking, the write
+	// deadline or a Close by another goroutine end it.
 	OnError func(addr netip.AddrPort, err error)
 }
 
@@ -83,14 +88,15 @@ type writerConn = Conn
 // left, the Writer's write deadline passes (os.ErrDeadlineExceeded) or the
 // Writer is closed (net.ErrClosed); if the Conn is NonBlocking it returns
 // ErrWouldBlock. The deadline bounds only the waiting of writes and of Flush,
-// and never what was accepted.
+// and never what was accepted; the other sends end by their contexts alone.
 //
-// What was written leaves when a goroutine of the Writer gets a processor, or
-// with the first write that comes 50 microseconds later. Where all processors
-// are taken (GOMAXPROCS=1), a goroutine that writes a burst and then computes,
-// without blocking or writing again, holds up the end of its burst until the
-// scheduler takes the processor from it, after about 10 milliseconds: call
-// [Writer.Flush] at the end of such a burst.
+// Unless MaxDelay says otherwise, what was written leaves when a goroutine of
+// the Writer gets a processor, or with the first write that comes 50 microseconds
+// later. Where all processors are taken (GOMAXPROCS=1), a goroutine that writes a
+// burst and then computes, without blocking or writing again, holds up the end of
+// its burst until the scheduler takes the processor from it, after 10 to 20
+// milliseconds: call [Writer.Flush] at the end of such a burst. GOMAXPROCS=2 on
+// a machine with one processor shortens it.
 //
 // A Writer that holds nothing has no goroutine and can be dropped. All methods
 // may be called from any number of goroutines at once.
@@ -349,7 +355,7 @@ func (w *Writer) flusher() {
 // sent or reported. It returns the first error since the last Flush, or an
 // error that Is ctx.Err() when ctx is done, os.ErrDeadlineExceeded at the write
 // deadline, net.ErrClosed when the Writer is closed: then what is held stays
-// held and is sent all the same. A nil ctx is never done.
+// held, and is sent all the same or reported by Close. A nil ctx is never done.
 func (w *Writer) Flush(ctx context.Context) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -173,8 +173,20 @@ func (w *Writer) fail(r *sendResult, to netip.AddrPort, s stop) {
 	}
 	r.n++
 	if w.cfg.OnError != nil {
-		w.cfg.OnError(to, err)
+		w.tell(to, err)
 	}
+}
+
+// tell calls OnError. If that does not return, who sends unlocks mu all the same.
+func (w *Writer) tell(to netip.AddrPort, err error) {
+	returned := false
+	defer func() {
+		if !returned {
+			w.mu.Lock()
+		}
+	}()
+	w.cfg.OnError(to, err)
+	returned = true
 }
 
 // finish gives back the room of what was sent or reported of the part that leaves.
@@ -233,6 +245,8 @@ func (w *Writer) waitForRoom(size int) error {
 			if w.send(false); w.closed || w.hasRoom(size, self) {
 				break
 			}
+			w.due = w.accepted // as much may have come meanwhile as has left
+			w.startFlusher()
 		}
 		if w.nonBlocking {
 			w.stats.wouldBlock.Add(1)
@@ -352,13 +366,16 @@ type heldMessages struct {
 func (h *heldMessages) empty() bool { return len(h.msgs) == 0 }
 func (h *heldMessages) len() int    { return len(h.msgs) }
 
-// add copies a datagram. The buffer holds capacity bytes from the first on, so
-// that it never moves: a Writer that is kept within bounds never needs more,
-// but for one datagram that is larger and alone.
+// leastBuffer is the least that is allocated for what is held.
+const leastBuffer = 64 << 10
+
+// add copies a datagram. A buffer that is too small is left to what lies in it,
+// and the next is twice as large, up to capacity: a Writer that is kept within
+// bounds never needs more, but for one datagram that is larger and alone.
 func (h *heldMessages) add(p, control []byte, to netip.AddrPort, capacity int) {
 	need := len(p) + len(control)
 	if need > cap(h.buf)-len(h.buf) {
-		h.buf = make([]byte, 0, max(need, capacity))
+		h.buf = make([]byte, 0, max(need, min(capacity, max(2*cap(h.buf), leastBuffer))))
 	}
 	start := len(h.buf)
 	h.buf = append(append(h.buf, p...), control...)

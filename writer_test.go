@@ -22,6 +22,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/net/ipv4"
@@ -189,6 +190,22 @@ func TestWriterIdle(t *testing.T) {
 	}
 }
 
+// TestWriterIdleControl: it has its control data, and needs no buffer.
+func TestWriterIdleControl(t *testing.T) {
+	world, w, k := heldKernel(t, nil, nil)
+	control := (&ipv4.ControlMessage{Src: net.IPv4(127, 0, 0, 1)}).Marshal()
+	got := 0
+	k.play = func(_ int, ms []ipv4.Message) (int, error) { got += len(ms[0].OOB); return len(ms), nil }
+	mustWrite(t, w, []byte("alone"), world.dest[0])
+	if n := cap(w.filling.buf) + cap(w.leaving.buf); n != 0 {
+		t.Errorf("%d bytes were allocated to hold nothing", n)
+	}
+	time.Sleep(2 * idleAfter)
+	if _, _, err := w.WriteMsgUDPAddrPort([]byte("alone"), control, world.dest[0]); err != nil || got != len(control) {
+		t.Errorf("%v, and %d bytes of control data left, want %d", err, got, len(control))
+	}
+}
+
 func TestWriterIdleLatency(t *testing.T) {
 	world := plainKind.world(t, 1, nil)
 	bare := listen(t, "udp4", "127.0.0.1")
@@ -250,6 +267,58 @@ func TestWriterBatchesGrowBusy(t *testing.T) {
 	t.Logf("%d messages in %d calls", s.Messages, s.Calls)
 	if s.Messages != n || s.Calls > n/2 {
 		t.Errorf("%d of %d messages, in %d calls", s.Messages, n, s.Calls)
+	}
+}
+
+// TestWriterSendingIsNotIdle: the time that sending takes is no pause, so that
+// who writes on and on makes batches of a slow kernel's too.
+func TestWriterSendingIsNotIdle(t *testing.T) {
+	if d := timeOfHolding(t); d > idleAfter/2 {
+		t.Skipf("this machine takes %v to hold a datagram: to the Writer nobody here is busy", d)
+	}
+	world, w, k := heldKernel(t, nil, nil)
+	k.play = func(_ int, ms []ipv4.Message) (int, error) {
+		for start := time.Now(); time.Since(start) < 4*idleAfter; {
+		}
+		return len(ms), nil
+	}
+	const n = 2000
+	for range n {
+		mustWrite(t, w, []byte("x"), world.dest[0])
+	}
+	if err := w.Flush(nil); err != nil {
+		t.Fatal(err)
+	}
+	if len(k.taken) != n || k.calls > n/2 {
+		t.Errorf("%d of %d messages, in %d calls", len(k.taken), n, k.calls)
+	}
+}
+
+// TestWriterSendsItsPart: a write that sends leaves what comes meanwhile to the
+// flusher.
+func TestWriterSendsItsPart(t *testing.T) {
+	world, w, k := heldKernel(t, nil, nil)
+	k.play = func(call int, ms []ipv4.Message) (int, error) {
+		if call == 1 {
+			mustWrite(t, w, []byte("meanwhile"), world.dest[0])
+		}
+		return len(ms), nil
+	}
+	w.mu.Lock()
+	w.newest = int64(time.Since(epoch) + time.Hour) // nothing is idle
+	w.scheduled = true                              // and no flusher started
+	w.mu.Unlock()
+	mustWrite(t, w, []byte("first"), world.dest[0])
+	time.Sleep(2 * flusherLate)
+	mustWrite(t, w, []byte("late"), world.dest[0])
+	if k.calls != 1 || len(k.taken) != 2 {
+		t.Errorf("the write sent %d datagrams in %d calls, want its 2 in 1", len(k.taken), k.calls)
+	}
+	w.mu.Lock()
+	w.scheduled = false
+	w.mu.Unlock()
+	if err := w.Flush(nil); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -375,6 +444,53 @@ func TestWriterDelay(t *testing.T) {
 	}
 }
 
+// TestWriterDelayExact: by a clock that no machine disturbs, nothing is held for
+// longer than MaxDelay where the kernel has time, and what need not leave waits.
+func TestWriterDelayExact(t *testing.T) {
+	const delay = 3 * time.Millisecond
+	for _, most := range []int{8, 0} {
+		world := plainKind.world(t, 1, &Config{GSO: GSOOff})
+		synctest.Test(t, func(t *testing.T) {
+			sent, calls := 0, 0
+			var worst time.Duration
+			follow(world.conn, func(_ int, ms []ipv4.Message) (int, error) {
+				calls++
+				for i := range ms {
+					written := time.Duration(binary.BigEndian.Uint64(ms[i].Buffers[0]))
+					held := time.Since(epoch) - written
+					worst = max(worst, held)
+					if most == 0 && i == 0 && held < delay {
+						t.Errorf("the first of a batch left after %v", held)
+					}
+				}
+				sent += len(ms)
+				return len(ms), nil
+			})
+			w := NewWriter(world.conn, &WriterConfig{MaxDelay: delay, MaxMessages: most})
+			var accepted atomic.Int64
+			var wg sync.WaitGroup
+			end := time.Now().Add(5 * time.Second)
+			for range 3 {
+				wg.Go(func() {
+					for time.Now().Before(end) {
+						for range 1 + rand.IntN(12) {
+							mustWrite(t, w, binary.BigEndian.AppendUint64(nil, uint64(time.Since(epoch))), world.dest[0])
+							accepted.Add(1)
+						}
+						time.Sleep(time.Duration(rand.IntN(6000)) * time.Microsecond)
+					}
+				})
+			}
+			wg.Wait()
+			time.Sleep(2 * delay)
+			t.Logf("%d datagrams in %d calls, held for %v at most", sent, calls, worst)
+			if sent != int(accepted.Load()) || worst > delay {
+				t.Errorf("%d of %d left, held for %v at most, want %v", sent, accepted.Load(), worst, delay)
+			}
+		})
+	}
+}
+
 // TestWriterDelayBusy: a goroutine that writes on and on, and leaves no
 // processor to the timer, sends what is held too long itself.
 func TestWriterDelayBusy(t *testing.T) {
@@ -467,11 +583,80 @@ func TestWriterBounds(t *testing.T) {
 				if err := w.Flush(nil); err != nil {
 					t.Fatal(err)
 				}
+				w.mu.Lock()
+				if w.messages != 0 || w.bytes != 0 {
+					t.Errorf("an empty Writer holds %d messages, %d bytes", w.messages, w.bytes)
+				}
+				w.mu.Unlock()
 				if err := write(tt.tooMuch); err != nil {
 					t.Errorf("into an empty Writer: %v", err)
 				}
 			}
 		})
+	}
+}
+
+// TestWriterBuffer: it grows as it is needed, whatever MaxBytes allows.
+func TestWriterBuffer(t *testing.T) {
+	world, w, k := heldKernel(t, nil, &WriterConfig{MaxBytes: math.MaxInt, MaxMessages: math.MaxInt, MaxDelay: -1})
+	k.letGo()
+	var want [][]byte
+	for i := range 200 {
+		p := contents(i, 1000)
+		want = append(want, p)
+		mustWrite(t, w, p, world.dest[0])
+		if n := cap(w.filling.buf); n < leastBuffer || n > 2*max(leastBuffer, 1000*(i+1)) {
+			t.Fatalf("%d datagrams are held in %d bytes", i+1, n)
+		}
+	}
+	if err := w.Flush(nil); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.EqualFunc(k.taken, want, bytes.Equal) {
+		t.Errorf("%d left, want %d, or others", len(k.taken), len(want))
+	}
+}
+
+// TestWriterTriesFirst: a write that may not wait sends what is held before it
+// says that there is no room.
+func TestWriterTriesFirst(t *testing.T) {
+	world, w, k := heldKernel(t, &Config{NonBlocking: true, GSO: GSOOff}, &WriterConfig{MaxDelay: -1, MaxBytes: 100})
+	k.letGo()
+	mustWrite(t, w, make([]byte, 40), world.dest[0])
+	mustWrite(t, w, make([]byte, 90), world.dest[0])
+}
+
+// TestWriterRoomIsTaken: a write that sends for itself, and then finds that as
+// much came as has left, goes on when that has left too.
+func TestWriterRoomIsTaken(t *testing.T) {
+	for _, delay := range []time.Duration{-1, time.Hour} {
+		world, w, k := heldKernel(t, nil, &WriterConfig{MaxDelay: delay, MaxBytes: 6000})
+		pass := make(chan struct{})
+		k.play = func(call int, ms []ipv4.Message) (int, error) {
+			if call <= 2 {
+				k.entered <- struct{}{}
+				<-pass
+			}
+			return len(ms), nil
+		}
+		for range 2 * sendChunk {
+			mustWrite(t, w, make([]byte, 10), world.dest[0])
+		}
+		done := make(chan error, 1)
+		go func() {
+			_, err := w.WriteToUDPAddrPort(make([]byte, 5500), world.dest[0])
+			done <- err
+		}()
+		awaitToken(t, "the first chunk", k.entered)
+		pass <- struct{}{}
+		awaitToken(t, "the second chunk", k.entered)
+		for range 100 {
+			mustWrite(t, w, make([]byte, 10), world.dest[0])
+		}
+		pass <- struct{}{}
+		if err := awaitToken(t, "the write", done); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
@@ -692,6 +877,7 @@ func checkArranged(t testing.TB, in, out []OutputMessage) {
 	}
 	last := map[netip.AddrPort]int{}
 	seen := make([]bool, len(in))
+	newest := -1 // the first message of the last destination that was new
 	for i, n := 0, 0; i < len(out); i++ {
 		m := out[i]
 		if seen[m.BytesSent] || in[m.BytesSent].Addr != m.Addr {
@@ -699,8 +885,15 @@ func checkArranged(t testing.TB, in, out []OutputMessage) {
 		}
 		seen[m.BytesSent] = true
 		k := key(m)
-		if prev, ok := last[k]; ok && prev > m.BytesSent {
+		prev, ok := last[k]
+		if ok && prev > m.BytesSent {
 			t.Fatalf("to %v: message %d before %d", k, prev, m.BytesSent)
+		}
+		if !ok {
+			if m.BytesSent < newest {
+				t.Fatalf("to %v: its first message is %d, and its turn after that of %d", k, m.BytesSent, newest)
+			}
+			newest = m.BytesSent
 		}
 		last[k] = m.BytesSent
 		if n++; i > 0 && key(out[i-1]) != k {
@@ -1113,6 +1306,45 @@ func TestWriterOnErrorMayWrite(t *testing.T) {
 	checkError(t, awaitToken(t, "OnError", done), syscall.EPERM)
 	if s := world.conn.Stats(); s.Messages != 1 {
 		t.Errorf("%d sent", s.Messages)
+	}
+}
+
+// TestWriterOnErrorGoexit: an OnError that ends its goroutine, as a test's
+// FailNow does, takes no lock with it.
+func TestWriterOnErrorGoexit(t *testing.T) {
+	world := plainKind.world(t, 1, nil)
+	w := NewWriter(world.conn, &WriterConfig{OnError: func(netip.AddrPort, error) { runtime.Goexit() }})
+	follow(world.conn, func(int, []ipv4.Message) (int, error) { return 0, os.NewSyscallError("sendmmsg", syscall.EPERM) })
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		w.WriteToUDPAddrPort([]byte("bad"), world.dest[0])
+	}()
+	awaitToken(t, "the goroutine to end", ended)
+	if !w.mu.TryLock() {
+		t.Fatal("the lock is gone")
+	}
+	w.mu.Unlock()
+}
+
+// TestWriterCloseAwaitsFlusher: one that was started and has not run yet.
+func TestWriterCloseAwaitsFlusher(t *testing.T) {
+	_, w, k := heldKernel(t, nil, nil)
+	k.letGo()
+	w.mu.Lock()
+	w.scheduled = true
+	w.mu.Unlock()
+	done := make(chan error, 1)
+	go func() { done <- w.Close() }()
+	awaitWaiters(t, w, 1)
+	select {
+	case <-done:
+		t.Error("Close did not wait")
+	case <-time.After(20 * time.Millisecond):
+	}
+	w.run()
+	if err := awaitToken(t, "Close", done); err != nil {
+		t.Error(err)
 	}
 }
 
