@@ -142,7 +142,7 @@ func (b *batch) fill(c *Conn, msgs []OutputMessage, flags int) bool {
 	b.grow(min(len(msgs), maxBatch))
 	b.release()
 	b.head, b.tail, b.bad = 0, 0, nil
-	limits := segmentLimits{segments: segments}
+	limits := segmentLimits{segments: segments, headers: c.gso.headers}
 	var last netip.AddrPort // destination of ms[tail-1], to convert it once for many
 	asked := false          // whether limits are those of last
 	for len(msgs) > 0 && b.tail < maxBatch && len(b.vectors) < maxHeld {

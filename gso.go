@@ -31,15 +31,16 @@ const (
 	// IPv4 datagram, because the kernel builds it as one before it cuts it.
 	maxSegmented = 65507
 
-	// segmentHeaders is room for the largest IPv4 header, which kernels before
-	// 5.16 counted into the number of segments.
-	segmentHeaders = 60
+	// largestHeaders are the most bytes of headers that kernels before 5.16
+	// counted into the number of segments (commit 158390e45612).
+	largestHeaders = 60
 )
 
 // segmentLimits are what a run may be.
 type segmentLimits struct {
 	segments int // most datagrams; below 2 there are no runs
 	tooLarge int // the least size that the destination refused; 0 if none was
+	headers  int // bytes that the kernel counts as if they were payload
 }
 
 // run says which of msgs, from the first, can go as one segmented message.
@@ -53,7 +54,7 @@ func (l segmentLimits) run(msgs []OutputMessage) run {
 	if size == 0 || l.tooLarge != 0 && size >= l.tooLarge || !segmentable(first.Control) {
 		return run{n: 1}
 	}
-	left := min(maxSegmented, maxSegments*size-segmentHeaders) - size
+	left := min(maxSegmented, maxSegments*size-l.headers) - size
 	vectors := maxVectors - len(first.Vectors)
 	n := 1
 	for ; n < most; n++ {
@@ -99,6 +100,7 @@ type gso struct {
 	raw      syscall.RawConn
 	mode     GSOMode
 	segments int // Config.MaxSegments, within the kernel's limit
+	headers  int // see segmentLimits
 
 	stale   atomic.Bool               // the user was at the socket's options: probe again
 	more    atomic.Bool               // the user sent with MSG_MORE: a datagram may be open, and a whole run would be added to it
@@ -117,7 +119,7 @@ type gsoState struct {
 }
 
 func (g *gso) init(raw syscall.RawConn, cfg *Config) {
-	g.raw, g.mode, g.segments = raw, cfg.GSO, maxSegments
+	g.raw, g.mode, g.segments, g.headers = raw, cfg.GSO, maxSegments, countedHeaders
 	if cfg.MaxSegments > 0 {
 		g.segments = min(g.segments, cfg.MaxSegments)
 	}

@@ -50,7 +50,7 @@ func cutMessage(t *testing.T, m *ipv4.Message) (ds []datagram, size int) {
 	if size == 0 || size == ownSize {
 		return []datagram{{to, p, m.OOB}}, 0
 	}
-	if size >= len(p) || len(p) > 65507 || len(p)+60 > 64*size {
+	if size >= len(p) || len(p) > 65507 || len(p)+countedHeaders > 64*size {
 		t.Fatalf("a segmented message of %d bytes in segments of %d", len(p), size)
 	}
 	for s := range slices.Chunk(p, size) {
@@ -97,6 +97,7 @@ func FuzzBatch(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data, steps []byte, segments byte) {
 		msgs, steps := fuzzMessages(data, fuzzControls), steps[:min(len(steps), 64)]
 		c := &Conn{adapter: &adapterV4{}}
+		c.gso.headers = countedHeaders
 		b := newBatch()
 		defer b.free()
 		b.segments = maxSegments

@@ -180,16 +180,31 @@ func kernelRelease() string {
 	return unix.ByteSliceToString(u.Release[:])
 }
 
+// countedHeaders are those that this kernel counts into the number of segments.
+var countedHeaders = headersCountedBy(kernelRelease())
+
+func headersCountedBy(release string) int {
+	if major, minor, _ := parseRelease(release); major > 5 || major == 5 && minor >= 16 {
+		return 0
+	}
+	return largestHeaders
+}
+
 // damagedRelease says whether a kernel is of those that send equal-sized
 // segments with bad headers, 7.0.0 to 7.1.4 (tailscale/tailscale#19777,
 // #19918). It is a guess, since distributions patch both ways.
 func damagedRelease(release string) string {
-	var major, minor, patch int
-	fmt.Sscanf(release, "%d.%d.%d", &major, &minor, &patch) // what is not there stays 0
+	major, minor, patch := parseRelease(release)
 	if major == 7 && (minor == 0 || minor == 1 && patch <= 4) {
 		return fmt.Sprintf("kernel %s may send damaged segments; GSOOn overrides", release)
 	}
 	return ""
+}
+
+// parseRelease reads the numbers of a release; those that are not there are 0.
+func parseRelease(release string) (major, minor, patch int) {
+	fmt.Sscanf(release, "%d.%d.%d", &major, &minor, &patch)
+	return major, minor, patch
 }
 
 // selfTest is whether this kernel segments at all: some lookalikes accept the

@@ -8,7 +8,10 @@ package batchconn
 
 import "syscall"
 
-const harmlessFlags = 0
+const (
+	harmlessFlags  = 0
+	countedHeaders = 0
+)
 
 func whyNoSegments(syscall.RawConn, GSOMode, bool) string {
 	return "UDP_SEGMENT is not used on this system"

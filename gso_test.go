@@ -54,6 +54,7 @@ func to(s string) func(m *OutputMessage) {
 // TestRun: each limit at its edge and one past it.
 func TestRun(t *testing.T) {
 	all := segmentLimits{segments: maxSegments}
+	old := segmentLimits{segments: maxSegments, headers: largestHeaders}
 	single := run{n: 1}
 	tests := []struct {
 		name   string
@@ -70,17 +71,23 @@ func TestRun(t *testing.T) {
 		{"MaxSegments 10 of 11", segmentLimits{segments: 10}, repeat(11, 100), run{10, 100}},
 		{"MaxSegments 10, the last shorter", segmentLimits{segments: 10}, repeat(10, 100, 50), run{10, 100}},
 
-		// 60 bytes of header count into 64 segments: 63 full ones, or a last
-		// that is shorter by as much.
-		{"64 full", all, repeat(64, 1000), run{63, 1000}},
-		{"64 with the header", all, repeat(63, 1000, 940), run{64, 1000}},
-		{"64 and a byte too many", all, repeat(63, 1000, 941), run{63, 1000}},
-		{"65", all, repeat(63, 1000, 940, 1), run{64, 1000}},
-		{"of 60", all, repeat(64, 60), run{63, 60}},
-		{"of 59", all, repeat(64, 59), run{62, 59}},
-		{"of 59, the last of 58", all, repeat(62, 59, 58), run{63, 59}},
-		{"of 2", all, repeat(64, 2), run{34, 2}},
-		{"of 1", all, repeat(64, 1), run{4, 1}},
+		{"64 full", all, repeat(64, 1000), run{64, 1000}},
+		{"65", all, repeat(65, 1000), run{64, 1000}},
+		{"64, the last shorter", all, repeat(63, 1000, 940), run{64, 1000}},
+		{"65, the last shorter", all, repeat(64, 1000, 1), run{64, 1000}},
+		{"of 1", all, repeat(65, 1), run{64, 1}},
+
+		// To old kernels 60 bytes of header count into 64 segments: 63 full
+		// ones, or a last that is shorter by as much.
+		{"old: 64 full", old, repeat(64, 1000), run{63, 1000}},
+		{"old: 64 with the header", old, repeat(63, 1000, 940), run{64, 1000}},
+		{"old: 64 and a byte too many", old, repeat(63, 1000, 941), run{63, 1000}},
+		{"old: 65", old, repeat(63, 1000, 940, 1), run{64, 1000}},
+		{"old: of 60", old, repeat(64, 60), run{63, 60}},
+		{"old: of 59", old, repeat(64, 59), run{62, 59}},
+		{"old: of 59, the last of 58", old, repeat(62, 59, 58), run{63, 59}},
+		{"old: of 2", old, repeat(64, 2), run{34, 2}},
+		{"old: of 1", old, repeat(64, 1), run{4, 1}},
 
 		{"65507 bytes", all, repeat(2, 32753, 1), run{3, 32753}},
 		{"65508 bytes", all, repeat(2, 32753, 2), run{2, 32753}},
@@ -303,7 +310,7 @@ func FuzzRun(f *testing.F) {
 		f.Add(batch, 10, 1000)
 	})
 	f.Fuzz(func(t *testing.T, data []byte, segments, tooLarge int) {
-		limits := segmentLimits{segments: min(segments, maxSegments), tooLarge: tooLarge}
+		limits := segmentLimits{segments: min(segments, maxSegments), tooLarge: tooLarge, headers: len(data) % 2 * largestHeaders}
 		msgs := fuzzMessages(data, [][]byte{nil, {}, {1}, {1, 2}})
 		for len(msgs) > 0 {
 			r := limits.run(msgs)
@@ -334,7 +341,7 @@ func mayRun(l segmentLimits, msgs []OutputMessage) bool {
 		total += n
 		vectors += len(m.Vectors)
 	}
-	return len(msgs) <= l.segments && total <= 65507 && total+60 <= 64*size && vectors <= maxVectors &&
+	return len(msgs) <= l.segments && total <= 65507 && total+l.headers <= 64*size && vectors <= maxVectors &&
 		(l.tooLarge == 0 || size < l.tooLarge) && segmentable(msgs[0].Control)
 }
 
