@@ -6,6 +6,7 @@ package batchconn
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -91,6 +92,42 @@ func writeAll(w interface {
 	return nil
 }
 
+// A sibling is one of the ways that a benchmark compares: each call of send
+// sends n datagrams.
+type sibling struct {
+	name string
+	n    int
+	send func() error
+}
+
+// alternate lets siblings take turns of a few milliseconds, so that what else the
+// machine does meets all alike. It reports, as the median of the turns, the ns of
+// a datagram, and how many times the first one's each takes.
+func alternate(b *testing.B, siblings ...sibling) {
+	b.Helper()
+	const turn = 1024
+	took, times := make([][]float64, len(siblings)), make([][]float64, len(siblings))
+	for i := 0; i < b.N || i == 0; i += turn * len(siblings) {
+		for k, s := range siblings {
+			start, sent := time.Now(), 0
+			for ; sent < turn; sent += s.n {
+				if err := s.send(); err != nil {
+					b.Fatal(err)
+				}
+			}
+			took[k] = append(took[k], float64(time.Since(start))/float64(sent))
+			times[k] = append(times[k], took[k][len(took[k])-1]/took[0][len(took[0])-1])
+		}
+	}
+	median := func(v []float64) float64 { return slices.Sorted(slices.Values(v))[len(v)/2] }
+	for k, s := range siblings {
+		b.ReportMetric(median(took[k]), "ns-"+s.name)
+		if k > 0 {
+			b.ReportMetric(median(times[k]), "x-"+s.name)
+		}
+	}
+}
+
 // BenchmarkFanOut: 64 receivers, 64 messages a call, one each: nothing to
 // coalesce.
 func BenchmarkFanOut(b *testing.B) {
@@ -98,110 +135,93 @@ func BenchmarkFanOut(b *testing.B) {
 	c, u := benchConn(b, nil)
 	msgs, ms := messagesTo(addrs, 64, 1200)
 	pc := ipv4.NewPacketConn(u)
-	b.Run("Net", func(b *testing.B) {
-		p := make([]byte, 1200)
-		i := 0
-		perMessage(b, 1, func() error {
+	p, i := make([]byte, 1200), 0
+	alternate(b,
+		sibling{"XNet", 64, func() error { return writeAll(pc, ms) }},
+		sibling{"Net", 1, func() error {
 			_, err := u.WriteToUDPAddrPort(p, addrs[i%64])
 			i++
 			return err
-		})
-	})
-	b.Run("XNet", func(b *testing.B) { perMessage(b, 64, func() error { return writeAll(pc, ms) }) })
-	b.Run("SendMessages", func(b *testing.B) { perMessage(b, 64, func() error { return sendAll(c, nil, msgs) }) })
-	b.Run("SendEach", func(b *testing.B) {
-		perMessage(b, 64, func() error { _, err := c.SendEach(nil, msgs, 0); return err })
-	})
-	b.Run("WriteBatch", func(b *testing.B) { perMessage(b, 64, func() error { return writeAll(c, ms) }) })
+		}},
+		sibling{"SendMessages", 64, func() error { return sendAll(c, nil, msgs) }},
+		sibling{"SendEach", 64, func() error { _, err := c.SendEach(nil, msgs, 0); return err }},
+		sibling{"WriteBatch", 64, func() error { return writeAll(c, ms) }},
+	)
 }
 
 // BenchmarkShared: two goroutines on one socket, each to its own receiver.
 func BenchmarkShared(b *testing.B) {
+	const batches = 16
 	addrs := sinks(b, 2)
 	c, u := benchConn(b, &Config{GSO: GSOOff})
 	pc := ipv4.NewPacketConn(u)
-	shared := func(b *testing.B, send func(g int) func() error) {
-		var wg sync.WaitGroup
-		for g := range 2 {
-			f := send(g)
-			wg.Go(func() {
-				for i := 0; i < b.N; i += 2 * 64 {
-					if err := f(); err != nil {
-						b.Error(err)
-						return
-					}
-				}
-			})
+	shared := func(send func(msgs []OutputMessage, ms []ipv4.Message) error) func() error {
+		var msgs [2][]OutputMessage
+		var ms [2][]ipv4.Message
+		for g := range addrs {
+			msgs[g], ms[g] = messagesTo(addrs[g:g+1], 64, 1200)
 		}
-		wg.Wait()
+		return func() error {
+			var errs [2]error
+			var wg sync.WaitGroup
+			for g := range addrs {
+				wg.Go(func() {
+					for range batches {
+						errs[g] = errors.Join(errs[g], send(msgs[g], ms[g]))
+					}
+				})
+			}
+			wg.Wait()
+			return errors.Join(errs[:]...)
+		}
 	}
-	b.Run("XNet", func(b *testing.B) {
-		shared(b, func(g int) func() error {
-			_, ms := messagesTo(addrs[g:g+1], 64, 1200)
-			return func() error { return writeAll(pc, ms) }
-		})
-	})
-	b.Run("SendMessages", func(b *testing.B) {
-		shared(b, func(g int) func() error {
-			msgs, _ := messagesTo(addrs[g:g+1], 64, 1200)
-			return func() error { return sendAll(c, nil, msgs) }
-		})
-	})
+	alternate(b,
+		sibling{"XNet", 2 * 64 * batches, shared(func(_ []OutputMessage, ms []ipv4.Message) error { return writeAll(pc, ms) })},
+		sibling{"SendMessages", 2 * 64 * batches, shared(func(msgs []OutputMessage, _ []ipv4.Message) error { return sendAll(c, nil, msgs) })},
+	)
 }
 
-// BenchmarkSingle: one datagram a call through the net method.
+// BenchmarkSingle: one datagram a call.
 func BenchmarkSingle(b *testing.B) {
 	addrs := sinks(b, 1)
 	c, u := benchConn(b, nil)
 	to := net.UDPAddrFromAddrPort(addrs[0])
 	p := make([]byte, 1200)
-	b.Run("Net", func(b *testing.B) { perMessage(b, 1, func() error { _, err := u.WriteTo(p, to); return err }) })
-	b.Run("Conn", func(b *testing.B) { perMessage(b, 1, func() error { _, err := c.WriteTo(p, to); return err }) })
-	b.Run("SendTo", func(b *testing.B) {
-		perMessage(b, 1, func() error { _, err := c.SendTo(nil, p, addrs[0], 0); return err })
-	})
+	alternate(b,
+		sibling{"Net", 1, func() error { _, err := u.WriteTo(p, to); return err }},
+		sibling{"Conn", 1, func() error { _, err := c.WriteTo(p, to); return err }},
+		sibling{"SendTo", 1, func() error { _, err := c.SendTo(nil, p, addrs[0], 0); return err }},
+	)
 }
 
 // BenchmarkBatchSize: the cost of a message does not depend on how many there
 // are in a call, but for its share of the system call. All go through the same
 // messages, since those of a large call do not stay in the processor's caches,
-// whoever sends them. Call sizes take turns, and x-64 is how many times the time
-// of a message in calls of 64 one takes, by the median of the turns.
+// whoever sends them.
 func BenchmarkBatchSize(b *testing.B) {
 	const most = 16384
-	sizes := []int{1, 4, 16, 64, 256, 1024, 4096, most}
 	addrs := sinks(b, 16)
 	c, u := benchConn(b, &Config{GSO: GSOOff})
 	pc := ipv4.NewPacketConn(u)
 	msgs, ms := messagesTo(addrs, most, 1200)
-	for _, test := range []struct {
+	for _, way := range []struct {
 		name string
 		send func(i, n int) error
 	}{
 		{"XNet", func(i, n int) error { return writeAll(pc, ms[i:i+n]) }},
 		{"SendMessages", func(i, n int) error { return sendAll(c, nil, msgs[i:i+n]) }},
 	} {
-		b.Run(test.name, func(b *testing.B) {
-			took := make([][]time.Duration, len(sizes))
-			for i := 0; i < b.N; i += most * len(sizes) {
-				for k, n := range sizes {
-					start := time.Now()
-					for at := 0; at < most; at += n {
-						if err := test.send(at, n); err != nil {
-							b.Fatal(err)
-						}
-					}
-					took[k] = append(took[k], time.Since(start))
-				}
+		b.Run(way.name, func(b *testing.B) {
+			var sizes []sibling
+			for _, n := range []int{64, 1, 4, 16, 256, 1024, 4096, most} {
+				at := 0
+				sizes = append(sizes, sibling{fmt.Sprint(n), n, func() error {
+					i := at
+					at = (at + n) % most
+					return way.send(i, n)
+				}})
 			}
-			for k := range took {
-				slices.Sort(took[k])
-			}
-			median := func(k int) float64 { return float64(took[k][len(took[k])/2]) }
-			for k, n := range sizes {
-				b.ReportMetric(median(k)/median(slices.Index(sizes, 64)), fmt.Sprintf("x-64-at-%d", n))
-				b.ReportMetric(median(k)/most, fmt.Sprintf("ns-at-%d", n))
-			}
+			alternate(b, sizes...)
 		})
 	}
 }
@@ -369,13 +389,10 @@ func BenchmarkPlan(b *testing.B) {
 }
 
 // BenchmarkPingPong: one datagram in flight at a time, to a peer that sends it
-// back; with a Writer at no end, at one, at both. They take turns of a few
-// rounds, so that what else the machine does meets all alike. x-net is how many
-// times the bare conns' speed, by the median of the turns.
+// back; with a Writer at no end, at one, at both.
 func BenchmarkPingPong(b *testing.B) {
-	const turn = 5
-	var games []func() error
-	for writers := range 3 {
+	var games []sibling
+	for writers, name := range []string{"bare", "one-end", "both-ends"} {
 		ends := make([]net.PacketConn, 2)
 		for i := range ends {
 			c := connOf(benchConn(b, nil))
@@ -385,33 +402,19 @@ func BenchmarkPingPong(b *testing.B) {
 		}
 		go sendBack(ends[1])
 		p, buf := make([]byte, 1200), make([]byte, 2048)
-		games = append(games, func() error {
-			if _, err := ends[0].WriteTo(p, ends[1].LocalAddr()); err != nil {
-				return err
-			}
-			_, _, err := ends[0].ReadFrom(buf)
-			return err
-		})
-	}
-	took := make([][]time.Duration, len(games))
-	b.ResetTimer()
-	for i := 0; i < b.N; i += turn * len(games) {
-		for g, game := range games {
-			start := time.Now()
-			for range turn {
-				if err := game(); err != nil {
-					b.Fatal(err)
+		games = append(games, sibling{name, 64, func() error { // the shorter the turns, the more alike
+			for range 32 {
+				if _, err := ends[0].WriteTo(p, ends[1].LocalAddr()); err != nil {
+					return err
+				}
+				if _, _, err := ends[0].ReadFrom(buf); err != nil {
+					return err
 				}
 			}
-			took[g] = append(took[g], time.Since(start))
-		}
+			return nil
+		}})
 	}
-	for g := range took {
-		slices.Sort(took[g])
-	}
-	median := func(g int) float64 { return float64(took[g][len(took[g])/2]) }
-	b.ReportMetric(median(0)/median(1), "x-net-one-end")
-	b.ReportMetric(median(0)/median(2), "x-net-both-ends")
+	alternate(b, games...)
 }
 
 func sendBack(c net.PacketConn) {
