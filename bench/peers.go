@@ -45,9 +45,9 @@ func contenders() (all []contender, missing []string) {
 		{way.Net, peer, "a system call for each datagram"},
 		{way.XNet, peer, "one `sendmmsg` for each batch"},
 		{wireGuard, peer, "copies the datagrams to one destination together and segments; 128 a call, one destination a call"},
-		{pion, peer, "copies each datagram into a batch, which a goroutine of its own sends by x/net"},
+		{pion, peer, "copies each datagram into a batch, across calls as a Writer does, which a goroutine of its own sends by x/net"},
 		{tailscale, peer, "segments, an iovec for each datagram, by x/net; 128 a call, one destination a call"},
-		{quicGo, peer, "one segmented `sendmsg` of at most 20 KiB that already lie together, one destination a call"},
+		{quicGo, peer, "one segmented `sendmsg` of at most 20 KiB that already lie together and so are one vector, one destination a call"},
 	}
 	if w, version, why := way.GLib(); why == "" {
 		all = append(all, contender{w, peer, "called in C: one `sendmmsg` for each batch, which it makes anew of its objects each time"})
@@ -60,7 +60,11 @@ func contenders() (all []contender, missing []string) {
 		missing = append(missing, "C sendto, sendmmsg, UDP_SEGMENT: "+why)
 	}
 	for _, w := range inC {
-		all = append(all, contender{w, ceiling, "what to send is laid out once and for all, before the clock runs"})
+		does := "what to send is laid out once and for all, before the clock runs, and each thread enters the kernel without a word to Go's scheduler"
+		if w.Name == way.OneVector {
+			does += "; the kernel copies one vector faster than one for each datagram, as batchconn passes them too if they come from AppendSegments"
+		}
+		all = append(all, contender{w, ceiling, does})
 	}
 	for _, w := range []way.Way{way.SendMessages, way.WriteBatch, way.SendEach, way.Writer, way.SendMessagesOff} {
 		all = append(all, contender{w, ours, ""})

@@ -29,7 +29,7 @@ func InC() (ways []Way, missing string) {
 		inC("C sendto", func(j *C.struct_job, d *C.struct_done) C.int { return C.send_sendto(j, d) }),
 		inC("C sendmmsg", func(j *C.struct_job, d *C.struct_done) C.int { return C.send_sendmmsg(j, d) }),
 		inC("C sendmmsg, UDP_SEGMENT, n vectors", func(j *C.struct_job, d *C.struct_done) C.int { return C.send_segmented_vectors(j, d) }),
-		inC("C sendmmsg, UDP_SEGMENT, 1 vector", func(j *C.struct_job, d *C.struct_done) C.int { return C.send_segmented(j, d) }),
+		inC(OneVector, func(j *C.struct_job, d *C.struct_done) C.int { return C.send_segmented(j, d) }),
 	}, ""
 }
 

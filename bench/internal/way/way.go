@@ -75,6 +75,9 @@ type Way struct {
 	Open  func(l *Load) (*Socket, error)
 }
 
+// OneVector is the way in C whose runs are of one vector each.
+const OneVector = "C sendmmsg, UDP_SEGMENT, 1 vector"
+
 // A Socket is a UDP socket with a way of sending on it. Any number of senders
 // may send at once.
 type Socket struct {
