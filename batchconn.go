@@ -61,22 +61,24 @@ type Config struct {
 
 	// GSO chooses when neighbouring messages of one size to one destination
 	// may go to the kernel as one segmented message (Linux, udp(7)
-	// UDP_SEGMENT). Receivers see the same datagrams either way.
+	// UDP_SEGMENT). Receivers see the same payloads in the same order either way.
 	GSO GSOMode
 
 	// MaxSegments is the most datagrams in one segmented kernel message, to
-	// bound the burst that leaves without pacing; 0 is as many as the kernel
-	// takes, 1 is none.
+	// bound the burst that leaves without pacing; 0, and all above 64, is 64, and
+	// 1 is no segmentation.
 	MaxSegments int
 }
 
 // udpConn is embedded under this name so that the field is not exported.
 type udpConn = net.UDPConn
 
-// A Conn is a [net.UDPConn] that sends many datagrams in one call. It has all
-// methods of *net.UDPConn, which behave as they do there, and adds the sends
-// of this package. Make one with [New]; methods of the zero Conn return an
-// error. All methods may be called from any number of goroutines at once.
+// A Conn is a [net.UDPConn] that sends many datagrams in one call. Beside the
+// methods that are documented here it has all others of *net.UDPConn as they are:
+// Read, ReadFrom, ReadFromUDP, ReadFromUDPAddrPort, ReadMsgUDP,
+// ReadMsgUDPAddrPort, LocalAddr, RemoteAddr, SetReadDeadline, SetReadBuffer and
+// SetWriteBuffer. Make one with [New]; methods of the zero Conn return an error.
+// All methods may be called from any number of goroutines at once.
 type Conn struct {
 	udpConn // by value: a zero Conn's methods then answer EINVAL as a zero UDPConn's do
 
@@ -98,8 +100,12 @@ type Conn struct {
 // deadlines through the Conn. It clears c's write deadline. A nil cfg is the
 // zero Config.
 //
-// The error says why c cannot be used: it is nil or closed, or it is not an
-// IPv4 or IPv6 datagram socket.
+// The error says what is wrong: c is nil or closed, or is not an IPv4 or IPv6
+// datagram socket, or cfg is not valid. After an error c is still the caller's.
+//
+// On Linux the first New of a process sends itself a datagram on loopback, to see
+// whether the kernel segments. That takes less than a millisecond, or 50 where
+// loopback answers nothing, and then the next New tries again.
 func New(c *net.UDPConn, cfg *Config) (*Conn, error) {
 	if c == nil {
 		return nil, errors.New("batchconn: New: nil *net.UDPConn")
@@ -188,7 +194,7 @@ func (c *Conn) SendMessages(ctx context.Context, msgs []OutputMessage, flags int
 }
 
 // SendMessage sends one message as [Conn.SendMessages] does. It returns its
-// payload bytes, or 0 and an error.
+// payload bytes, or 0 and an error. A nil msg is syscall.EINVAL.
 func (c *Conn) SendMessage(ctx context.Context, msg *OutputMessage, flags int) (bytes int, err error) {
 	if msg == nil {
 		return 0, c.wrap(syscall.EINVAL, netip.AddrPort{})
@@ -251,7 +257,11 @@ func (c *Conn) sendHeld(ctx context.Context, b *batch, flags int) (int, error) {
 // If any message failed, err is a *[BatchError] with a [MessageError] for
 // each. The context, the write deadline, Close, a full non-blocking socket and an
 // error that was kept by another send end the call: that error is then
-// BatchError.Err, or err itself if no message failed.
+// BatchError.Err, or err itself if no message failed. So, unlike SendMessages, it
+// may return an error with n > 0: take msgs[n:] before looking at err.
+//
+// BytesSent of a message that failed is 0. On a connected socket a message can fail
+// for what ICMP says of an earlier one; it was not sent then.
 func (c *Conn) SendEach(ctx context.Context, msgs []OutputMessage, flags int) (n int, err error) {
 	var failed []MessageError
 	for {
@@ -307,7 +317,8 @@ func (c *Conn) WriteBatch(ms []ipv4.Message, flags int) (int, error) {
 // ReadBatch reads at least one and up to len(ms) datagrams, as ReadBatch of
 // golang.org/x/net's PacketConn does: it blocks until there is one, the read
 // deadline passes or the Conn is closed, and sets Addr, N, NN and Flags of the
-// messages it filled. On systems other than Linux it reads one.
+// messages it filled. On systems other than Linux it reads one. n is 0 with an
+// error, whose form is x/net's, and without messages.
 func (c *Conn) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
 	if c.raw == nil {
 		return 0, &net.OpError{Op: "read", Net: "udp", Err: syscall.EINVAL}

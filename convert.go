@@ -362,13 +362,16 @@ func (b *batch) adopt(ms []ipv4.Message) (msgs []OutputMessage, bad bool) {
 // shorter, and appends a message for each to dst: for callers that fill one
 // long buffer. All go to one address with the same control messages. The
 // messages alias p, and the capacity of their vectors runs on to its end. An
-// empty p makes none; a size below 1 makes one of all of
-// p.
+// empty p makes none; a size below 1 makes one of all of p.
 //
 // Elements of dst beyond its length are reused, their Vectors' arrays
 // included, so a slice that has grown is filled without allocation:
 //
 //	msgs = batchconn.AppendSegments(msgs[:0], to, buf, 1200, nil)
+//
+// Those arrays are written to, so reuse only a slice that AppendSegments filled:
+// of messages that share one array each would overwrite the other's payload. Do
+// not append to a vector, which would write into the rest of p.
 func AppendSegments(dst []OutputMessage, to netip.AddrPort, p []byte, size int, control []byte) []OutputMessage {
 	if size < 1 {
 		size = len(p)

@@ -105,7 +105,7 @@ func (c *Conn) sendInTurn(ctx context.Context, b *batch, flags int) (int, error)
 
 // WaitWritable waits until the socket has room, as poll(2)'s POLLOUT says it
 // (GLib's G_IO_OUT condition): on Linux, until half of the send buffer is free.
-// An error in the socket's error queue is no room. It blocks whether or not
+// An error in the socket's error queue does not count as room. It blocks whether or not
 // the Conn is NonBlocking, and ends with an error that Is ctx.Err() when ctx is
 // done, os.ErrDeadlineExceeded at the write deadline, and net.ErrClosed when
 // the Conn is closed. A nil ctx is never done.

@@ -43,12 +43,18 @@
 // kernel reports some errors only once, those that ICMP leaves pending on a
 // connected socket: ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, and on Unix
 // ENOPROTOOPT, EHOSTDOWN, EPROTO and EACCES. Such an error, when met after n > 0,
-// is kept, and the next send returns it before sending; of several, each. EMSGSIZE
-// can be pending too, but mostly is of one message, and stands: it is not kept.
-// "Sent" means taken by the kernel, as always with UDP.
+// is kept, and the next send, of whatever goroutine, returns it before sending
+// anything; of several, each. EMSGSIZE can be pending too (a router asked for
+// shorter datagrams), but mostly is of one message, and stands; it is kept only if
+// it met a segmented message that then left at a second try.
+//
+// "Sent" means taken by the kernel, as always with UDP: a send waits for room in
+// the socket it sends from, and what finds a receiver's buffer full is dropped
+// without an error.
 //
 // SendEach returns how many messages were dealt with, each either sent or failed
-// for a reason of its own, and a *[BatchError] if any failed.
+// for a reason of its own, and a *[BatchError] if any failed. It may return an
+// error with any n.
 //
 // OutputMessage.BytesSent is set for every message given: to the payload bytes
 // if it was sent, else to 0.
@@ -71,19 +77,20 @@
 // Conn; a deadline set on the *net.UDPConn behind it is not seen.
 //
 // Before anything is sent a call checks in this order: closed, context done, no
-// messages (0, nil).
+// messages (0, nil), an error that was kept, the write deadline, the first message.
 //
 // Senders that wait take turns, in order of arrival, and each turn ends when
 // something has left. Newcomers that may wait queue behind them. Non-blocking
 // sends do not queue, so they could take all the room there is; therefore, when
 // the sender whose turn it is has waited for about 30 ms in vain, non-blocking
-// sends are answered ErrWouldBlock until it got room.
+// sends are answered ErrWouldBlock until it has sent something.
 //
 // # Errors
 //
-// An error is one *[net.OpError] with Op "write" around an *[os.SyscallError],
-// the context's error, or one of the errors named here, and never nested twice.
-// Test it with [errors.Is] and [errors.As]. What can be wrong with a message:
+// An error of a send is one *[net.OpError] with Op "write" around an
+// *[os.SyscallError], the context's error, or one of the errors named here, and
+// never nested twice; SendEach puts such into its *BatchError. Test it with
+// [errors.Is] and [errors.As]. What can be wrong with a message:
 //
 //   - no destination on an unconnected socket: syscall.EDESTADDRREQ
 //   - a destination on a connected one: [net.ErrWriteToConnected]
@@ -93,7 +100,8 @@
 //     IP: syscall.EINVAL
 //   - refused by the kernel: its errno
 //
-// ErrWouldBlock Is syscall.EAGAIN, and unlike that is no Timeout.
+// ErrWouldBlock Is syscall.EAGAIN, and unlike that is no Timeout: no deadline has
+// passed.
 //
 // # Flags
 //
@@ -107,10 +115,11 @@
 // not wait for each other while there is room. The messages of one call keep
 // their order; those of two calls may interleave.
 //
-// Payloads and control messages are only read, and not after the call returned;
-// so one payload may be in any number of messages and calls at once. A slice of
-// messages belongs to one call at a time, since BytesSent is written. New owns
-// the *net.UDPConn it was given.
+// Payloads and control messages are only read, and not after the call returned
+// (but with the flag MSG_ZEROCOPY, with which they are the kernel's until it says
+// that it is done); so one payload may be in any number of messages and calls at once. A slice of
+// messages belongs to one call at a time, since BytesSent is written. The Conn
+// owns the *net.UDPConn that New was given.
 //
 // A call that sends everything without waiting starts no goroutine and no timer,
 // with any context; where the system has a batch call it allocates nothing.
@@ -122,7 +131,7 @@
 // UDP_SEGMENT, kernel 4.18 and later). A run has one destination, equal control
 // messages, no empty message, and one size but for the last, which may be
 // shorter. It holds at most 64 datagrams (Config.MaxSegments) and 65507 bytes.
-// Nothing has to be changed for it, and nothing is copied: datagrams, counts,
+// Nothing has to be changed for it, and nothing is copied: payloads, counts,
 // order and errors are those of plain sending. To get long runs, put the
 // messages to one destination next to each other and cut payloads to one size.
 //
@@ -133,7 +142,10 @@
 // socket's options are read in New, and again after Control of the RawConn that
 // Conn.SyscallConn returned. A segmented message that the kernel refuses, for a
 // path with a small MTU or a device that cannot do it, is sent again plainly,
-// and its destination is remembered for ten seconds.
+// and its destination is remembered for ten seconds. After EIO from three
+// destinations within a minute it is off for the Conn for an hour; once MSG_MORE
+// was used, for good. A run ends where its vectors or control messages are more
+// than one message may have.
 //
 // What is different: under the default path MTU discovery the DF bit is not set
 // on segmented datagrams; a queue or filter that drops takes the whole run; and
@@ -165,14 +177,14 @@
 // sends it. Promises are the same everywhere but for what follows.
 //
 //   - Windows: a non-blocking send asks WSAPoll for room and then writes, so it
-//     can be made to wait by another sender who took that room meanwhile. Waiting
-//     is asking again every millisecond; so it is on AIX.
+//     can wait after all if another sender takes the room in between. Waiting is
+//     polling every millisecond; so it is on AIX.
 //   - macOS and the BSDs report a full queue of the device as ENOBUFS, which is
-//     no want of room in the socket: it is returned at once, not waited for.
-//   - Linux: an error that is pending on a connected socket (a peer that is gone)
-//     and that one sendmmsg meets after its first datagram is lost by the kernel,
-//     and the send goes on as if there had been none. Who must know of each sets
-//     IP_RECVERR and reads the error queue.
+//     full socket: it is returned at once, not waited for.
+//   - Linux: on a connected socket, one sendmmsg can meet a pending error (of a
+//     peer that is gone) after its first datagram. The kernel then forgets that
+//     error, and the send goes on as if there had been none. Who must know of each
+//     sets IP_RECVERR and reads the error queue.
 //
 // The package does not build for Plan 9, js and wasip1.
 package batchconn

@@ -11,8 +11,9 @@ import (
 )
 
 // ErrWouldBlock is what a send that may not wait returns when the socket has
-// no room for its first message. It Is syscall.EAGAIN where the system has
-// that, and unlike it is Temporary but no Timeout: a deadline has not passed.
+// no room for its first message. It Is syscall.EAGAIN where the system has that.
+// Both are Temporary; EAGAIN is also a Timeout, and this is not, since no deadline
+// has passed.
 //
 // Error values that hold this one must be tested with
 // errors.Is(err, ErrWouldBlock).

@@ -147,7 +147,7 @@ func ExampleConn_SendEach() {
 	var failed *batchconn.BatchError
 	if errors.As(err, &failed) {
 		for _, m := range failed.Failed {
-			fmt.Println("drop receiver", m.Index, m.Addr) // m.Err says why
+			fmt.Println("not sent to receiver", m.Index, m.Addr) // m.Err says why
 		}
 		err = failed.Err // what ended the call before its last message
 	}
@@ -155,7 +155,7 @@ func ExampleConn_SendEach() {
 
 	fmt.Printf("%s %s\n", receive(receiver), receive(receiver))
 	// Output:
-	// drop receiver 1 [2001:db8::1]:9000
+	// not sent to receiver 1 [2001:db8::1]:9000
 	// tried 3 of 3 <nil>
 	// tick tick
 }

@@ -8,8 +8,8 @@ package batchconn
 
 // MsgDontWait as a flag makes one send non-blocking. It is the system's
 // MSG_DONTWAIT (send(2)), or a bit of ours where the system has none. Such a
-// send is answered ErrWouldBlock also while the next room is kept for a waiting
-// sender that starved.
+// send returns ErrWouldBlock also while the next room is kept for a sender that
+// has waited for too long.
 const MsgDontWait = 1 << 30
 
 const (

@@ -35,7 +35,8 @@ var (
 	} = (*Conn)(nil)
 )
 
-// File is UDPConn's, which panics where there is no socket.
+// File is UDPConn's; on the zero Conn it returns EINVAL. Options that are set
+// through the file after New are not seen, see [Conn.SyscallConn].
 func (c *Conn) File() (*os.File, error) {
 	if c.raw == nil {
 		return nil, syscall.EINVAL

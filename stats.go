@@ -7,8 +7,8 @@ package batchconn
 import "sync/atomic"
 
 // Stats are the counters of a Conn since New. They count the sends of this
-// package and, under Config.NonBlocking, the Write family; net's own Write
-// family passes by uncounted.
+// package, a Writer's among them, and, under Config.NonBlocking, the Write family;
+// net's own Write family passes by uncounted.
 type Stats struct {
 	Messages   uint64 // datagrams sent
 	Bytes      uint64 // payload bytes sent
@@ -18,7 +18,7 @@ type Stats struct {
 	Parked     uint64 // turns that sends waited for room
 	WouldBlock uint64 // calls that ended with ErrWouldBlock
 	Failed     uint64 // times that a message could not be sent
-	GSO        bool   // segmentation is in use
+	GSO        bool   // segmentation is on, whether anything was segmented or not
 	GSOReason  string // why it is not; empty if it is
 }
 

@@ -69,7 +69,7 @@ const (
 type writerConn = Conn
 
 // A Writer makes batches for code that sends one datagram at a time. It has
-// all methods of its [Conn], and of these Write, WriteTo, WriteToUDP,
+// all methods of its [Conn], those of *net.UDPConn included, and of these Write, WriteTo, WriteToUDP,
 // WriteToUDPAddrPort, WriteMsgUDP and WriteMsgUDPAddrPort copy the datagram and
 // return; what was gathered leaves in large batches soon after. The other
 // sends (SendMessages, WriteBatch and their kin) go out directly and do not
@@ -82,7 +82,8 @@ type writerConn = Conn
 // A write returns an error at once if the Writer is closed, or if the datagram
 // has no destination or one of the wrong family, or is longer than the protocol
 // allows. Errors met later go to WriterConfig.OnError, and the first of them is
-// what the next Flush or Close returns; other datagrams still go.
+// what the next Flush or Close returns; other datagrams still go. An error that an
+// earlier send kept is of no datagram here, and is only returned by Flush or Close.
 //
 // When MaxMessages or MaxBytes are reached, a write waits until something has
 // left, the Writer's write deadline passes (os.ErrDeadlineExceeded) or the
@@ -134,11 +135,13 @@ type Writer struct {
 }
 
 // NewWriter makes a Writer of c. Close the Writer instead of c, and set the
-// write deadline through it. A nil cfg is the zero WriterConfig.
+// write deadline through it: it clears that of c, with which datagrams that were
+// accepted would fail. A nil cfg is the zero WriterConfig.
 func NewWriter(c *Conn, cfg *WriterConfig) *Writer {
 	if c == nil {
 		c = new(Conn) // whose methods return an error
 	}
+	c.SetWriteDeadline(time.Time{}) // of a Conn that is closed there is none
 	w := &Writer{writerConn: c, filling: new(heldMessages), leaving: new(heldMessages)}
 	if cfg != nil {
 		w.cfg = *cfg

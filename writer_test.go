@@ -483,6 +483,7 @@ func TestWriterDelayExact(t *testing.T) {
 			}
 			wg.Wait()
 			time.Sleep(2 * delay)
+			synctest.Wait()
 			t.Logf("%d datagrams in %d calls, held for %v at most", sent, calls, worst)
 			if sent != int(accepted.Load()) || worst > delay {
 				t.Errorf("%d of %d left, held for %v at most, want %v", sent, accepted.Load(), worst, delay)

@@ -33,7 +33,7 @@ func main() {
 	log.SetFlags(0)
 	log.SetPrefix("bench: ")
 	var opt options
-	flag.BoolVar(&opt.quick, "quick", false, "fewer works and rounds: whether all arrives, in less than a minute")
+	flag.BoolVar(&opt.quick, "quick", false, "fewer workloads and rounds, in less than a minute: whether all datagrams of the checks arrive")
 	flag.IntVar(&opt.rounds, "rounds", 0, "rounds that count, of each work (31, or 3 with -quick)")
 	flag.DurationVar(&opt.slot, "time", 0, "how long a way sends in a round (40ms, or 10ms with -quick)")
 	flag.StringVar(&opt.out, "out", "", "folder for the results (results, or none with -quick)")
@@ -88,8 +88,9 @@ func run(opt *options) error {
 	err := res.write(opt.out)
 	writeReport(os.Stdout, res)
 	if n := res.failed(); n > 0 {
-		err = errors.Join(err, fmt.Errorf("%d failures, see above", n))
+		return errors.Join(err, fmt.Errorf("%d failures, see above", n))
 	}
+	fmt.Println("\nAll datagrams of the checks arrived.")
 	return err
 }
 

@@ -2,7 +2,7 @@
 // Use of this source code is governed by a BSD-style
 // license that can be found in the LICENSE file.
 
-// Batchbench measures what sending UDP datagrams costs each way that there is,
+// Batchbench measures what sending UDP datagrams costs in each available way,
 // and checks every datagram that arrives.
 //
 //	go run ./cmd/batchbench
@@ -26,8 +26,8 @@
 //   - ns: wall-clock time per datagram, the inverse of the rate.
 //   - CPU-ns: user and system time per datagram. On Linux it is that of the
 //     process but for the receivers' threads; on loopback the sender does the
-//     kernel's work up to the receiver's queue too. On other Unix systems it is that of the whole process,
-//     receivers included. Elsewhere it is "-".
+//     kernel's work up to the receiver's queue too. On other Unix systems it is
+//     that of the whole process, receivers included. Elsewhere it is "-".
 //   - calls: system calls per datagram that carried datagrams to the kernel.
 //     "-" where a way does not count them.
 //   - arrived: datagrams that arrived once and intact, of those counted as sent.
@@ -42,6 +42,7 @@
 //
 // 0; 1 if a datagram was damaged in any of these senses, or a way failed; 2 for
 // wrong flags; 130 if it was interrupted. -listen ends with 0 when interrupted.
+// (go run makes 1 of all but 0.)
 package main
 
 import (
@@ -137,7 +138,7 @@ func flags(opt *options) *flag.FlagSet {
 	f.IntVar(&opt.batch, "batch", 64, "`datagrams` in each call, 1 to each receiver in turn")
 	f.IntVar(&opt.receivers, "receivers", 1, "`sockets` on loopback that receive")
 	f.IntVar(&opt.senders, "senders", 1, "`goroutines` that send at once, all through one socket")
-	f.DurationVar(&opt.duration, "duration", 3*time.Second, "`time` to send each way; with -listen, to listen (default: until interrupted)")
+	f.DurationVar(&opt.duration, "duration", 3*time.Second, "`time` to send each way, or to listen, which else goes on until interrupted")
 	f.BoolVar(&opt.json, "json", false, "print JSON, with -listen one object a line")
 	f.StringVar(&opt.to, "to", "", "send to `host:port`, where batchbench -listen runs, instead of loopback")
 	f.StringVar(&opt.listen, "listen", "", "be the receiving end at `address` and print what arrives each second")
@@ -145,7 +146,7 @@ func flags(opt *options) *flag.FlagSet {
 }
 
 func usage(w io.Writer) {
-	fmt.Fprint(w, "Usage: batchbench [flags]\n\nSends UDP datagrams each way that there is, checks what arrives and prints a table.\n\n")
+	fmt.Fprint(w, "Usage: batchbench [flags]\n\nSends UDP datagrams in each available way, checks what arrives and prints a table.\n\n")
 	f := flags(new(options))
 	f.SetOutput(w)
 	f.PrintDefaults()

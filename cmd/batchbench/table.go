@@ -274,9 +274,9 @@ func (res *results) notes(w io.Writer, rows []row) {
 	}
 	switch {
 	case res.opt.to != "":
-		fmt.Fprintln(w, "What arrived is printed by batchbench -listen at the other end.")
+		fmt.Fprintln(w, "These were handed to the kernel. What arrived is printed by batchbench -listen at the\nother end, without which no rate means anything.")
 	case lost > 0:
-		fmt.Fprintln(w, "arrived: the rest was dropped, as a rule at a receiver's full buffer; on loopback\nnothing slows a sender down.")
+		fmt.Fprintln(w, "arrived: the rest was dropped, as a rule at a receiver's full buffer; on loopback\nnothing slows a sender down, and a drop costs it less than a delivery.")
 	}
 	for i := range rows {
 		if rows[i].wrong() > 0 {
