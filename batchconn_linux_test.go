@@ -243,7 +243,8 @@ func testReceiverGone(t *testing.T, k kind) bool {
 func TestKept(t *testing.T) {
 	inNamespace(t, func(t *testing.T, lo *loopback) {
 		for code, errno := range map[byte]syscall.Errno{ // net/ipv4/icmp.c, icmp_err_convert
-			2: unix.ENOPROTOOPT, 3: unix.ECONNREFUSED, 7: unix.EHOSTDOWN, 13: unix.EHOSTUNREACH,
+			2: unix.ENOPROTOOPT, 3: unix.ECONNREFUSED, 6: unix.ENETUNREACH, 7: unix.EHOSTDOWN, 8: unix.ENONET,
+			9: unix.ENETUNREACH, 10: unix.EHOSTUNREACH, 13: unix.EHOSTUNREACH, 14: unix.EHOSTUNREACH, 15: unix.EHOSTUNREACH,
 		} {
 			w := connectedKind.world(t, 1, &Config{GSO: GSOOff})
 			after := &afterFirst{adapter: w.conn.adapter, do: func() { unreachable(t, w.bare, code, 0) }}

@@ -302,7 +302,7 @@ func (b *batch) account(c *Conn, msgs []OutputMessage, k int) (n int) {
 	}
 	if b.again {
 		b.again = false
-		c.keepError(c.wrap(errMessageTooLong, netip.AddrPort{}))
+		c.keepTooLong()
 	}
 	return n
 }
@@ -317,9 +317,13 @@ func (b *batch) fallBack(c *Conn, msgs []OutputMessage, err error) bool {
 	if b.empty() || b.runs[b.head].n == 1 || !isRefusal(err) {
 		return false
 	}
-	if !b.again && c.connected && errors.Is(err, syscall.EMSGSIZE) {
+	tooLong := errors.Is(err, syscall.EMSGSIZE)
+	if !b.again && c.connected && tooLong {
 		b.again = true
 		return true
+	}
+	if b.again && !tooLong { // another refusal: that was pending, and this is not
+		c.keepTooLong()
 	}
 	b.again = false
 	c.stats.fallbacks.Add(1)

@@ -118,6 +118,8 @@ func TestWriteBatchAddresses(t *testing.T) {
 		want error
 	}{
 		{"foreign", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9}, syscall.EINVAL},
+		{"port below 0", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: -1}, syscall.EINVAL},
+		{"port above 65535", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9 + 1<<16}, syscall.EINVAL},
 		{"IPAddr", &net.IPAddr{IP: net.IPv4(127, 0, 0, 1)}, syscall.EINVAL},
 		{"unix", &net.UnixAddr{Name: "x", Net: "unixgram"}, syscall.EINVAL},
 		{"typed nil", (*net.UDPAddr)(nil), syscall.EINVAL},

@@ -90,7 +90,9 @@ func (c *Conn) sendInTurn(ctx context.Context, b *batch, flags int) (int, error)
 	c.stats.parked.Add(1)
 	start, hasRoom := time.Now(), false
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
-		c.room.reserved.Store(time.Since(start) >= starvedAfter)
+		if time.Since(start) >= starvedAfter && !c.room.reserved.Swap(true) {
+			hasRoom = false // the room may be there for us now
+		}
 		var err error
 		// Where there was room and still nothing fitted, asking for it again
 		// would be answered at once, over and over.
@@ -105,7 +107,8 @@ func (c *Conn) sendInTurn(ctx context.Context, b *batch, flags int) (int, error)
 
 // WaitWritable waits until the socket has room, as poll(2)'s POLLOUT says it
 // (GLib's G_IO_OUT condition): on Linux, until half of the send buffer is free.
-// An error in the socket's error queue does not count as room. It blocks whether or not
+// An error in the socket's error queue does not count as room, and while senders
+// keep the buffer more than half full there is none. It blocks whether or not
 // the Conn is NonBlocking, and ends with an error that Is ctx.Err() when ctx is
 // done, os.ErrDeadlineExceeded at the write deadline, and net.ErrClosed when
 // the Conn is closed. A nil ctx is never done.

@@ -856,9 +856,14 @@ func TestStarved(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		first := nw.park(ctx, 1, 1)
 		second := nw.park(nil, 2, 1)
+		tries := nw.c.Stats().Calls
 		cancel()
 		ended(t, first, 0, context.Canceled)
 		await(t, "room is kept", nw.c.room.reserved.Load)
+		// The pauses of 30 ms are five.
+		if n := nw.c.Stats().Calls - tries; n > 10 {
+			t.Errorf("room is kept only after %d tries", n)
+		}
 		before, start := nw.c.Stats().Calls, time.Now()
 		time.Sleep(200 * time.Millisecond)
 		calls, most := nw.c.Stats().Calls-before, uint64(time.Since(start)/lastPause)+2

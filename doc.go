@@ -42,11 +42,11 @@
 // If what stopped a call still stands, the next call says what it is. The
 // kernel reports some errors only once, those that ICMP leaves pending on a
 // connected socket: ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, and on Unix
-// ENOPROTOOPT, EHOSTDOWN, EPROTO and EACCES. Such an error, when met after n > 0,
+// ENOPROTOOPT, EHOSTDOWN, EPROTO, EACCES and Linux's ENONET. Such an error, when met after n > 0,
 // is kept, and the next send, of whatever goroutine, returns it before sending
 // anything; of several, each. EMSGSIZE can be pending too (a router asked for
 // shorter datagrams), but mostly is of one message, and stands; it is kept only if
-// it met a segmented message that then left at a second try.
+// it met a segmented message that then left at a second try, and else may be lost.
 //
 // "Sent" means taken by the kernel, as always with UDP: a send waits for room in
 // the socket it sends from, and what finds a receiver's buffer full is dropped

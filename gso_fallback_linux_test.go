@@ -462,6 +462,70 @@ func TestPendingTooLong(t *testing.T) {
 	})
 }
 
+// TestPendingTooLongWriter: the Writer tells it by Flush, and sends everything.
+func TestPendingTooLongWriter(t *testing.T) {
+	w := connectedKind.world(t, 1, nil)
+	first := true
+	refuse(t, w.conn, 1, func(size int, _ *ipv4.Message) error {
+		if size > 0 && first {
+			first = false
+			return syscall.EMSGSIZE
+		}
+		return nil
+	})
+	var failed failures
+	wr := NewWriter(w.conn, &WriterConfig{MaxDelay: -1, OnError: failed.add})
+	var want [][]byte
+	for i := range 600 {
+		p := contents(i, 100)
+		want = append(want, p)
+		if _, err := wr.Write(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	checkError(t, wr.Flush(nil), syscall.EMSGSIZE)
+	if len(failed.errs) != 0 {
+		t.Errorf("%d reported", len(failed.errs))
+	}
+	w.inboxes[0].expect(t, want)
+}
+
+// TestPendingTooLongLost: one that was met as a call ended is told to nobody, and
+// by no later call.
+func TestPendingTooLongLost(t *testing.T) {
+	for second, told := range map[syscall.Errno]bool{syscall.EAGAIN: false, syscall.EINVAL: true} {
+		w := connectedKind.world(t, 1, nil)
+		errs := []error{syscall.EMSGSIZE, second}
+		refuse(t, w.conn, 0, func(size int, _ *ipv4.Message) error {
+			if size == 0 || len(errs) == 0 {
+				return nil
+			}
+			err := errs[0]
+			errs = errs[1:]
+			return err
+		})
+		msgs := w.messages(0, nil, 100, 100, 100)
+		n, err := w.conn.SendMessages(nil, msgs, unix.MSG_DONTWAIT)
+		if second == syscall.EAGAIN {
+			checkWouldBlock(t, "a full socket", n, err)
+			n, err = w.conn.SendMessages(nil, msgs, 0)
+		}
+		if n != 3 || err != nil {
+			t.Fatalf("%v: %d, %v", second, n, err)
+		}
+		w.checkArrived(t, msgs, 3)
+		n, err = w.conn.SendMessages(nil, msgs, 0)
+		if told {
+			checkError(t, err, syscall.EMSGSIZE)
+			n, err = w.conn.SendMessages(nil, msgs, 0)
+		}
+		if n != 3 || err != nil {
+			t.Fatalf("%v: %d, %v", second, n, err)
+		}
+		w.checkArrived(t, msgs, 3)
+	}
+}
+
 // TestSegmentAllocs: segmentation allocates nothing.
 func TestSegmentAllocs(t *testing.T) {
 	if raceEnabled {

@@ -218,6 +218,9 @@ func (c *Conn) keepError(err error) {
 	}
 }
 
+// keepTooLong keeps an EMSGSIZE that was pending.
+func (c *Conn) keepTooLong() { c.keepError(c.wrap(errMessageTooLong, netip.AddrPort{})) }
+
 // takeKept forgets a kept error and returns it, or nil if there is none.
 func (c *Conn) takeKept() error {
 	for {

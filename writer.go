@@ -22,7 +22,8 @@ type WriterConfig struct {
 
 	// MaxBytes is how much payload and control data is held at most; 0 is
 	// 256 KiB. A larger datagram is still taken, alone. It is held in two
-	// buffers, which grow up to that size as they are needed and are kept.
+	// buffers, which are kept and grow up to that size as they are needed; what a
+	// buffer has outgrown is kept until it is empty, which may be as much again.
 	MaxBytes int
 
 	// MaxDelay is how long datagrams are gathered. 0: they leave as soon as a

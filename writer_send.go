@@ -146,12 +146,12 @@ func (w *Writer) sendSome(wait bool) (r sendResult) {
 		case s.err == nil:
 		case s.ofMessage:
 			w.fail(&r, chunk[r.n].Addr, s)
-		case errors.Is(s.err, ErrWouldBlock), wait && w.ctx.Err() != nil:
-			r.blocked = true
 		case s.kept: // of no message here
 			if r.err == nil {
 				r.err = s.err
 			}
+		case errors.Is(s.err, ErrWouldBlock), wait && w.ctx.Err() != nil:
+			r.blocked = true
 		default: // somebody closed the Conn behind our back, or set its deadline
 			for r.n < len(chunk) {
 				w.fail(&r, chunk[r.n].Addr, s)
@@ -360,6 +360,7 @@ type heldMessages struct {
 	last     uint64          // how many datagrams the Writer had taken with the last of these
 	rest     []OutputMessage // still to be sent, in the order of sending once arranged
 	arranged bool
+	outgrown bool // msgs and vectors refer to a buffer that was too small
 	flows    flowTable
 }
 
@@ -375,6 +376,7 @@ const leastBuffer = 64 << 10
 func (h *heldMessages) add(p, control []byte, to netip.AddrPort, capacity int) {
 	need := len(p) + len(control)
 	if need > cap(h.buf)-len(h.buf) {
+		h.outgrown = true
 		h.buf = make([]byte, 0, max(need, min(capacity, max(2*cap(h.buf), leastBuffer))))
 	}
 	start := len(h.buf)
@@ -389,6 +391,12 @@ func (h *heldMessages) add(p, control []byte, to netip.AddrPort, capacity int) {
 }
 
 func (h *heldMessages) reset() {
+	if h.outgrown {
+		clear(h.msgs[:cap(h.msgs)])
+		clear(h.vectors[:cap(h.vectors)])
+		clear(h.flows.order[:cap(h.flows.order)])
+		h.outgrown = false
+	}
 	h.msgs, h.vectors, h.buf, h.rest = h.msgs[:0], h.vectors[:0], h.buf[:0], nil
 }
 

@@ -618,6 +618,37 @@ func TestWriterBuffer(t *testing.T) {
 	}
 }
 
+// TestWriterOutgrown: buffers that were too small are not kept.
+func TestWriterOutgrown(t *testing.T) {
+	const size = 8 << 20
+	world, w, k := heldKernel(t, nil, &WriterConfig{MaxBytes: size, MaxMessages: 1 << 20, MaxDelay: -1})
+	k.play = func(_ int, ms []ipv4.Message) (int, error) {
+		k.taken = nil
+		return len(ms), nil
+	}
+	live := func() uint64 {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := live()
+	for range 2 {
+		for range size/1000 - 1 {
+			mustWrite(t, w, make([]byte, 1000), world.dest[0])
+		}
+		if err := w.Flush(nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	k.taken = nil
+	if kept := int64(live() - before); kept > 5*size/2 {
+		t.Errorf("%d bytes are kept of an empty Writer with MaxBytes %d", kept, size)
+	}
+	runtime.KeepAlive(w)
+}
+
 // TestWriterTriesFirst: a write that may not wait sends what is held before it
 // says that there is no room.
 func TestWriterTriesFirst(t *testing.T) {
