@@ -66,6 +66,9 @@ func works(quick bool) []Work {
 		vary(manySender, fmt.Sprintf("%d senders", n), func(w *Work) { w.Senders = n })
 	}
 	vary(reading, "nobody reads", func(w *Work) { w.Unread = true })
+	if !quick {
+		vary(reading, "nobody reads, batch 1024", func(w *Work) { w.Unread, w.Batch, w.Burst = true, 1024, 1024 })
+	}
 	return all
 }
 
