@@ -256,8 +256,8 @@ func (c *Conn) sendHeld(ctx context.Context, b *batch, flags int) (int, error) {
 //
 // If any message failed, err is a *[BatchError] with a [MessageError] for
 // each. The context, the write deadline, Close, a full non-blocking socket and an
-// error that was kept end the call: that error is then
-// BatchError.Err, or err itself if no message failed. So, unlike SendMessages, it
+// error that was kept end the call: that error is then BatchError.Err, or err
+// itself if no message failed. So, unlike SendMessages, it
 // may return an error with n > 0: take msgs[n:] before looking at err.
 //
 // BytesSent of a message that failed is 0. On a connected socket a message can fail

@@ -70,9 +70,9 @@ const (
 type writerConn = Conn
 
 // A Writer makes batches for code that sends one datagram at a time. It has
-// all methods of its [Conn], those of *net.UDPConn included, and of these Write, WriteTo, WriteToUDP,
-// WriteToUDPAddrPort, WriteMsgUDP and WriteMsgUDPAddrPort copy the datagram and
-// return; what was gathered leaves in large batches soon after. The other
+// all methods of its [Conn], those of *net.UDPConn included, and of these Write,
+// WriteTo, WriteToUDP, WriteToUDPAddrPort, WriteMsgUDP and WriteMsgUDPAddrPort
+// copy the datagram and return; what was gathered leaves in large batches soon after. The other
 // sends (SendMessages, WriteBatch and their kin) go out directly and do not
 // wait for what is held: call [Writer.Flush] first where the order matters.
 //
