@@ -5,10 +5,13 @@
 package batchconn
 
 import (
+	"errors"
 	"net"
 	"syscall"
 
 	"golang.org/x/net/ipv4"
+
+	"github.com/batchconn/batchconn/internal/sys"
 )
 
 // An adapterPortable sends one datagram a system call: for systems where x/net
@@ -31,5 +34,61 @@ func (a *adapterPortable) writeBatch(ms []ipv4.Message, flags int) (n int, err e
 	if m.N, err = a.writeOne(m, flags); err != nil {
 		return 0, err
 	}
+	return 1, nil
+}
+
+func (a *adapterPortable) writeOne(m *ipv4.Message, flags int) (n int, err error) {
+	if a.needsXNet(m) {
+		one := [1]ipv4.Message{*m}
+		_, err := a.adapter.writeBatch(one[:], flags)
+		return one[0].N, err
+	}
+	to, _ := m.Addr.(*net.UDPAddr)
+	return sys.Sendmsg(a.conn, a.raw, a.isIPv6, m.Buffers, m.OOB, to, flags)
+}
+
+// needsXNet reports whether x/net sends m and x/sys does not. x/net in turn
+// knows no IPv4 on an IPv6 socket there.
+func (a *adapterPortable) needsXNet(m *ipv4.Message) bool {
+	if !sys.SendmsgAltersControl || len(m.OOB) == 0 {
+		return false
+	}
+	udp, ok := m.Addr.(*net.UDPAddr)
+	return !ok || a.isIPv6 == (udp.IP.To4() == nil)
+}
+
+// readBatch reads one datagram where x/net reads none.
+func (a *adapterPortable) readBatch(ms []ipv4.Message, flags int) (int, error) {
+	if sys.XNetReads {
+		return a.adapter.readBatch(ms, flags)
+	}
+	if len(ms) == 0 {
+		return 0, nil
+	}
+	if flags != 0 {
+		return 0, &net.OpError{Op: "read", Net: "udp", Source: a.conn.LocalAddr(), Err: errors.ErrUnsupported}
+	}
+	m := &ms[0]
+	var p []byte
+	if len(m.Buffers) == 1 {
+		p = m.Buffers[0]
+	} else {
+		size := 0
+		for _, v := range m.Buffers {
+			size += len(v)
+		}
+		p = make([]byte, size)
+	}
+	n, oobn, got, addr, err := a.conn.ReadMsgUDP(p, m.OOB)
+	if err != nil {
+		return 0, err
+	}
+	if len(m.Buffers) > 1 {
+		rest := p[:n]
+		for _, v := range m.Buffers {
+			rest = rest[copy(v, rest):]
+		}
+	}
+	m.N, m.NN, m.Flags, m.Addr = n, oobn, got, addr
 	return 1, nil
 }

@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"golang.org/x/net/ipv4"
+
+	"github.com/batchconn/batchconn/internal/sys"
 )
 
 // An adapter is a socket of one family.
@@ -20,9 +22,7 @@ type adapter interface {
 	// stopped it at ms[n].
 	writeBatch(ms []ipv4.Message, flags int) (n int, err error)
 
-	// sendto puts one datagram to the kernel, to the connected peer or to a
-	// valid address without a zone. It never waits. The kernel's error is a bare
-	// errno; any other means that the kernel was not asked.
+	// sendto is sys.Sendto.
 	sendto(p []byte, to netip.AddrPort, flags int) error
 
 	// readBatch is x/net's ReadBatch.
@@ -36,22 +36,26 @@ type adapter interface {
 }
 
 type adapterV4 struct {
-	sendtoer
+	raw  syscall.RawConn
 	send *ipv4.PacketConn // over a promptConn
 	recv *ipv4.PacketConn
 }
 
 func newAdapterV4(c *net.UDPConn, raw syscall.RawConn) adapter {
 	return &adapterV4{
-		sendtoer: newSendtoer(c, raw, false),
-		send:     ipv4.NewPacketConn(newPromptConn(c, raw)),
-		recv:     ipv4.NewPacketConn(c),
+		raw:  raw,
+		send: ipv4.NewPacketConn(newPromptConn(c, raw)),
+		recv: ipv4.NewPacketConn(c),
 	}
 }
 
 func (a *adapterV4) writeBatch(ms []ipv4.Message, flags int) (int, error) {
-	n, err := a.send.WriteBatch(ms, flags|dontWait)
+	n, err := a.send.WriteBatch(ms, flags|sys.DontWait)
 	return max(n, 0), err // x/net says -1 with an error
+}
+
+func (a *adapterV4) sendto(p []byte, to netip.AddrPort, flags int) error {
+	return sys.Sendto(a.raw, false, p, to, flags)
 }
 
 func (a *adapterV4) readBatch(ms []ipv4.Message, flags int) (int, error) {
@@ -85,7 +89,7 @@ func (c *promptConn) SyscallConn() (syscall.RawConn, error) { return c.raw, nil 
 
 type promptRawConn struct{ syscall.RawConn }
 
-// Write calls f once. Only the adapters call it, always with dontWait, so that
+// Write calls f once. Only the adapters call it, always with sys.DontWait, so that
 // f does not want to be called again.
 func (c promptRawConn) Write(f func(fd uintptr) bool) error {
 	o := onces.Get().(*once)

@@ -11,28 +11,34 @@ import (
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
+
+	"github.com/batchconn/batchconn/internal/sys"
 )
 
 // An adapterV6 serves IPv6 and dual-stack sockets. x/net puts IPv4
 // destinations to them as AF_INET, which Linux takes (net/ipv6/udp.c,
 // udpv6_sendmsg); on an IPV6_V6ONLY socket it answers ENETUNREACH.
 type adapterV6 struct {
-	sendtoer
+	raw  syscall.RawConn
 	send *ipv6.PacketConn // over a promptConn
 	recv *ipv6.PacketConn
 }
 
 func newAdapterV6(c *net.UDPConn, raw syscall.RawConn) adapter {
 	return &adapterV6{
-		sendtoer: newSendtoer(c, raw, true),
-		send:     ipv6.NewPacketConn(newPromptConn(c, raw)),
-		recv:     ipv6.NewPacketConn(c),
+		raw:  raw,
+		send: ipv6.NewPacketConn(newPromptConn(c, raw)),
+		recv: ipv6.NewPacketConn(c),
 	}
 }
 
 func (a *adapterV6) writeBatch(ms []ipv4.Message, flags int) (int, error) {
-	n, err := a.send.WriteBatch(ms, flags|dontWait)
+	n, err := a.send.WriteBatch(ms, flags|sys.DontWait)
 	return max(n, 0), err // x/net says -1 with an error
+}
+
+func (a *adapterV6) sendto(p []byte, to netip.AddrPort, flags int) error {
+	return sys.Sendto(a.raw, true, p, to, flags)
 }
 
 func (a *adapterV6) readBatch(ms []ipv4.Message, flags int) (int, error) {

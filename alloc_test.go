@@ -8,6 +8,8 @@ import (
 	"context"
 	"slices"
 	"testing"
+
+	"github.com/batchconn/batchconn/internal/sys"
 )
 
 // raceEnabled is set by race_test.go.
@@ -19,7 +21,7 @@ func TestNoAllocation(t *testing.T) {
 	if raceEnabled {
 		t.Skip("under -race sync.Pool drops what it is given at random")
 	}
-	if !haveBatchCall {
+	if !sys.HaveBatchCall {
 		t.Skip("the portable way makes a closure and an address per datagram")
 	}
 	cancellable, cancel := context.WithCancel(t.Context())

@@ -10,38 +10,19 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"sync/atomic"
 	"syscall"
 	"time"
 
 	"golang.org/x/net/ipv4"
+
+	"github.com/batchconn/batchconn/internal/sys"
 )
 
-// An OutputVector is one piece of a datagram (GLib's GOutputVector). It is an
-// alias, so a [][]byte is a []OutputVector.
-type OutputVector = []byte
-
-// An OutputMessage is one datagram to send (GLib's GOutputMessage). The same
-// message may be sent any number of times; a slice of messages belongs to one
-// call at a time, because each call writes BytesSent.
-type OutputMessage struct {
-	// Addr is the destination. The zero AddrPort is the connected peer.
-	// ::ffff:a.b.c.d is a.b.c.d. A zone is resolved as package net does it.
-	Addr netip.AddrPort
-
-	// Vectors are gathered into one datagram, in order. No vectors, or only
-	// empty ones, make an empty datagram. They are only read, and not after
-	// the send has returned.
-	Vectors []OutputVector
-
-	// Control holds raw control messages, as Marshal of ipv4.ControlMessage
-	// and ipv6.ControlMessage makes them (cmsg(3)).
-	Control []byte
-
-	// BytesSent is set by every send for every message it was given: to the
-	// payload bytes if the datagram was sent, else to 0.
-	BytesSent int
-}
+// MsgDontWait as a flag makes one send non-blocking. It is the system's
+// MSG_DONTWAIT (send(2)), or a private bit where the system has none. Such a
+// send returns ErrWouldBlock also while the next room is reserved for a sender
+// that has waited for too long.
+const MsgDontWait = sys.MsgDontWait
 
 // A GSOMode says whether a Conn may use UDP segmentation offload.
 type GSOMode int
@@ -82,18 +63,9 @@ type udpConn = net.UDPConn
 type Conn struct {
 	udpConn // by value: a zero Conn's methods then answer EINVAL as a zero UDPConn's do
 
-	raw         syscall.RawConn // udpConn's own
-	adapter     adapter
-	portable    adapter // instead of adapter once the kernel has answered ENOSYS
-	noBatchCall atomic.Bool
-	isIPv6      bool
-	connected   bool
-	nonBlocking bool
-
-	room  room
-	gso   gso
-	kept  atomic.Pointer[keptError] // errors for the next sends, see keep
-	stats counters
+	raw    syscall.RawConn // udpConn's own
+	isIPv6 bool
+	send   sender
 }
 
 // New makes a Conn of c and owns c from then on: close it and set its
@@ -120,29 +92,15 @@ func New(c *net.UDPConn, cfg *Config) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("batchconn: New: %w", err)
 	}
-	isIPv6, err := socketDomain(raw)
+	isIPv6, err := sys.IsIPv6(raw)
 	if err != nil {
 		return nil, fmt.Errorf("batchconn: New: %w", err)
 	}
 	if err := c.SetWriteDeadline(time.Time{}); err != nil {
 		return nil, fmt.Errorf("batchconn: New: %w", err)
 	}
-	conn := &Conn{
-		udpConn:     *c,
-		raw:         raw,
-		isIPv6:      isIPv6,
-		connected:   c.RemoteAddr() != nil,
-		nonBlocking: cfg.NonBlocking,
-	}
-	if isIPv6 {
-		conn.adapter = newAdapterV6(c, raw)
-	} else {
-		conn.adapter = newAdapterV4(c, raw)
-	}
-	conn.portable = newAdapterPortable(conn.adapter, &conn.udpConn, raw, isIPv6)
-	conn.noBatchCall.Store(!haveBatchCall)
-	conn.room.init(raw)
-	conn.gso.init(raw, cfg)
+	conn := &Conn{udpConn: *c, raw: raw, isIPv6: isIPv6}
+	conn.send.init(&conn.udpConn, raw, isIPv6, cfg)
 	return conn, nil
 }
 
@@ -184,25 +142,21 @@ func (cfg *Config) validate() error {
 // A call that never has to wait allocates nothing where the system has a batch
 // call.
 func (c *Conn) SendMessages(ctx context.Context, msgs []OutputMessage, flags int) (n int, err error) {
-	n, s := c.send(ctx, msgs, flags)
+	n, o := c.send.send(ctx, msgs, flags)
 	clearBytesSent(msgs[n:])
-	if n > 0 {
-		c.keep(s)
-		return n, nil
-	}
-	return 0, c.report(s)
+	return c.send.result(n, o)
 }
 
 // SendMessage sends one message as [Conn.SendMessages] does. It returns its
 // payload bytes, or 0 and an error. A nil msg is syscall.EINVAL.
 func (c *Conn) SendMessage(ctx context.Context, msg *OutputMessage, flags int) (bytes int, err error) {
 	if msg == nil {
-		return 0, c.wrap(syscall.EINVAL, netip.AddrPort{})
+		return 0, c.send.opError(syscall.EINVAL, netip.AddrPort{})
 	}
 	if len(msg.Vectors) == 1 {
-		bytes, err = c.sendPacket(ctx, msg.Vectors[0], msg.Control, msg.Addr, flags)
+		bytes, err = c.send.sendPacket(ctx, msg.Vectors[0], msg.Control, msg.Addr, flags)
 	} else {
-		bytes, err = c.sendOne(ctx, *msg, flags)
+		bytes, err = c.send.sendOne(ctx, *msg, flags)
 	}
 	msg.BytesSent = bytes
 	return bytes, err
@@ -212,41 +166,7 @@ func (c *Conn) SendMessage(ctx context.Context, msg *OutputMessage, flags int) (
 // is the zero AddrPort, as [Conn.SendMessages] does. It returns len(p), or 0
 // and an error.
 func (c *Conn) SendTo(ctx context.Context, p []byte, to netip.AddrPort, flags int) (bytes int, err error) {
-	return c.sendPacket(ctx, p, nil, to, flags)
-}
-
-// sendOne sends a copy of msg that lives in the pooled batch, so that nothing
-// of the caller's moves to the heap.
-func (c *Conn) sendOne(ctx context.Context, msg OutputMessage, flags int) (int, error) {
-	b := newBatch()
-	b.one[0] = msg
-	return c.sendHeld(ctx, b, flags)
-}
-
-func (c *Conn) sendPacket(ctx context.Context, p, control []byte, to netip.AddrPort, flags int) (int, error) {
-	if len(control) == 0 {
-		if s, done := c.trySingle(ctx, p, to, flags); done {
-			if s.err != nil {
-				return 0, c.report(s)
-			}
-			return len(p), nil
-		}
-	}
-	b := newBatch()
-	b.vector[0] = p
-	b.one[0] = OutputMessage{Addr: to, Vectors: b.vector[:], Control: control}
-	return c.sendHeld(ctx, b, flags)
-}
-
-// sendHeld sends b.one and frees b.
-func (c *Conn) sendHeld(ctx context.Context, b *batch, flags int) (int, error) {
-	n, s := c.transmit(ctx, b, b.one[:], flags, c.mayWait(flags))
-	bytes := 0
-	if n == 1 {
-		bytes = b.one[0].BytesSent
-	}
-	b.free()
-	return bytes, c.report(s)
+	return c.send.sendPacket(ctx, p, nil, to, flags)
 }
 
 // SendEach is [Conn.SendMessages] for messages that do not depend on each
@@ -263,21 +183,7 @@ func (c *Conn) sendHeld(ctx context.Context, b *batch, flags int) (int, error) {
 // BytesSent of a message that failed is 0. On a connected socket a message can fail
 // for what ICMP says of an earlier one; it was not sent then.
 func (c *Conn) SendEach(ctx context.Context, msgs []OutputMessage, flags int) (n int, err error) {
-	var failed []MessageError
-	for {
-		sent, s := c.send(ctx, msgs[n:], flags)
-		n += sent
-		err = c.report(s)
-		if !s.ofMessage {
-			break
-		}
-		msgs[n].BytesSent = 0
-		failed = append(failed, MessageError{Index: n, Addr: msgs[n].Addr, Err: err})
-		err = nil
-		if n++; n == len(msgs) {
-			break
-		}
-	}
+	n, failed, err := c.send.sendEach(ctx, msgs, flags)
 	clearBytesSent(msgs[n:])
 	if failed != nil {
 		err = &BatchError{Failed: failed, Err: err}
@@ -291,40 +197,39 @@ func (c *Conn) SendEach(ctx context.Context, msgs []OutputMessage, flags int) (n
 // NN of the messages that were sent. Addr is nil for the connected peer, or a
 // *[net.UDPAddr] with an IP; anything else is syscall.EINVAL at that message.
 func (c *Conn) WriteBatch(ms []ipv4.Message, flags int) (int, error) {
-	b := newBatch()
-	defer b.free()
-	for n := 0; ; {
-		msgs, bad := b.adopt(ms[n:])
-		sent, s := c.transmit(nil, b, msgs, flags, c.mayWait(flags))
-		for i := range msgs[:sent] {
-			ms[n+i].N, ms[n+i].NN = msgs[i].BytesSent, len(msgs[i].Control)
-		}
-		n += sent
-		if s.err == nil && bad {
-			s = c.refuse(errInvalidMessage, netip.AddrPort{})
-		}
-		if s.err == nil && n < len(ms) {
-			continue
-		}
-		if n > 0 {
-			c.keep(s)
-			return n, nil
-		}
-		return 0, c.report(s)
-	}
+	return c.send.result(c.send.sendXNet(ms, flags))
 }
 
-// ReadBatch reads at least one and up to len(ms) datagrams, as ReadBatch of
-// golang.org/x/net's PacketConn does: it blocks until there is one, the read
-// deadline passes or the Conn is closed, and sets Addr, N, NN and Flags of the
-// messages it filled. On systems other than Linux it reads one. n is 0 with an
-// error, whose form is x/net's, and without messages.
-func (c *Conn) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
-	if c.raw == nil {
-		return 0, &net.OpError{Op: "read", Net: "udp", Err: syscall.EINVAL}
+// WaitWritable waits until the socket has room, as poll(2)'s POLLOUT says it
+// (GLib's G_IO_OUT condition): on Linux, until half of the send buffer is free.
+// An error in the socket's error queue does not count as room, and while senders
+// keep the buffer more than half full there is none. It blocks whether or not
+// the Conn is NonBlocking, and ends with an error that Is ctx.Err() when ctx is
+// done, os.ErrDeadlineExceeded at the write deadline, and net.ErrClosed when
+// the Conn is closed. A nil ctx is never done.
+func (c *Conn) WaitWritable(ctx context.Context) error {
+	if err := c.send.queue.await(ctx); err != nil {
+		return c.send.opError(err, netip.AddrPort{})
 	}
-	if !haveBatchCall {
-		return c.portable.readBatch(ms, flags)
+	return nil
+}
+
+// SetWriteDeadline sets the deadline of all sends, those under way included,
+// as in package net; the zero time is none.
+func (c *Conn) SetWriteDeadline(t time.Time) error {
+	return c.send.queue.setDeadline(t, c.udpConn.SetWriteDeadline)
+}
+
+// SetDeadline sets the read and the write deadline.
+func (c *Conn) SetDeadline(t time.Time) error {
+	return c.send.queue.setDeadline(t, c.udpConn.SetDeadline)
+}
+
+// Close closes the socket. Sends that wait end with net.ErrClosed, and when
+// Close returns the port can be bound again.
+func (c *Conn) Close() error {
+	if c.raw != nil {
+		c.send.queue.close()
 	}
-	return c.adapter.readBatch(ms, flags)
+	return c.udpConn.Close()
 }

@@ -21,6 +21,8 @@ import (
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
+
+	"github.com/batchconn/batchconn/internal/sys"
 )
 
 func init() {
@@ -202,7 +204,7 @@ func testReceiverGone(t *testing.T, k kind) bool {
 	w := k.world(t, 1, nil)
 	in := w.inboxes[0]
 	in.conn.Close()
-	msgs := slices.Repeat([]OutputMessage{{Vectors: vectorsOf(60000, maxVectors+1), BytesSent: -1}}, 100)
+	msgs := slices.Repeat([]OutputMessage{{Vectors: vectorsOf(60000, sys.MaxVectors+1), BytesSent: -1}}, 100)
 	n, err := w.conn.SendMessages(nil, msgs, 0)
 	if err != nil {
 		if n != 0 {
@@ -219,12 +221,12 @@ func testReceiverGone(t *testing.T, k kind) bool {
 			t.Fatalf("n = %d: BytesSent of %d is %d", n, i, m.BytesSent)
 		}
 	}
-	again, err := net.ListenUDP(networkOf(in.addr.Addr().String()), net.UDPAddrFromAddrPort(in.addr))
+	again, err := net.ListenUDP(networkOfHost(in.addr.Addr().String()), net.UDPAddrFromAddrPort(in.addr))
 	if err != nil {
 		return false // somebody else took the port
 	}
 	defer again.Close()
-	pendingError(t, w.bare) // of the last that was sent, if it came late
+	socketError(t, w.bare) // of the last that was sent, if it came late
 	calls := w.conn.Stats().Calls
 	n, err = w.conn.SendTo(nil, []byte("kept"), netip.AddrPort{}, 0)
 	if n != 0 || w.conn.Stats().Calls != calls {
@@ -247,10 +249,10 @@ func TestKept(t *testing.T) {
 			9: unix.ENETUNREACH, 10: unix.EHOSTUNREACH, 13: unix.EHOSTUNREACH, 14: unix.EHOSTUNREACH, 15: unix.EHOSTUNREACH,
 		} {
 			w := connectedKind.world(t, 1, &Config{GSO: GSOOff})
-			after := &afterFirst{adapter: w.conn.adapter, do: func() { unreachable(t, w.bare, code, 0) }}
-			w.conn.adapter = after
-			if !haveBatchCall {
-				after.adapter, w.conn.portable = w.conn.portable, after
+			after := &afterFirst{adapter: w.conn.send.kernel, do: func() { unreachable(t, w.bare, code, 0) }}
+			w.conn.send.kernel = after
+			if !sys.HaveBatchCall {
+				after.adapter, w.conn.send.portable = w.conn.send.portable, after
 			}
 			m := w.write(t, maxBatch+1, inTurn, mixed)
 			first, err := w.conn.SendMessages(nil, m.msgs, 0)
@@ -275,15 +277,15 @@ func TestKept(t *testing.T) {
 func TestKeptErrors(t *testing.T) {
 	w := connectedKind.world(t, 1, nil)
 	first, second := errors.New("first"), errors.New("second")
-	w.conn.keepError(first)
-	w.conn.keepError(second)
+	w.conn.send.pending.add(ended(first))
+	w.conn.send.pending.add(ended(second))
 	told := map[error]bool{}
 	for range 2 {
 		n, err := w.conn.SendTo(nil, []byte("x"), netip.AddrPort{}, 0)
 		if n != 0 {
 			t.Errorf("%d bytes were sent before all was told", n)
 		}
-		told[err] = true
+		told[cause(err)] = true
 	}
 	if !told[first] || !told[second] {
 		t.Errorf("told of %v", told)
@@ -349,7 +351,7 @@ func unreachable(t *testing.T, c *net.UDPConn, code byte, mtu uint16) {
 }
 
 // pendingError takes the socket's pending error.
-func pendingError(t *testing.T, c *net.UDPConn) (errno int) {
+func socketError(t *testing.T, c *net.UDPConn) (errno int) {
 	t.Helper()
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -533,11 +535,11 @@ func TestBuffersAreOnlyRead(t *testing.T) {
 // TestZeroCopyVectors: with MSG_ZEROCOPY the kernel reads after the call, so
 // that nothing may be gathered into a buffer of ours.
 func TestZeroCopyVectors(t *testing.T) {
-	if !haveBatchCall {
+	if !sys.HaveBatchCall {
 		t.Skip("flags of Linux are not looked at by the portable path")
 	}
 	forEachKind(t, 1, nil, func(t *testing.T, w *world) {
-		vectors := make([][]byte, maxVectors+1)
+		vectors := make([][]byte, sys.MaxVectors+1)
 		for i := range vectors {
 			vectors[i] = []byte{byte(i)}
 		}

@@ -23,6 +23,8 @@ import (
 	"time"
 
 	"golang.org/x/net/ipv4"
+
+	"github.com/batchconn/batchconn/internal/sys"
 )
 
 // Replaced on Linux, where a receive buffer can be grown and asked for.
@@ -151,12 +153,12 @@ func inboxes(t testing.TB, n int, hosts ...string) []*inbox {
 	t.Helper()
 	in := make([]*inbox, n)
 	for i := range in {
-		in[i] = newInbox(t, networkOf(hosts[i%len(hosts)]), hosts[i%len(hosts)])
+		in[i] = newInbox(t, networkOfHost(hosts[i%len(hosts)]), hosts[i%len(hosts)])
 	}
 	return in
 }
 
-func networkOf(host string) string {
+func networkOfHost(host string) string {
 	if strings.Contains(host, ":") {
 		return "udp6"
 	}
@@ -825,7 +827,7 @@ func TestConcurrent(t *testing.T) {
 // does not reach anybody, and the send wrote nothing to it.
 func TestBuffersAreTheCallersAgain(t *testing.T) {
 	forEachKind(t, 2, nil, func(t *testing.T, w *world) {
-		for _, vectors := range []int{1, 3, maxVectors, maxVectors + 1, 3000} {
+		for _, vectors := range []int{1, 3, sys.MaxVectors, sys.MaxVectors + 1, 3000} {
 			want := contents(vectors, 3000)
 			vs := vectorsOf(3000, vectors)
 			msgs := []OutputMessage{{Addr: w.dest[0], Vectors: vs}}

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/net/ipv4"
+
+	"github.com/batchconn/batchconn/internal/sys"
 )
 
 // sinks opens receivers that nobody reads: the kernel drops what does not fit,
@@ -318,7 +320,7 @@ func BenchmarkWriteLoop(b *testing.B) {
 func handMade(msgs []OutputMessage, burst int) (made []ipv4.Message) {
 	for len(msgs) > 0 {
 		n := min(burst, len(msgs), maxSegmented/1200)
-		m := ipv4.Message{Addr: net.UDPAddrFromAddrPort(msgs[0].Addr), OOB: appendSegmentControl(nil, 1200, nil)}
+		m := ipv4.Message{Addr: net.UDPAddrFromAddrPort(msgs[0].Addr), OOB: sys.AppendSegmentControl(nil, 1200, nil)}
 		for i := range msgs[:n] {
 			m.Buffers = append(m.Buffers, msgs[i].Vectors...)
 		}
@@ -376,12 +378,11 @@ func BenchmarkPlan(b *testing.B) {
 				continue
 			}
 			b.Run(fmt.Sprintf("%s/Fill%d", test.name, segments), func(b *testing.B) {
-				bt := newBatch()
+				bt := newOutBatch()
 				defer bt.free()
-				bt.segments = segments
+				p := plan{to: &c.send.to, refusals: &c.send.gso.refusals, limits: segmentLimits{segments: segments, headers: sys.CountedHeaders}}
 				perMessage(b, 64, func() error {
-					bt.fill(c, test.msgs, 0)
-					return nil
+					return bt.fill(&p, test.msgs)
 				})
 			})
 		}

@@ -238,8 +238,8 @@ func TestAppendSegmentsSent(t *testing.T) {
 // belongs to the user.
 func TestBatchHoldsNothing(t *testing.T) {
 	forEachKind(t, 3, nil, func(t *testing.T, w *world) {
-		usual := batches.New
-		defer func() { batches = sync.Pool{New: usual} }()
+		usual := outBatches.New
+		defer func() { outBatches = sync.Pool{New: usual} }()
 		m := w.write(t, 3*maxBatch/2, inTurn, mixed)
 		m.msgs[7].Vectors = vectorsOf(len(m.letters[7].p), 3000)
 		for i := range m.msgs {
@@ -257,8 +257,8 @@ func TestBatchHoldsNothing(t *testing.T) {
 			"SendMessage, refused": func() { w.conn.SendMessage(nil, &tooLong, 0) },
 			"SendTo":               func() { w.conn.SendTo(nil, []byte("mine"), w.dest[0], 0) },
 		} {
-			b := new(batch)
-			batches = sync.Pool{New: func() any { return b }}
+			b := new(outBatch)
+			outBatches = sync.Pool{New: func() any { return b }}
 			send()
 			if what := holds(b); what != "" {
 				t.Errorf("after %s the pooled batch holds %s", name, what)
@@ -268,7 +268,7 @@ func TestBatchHoldsNothing(t *testing.T) {
 }
 
 // holds says what b holds of anybody's.
-func holds(b *batch) string {
+func holds(b *outBatch) string {
 	for i, m := range b.ms[:cap(b.ms)] {
 		if m.Buffers != nil || m.OOB != nil || m.Addr != nil {
 			return fmt.Sprintf("message %d: %+v", i, ipv4.Message(m))
@@ -281,13 +281,13 @@ func holds(b *batch) string {
 	}
 	for i, v := range b.vectors[:cap(b.vectors)] {
 		if v != nil {
-			return fmt.Sprintf("gathered message %d", i)
+			return fmt.Sprintf("flattened message %d", i)
 		}
 	}
 	switch {
 	case b.one[0].Vectors != nil || b.one[0].Control != nil || b.vector[0] != nil:
 		return "its one message"
-	case b.head != 0 || b.tail != 0 || b.used != 0 || b.bad != nil:
+	case b.head != 0 || b.tail != 0 || b.used != 0:
 		return "the state of a send"
 	}
 	return ""

@@ -15,7 +15,6 @@ import (
 	"os"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -106,23 +105,23 @@ func (nw *narrows) messages(sender, first, n int) []OutputMessage {
 	return msgs
 }
 
-// A tally is what arrived from each sender.
-type tally struct {
+// A arrivals is what arrived from each sender.
+type arrivals struct {
 	got  map[int]int // of each sender the datagrams 0 to got-1, in order
 	done chan struct{}
 	err  error
 }
 
-// lastSender ends a tally: what it sent after all others arrives after all
+// lastSender ends a arrivals: what it sent after all others arrives after all
 // others.
 const lastSender = 1 << 30
 
 // receive checks all that arrives until the datagram of lastSender, each
 // datagram once and in order.
-func (nw *narrows) receive() *tally {
+func (nw *narrows) receive() *arrivals {
 	nw.t.Helper()
 	nw.lo.oneProcessor()
-	ty := &tally{got: map[int]int{}, done: make(chan struct{})}
+	ty := &arrivals{got: map[int]int{}, done: make(chan struct{})}
 	go func() {
 		defer close(ty.done)
 		p := make([]byte, 2048)
@@ -149,7 +148,7 @@ func (nw *narrows) receive() *tally {
 }
 
 // finish opens the tap, sends the last datagram and waits for it.
-func (nw *narrows) finish(ty *tally) {
+func (nw *narrows) finish(ty *arrivals) {
 	nw.t.Helper()
 	nw.c.SetWriteDeadline(time.Time{})
 	nw.lo.setTap(open)
@@ -198,10 +197,21 @@ func await(t *testing.T, what string, ok func() bool) {
 func (nw *narrows) awaitWaiting(n int) {
 	nw.t.Helper()
 	await(nw.t, fmt.Sprintf("%d wait for room", n), func() bool {
-		nw.c.room.mu.Lock()
-		defer nw.c.room.mu.Unlock()
-		return int(nw.c.room.waiting.Load()) == n && (n == 0 || nw.c.room.parker != nil)
+		waiting, parked := nw.waiting()
+		return waiting == n && (n == 0 || parked)
 	})
+}
+
+// waiting is how many calls wait for room, the one that has the place included,
+// and whether that has been parked.
+func (nw *narrows) waiting() (n int, parked bool) {
+	q := &nw.c.send.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if n = len(q.line); q.taken {
+		n++
+	}
+	return n, q.parker != nil
 }
 
 type result struct {
@@ -223,34 +233,17 @@ func (nw *narrows) sendAside(ctx context.Context, msgs []OutputMessage) <-chan r
 // behind it, in order. Each has one message; first is the first one's sender.
 func (nw *narrows) park(ctx context.Context, first, n int) []<-chan result {
 	nw.t.Helper()
-	before := int(nw.c.room.waiting.Load())
+	before, _ := nw.waiting()
 	calls := make([]<-chan result, n)
 	for i := range calls {
 		calls[i] = nw.sendAside(ctx, nw.messages(first+i, 0, 1))
 		nw.awaitWaiting(before + i + 1)
-		nw.awaitInLine(before + i)
 	}
 	return calls
 }
 
-// awaitInLine waits until at least n calls stand in line: those that wait for
-// room are counted a moment before they do.
-func (nw *narrows) awaitInLine(n int) {
-	nw.t.Helper()
-	stacks := make([]byte, 1<<20)
-	await(nw.t, fmt.Sprintf("%d in line", n), func() bool {
-		inLine := 0
-		for stack := range strings.SplitSeq(string(stacks[:runtime.Stack(stacks, true)]), "\n\n") {
-			if state, calls, _ := strings.Cut(stack, "\n"); strings.Contains(state, "[select") && strings.Contains(calls, ").lineUp(") {
-				inLine++
-			}
-		}
-		return inLine >= n
-	})
-}
-
-// ended checks how calls ended.
-func ended(t *testing.T, calls []<-chan result, n int, want error) {
+// allEnded checks how calls ended.
+func allEnded(t *testing.T, calls []<-chan result, n int, want error) {
 	t.Helper()
 	for i, ch := range calls {
 		r := receive(t, fmt.Sprintf("the end of call %d", i), ch)
@@ -346,7 +339,7 @@ func TestFullSocketDontWait(t *testing.T) {
 			t.Errorf("Stats: %d would block, %d parked; want 5, 1", after.WouldBlock-before.WouldBlock, after.Parked-before.Parked)
 		}
 		lo.setTap(open)
-		ended(t, parked, 1, nil)
+		allEnded(t, parked, 1, nil)
 	})
 }
 
@@ -358,13 +351,14 @@ func TestFullSocketNonBlocking(t *testing.T) {
 		// One waits as this package does, one in x/net with the lock of the
 		// descriptor.
 		waits, locks := make(chan error, 1), make(chan error, 1)
+		xnet := &parkingConn{c, make(chan struct{}, 1000)}
 		go func() { waits <- c.WaitWritable(nil) }()
 		go func() {
-			_, err := ipv4.NewPacketConn(c).WriteBatch([]ipv4.Message{{Buffers: [][]byte{p}, Addr: to}}, 0)
+			_, err := ipv4.NewPacketConn(xnet).WriteBatch([]ipv4.Message{{Buffers: [][]byte{p}, Addr: to}}, 0)
 			locks <- err
 		}()
 		nw.awaitWaiting(1)
-		await(t, "x/net is parked", func() bool { return goroutineIn("socket.(*Conn).sendMsgs", "IO wait") })
+		receive(t, "x/net's park", xnet.parks)
 
 		atOnce(t, "the sends of a NonBlocking Conn", func() {
 			n, err := c.WriteTo(p, to)
@@ -422,16 +416,31 @@ func TestFullSocketNonBlockingWrite(t *testing.T) {
 	})
 }
 
-// goroutineIn reports whether a goroutine is in a function and in a state.
-func goroutineIn(function, state string) bool {
-	buf := make([]byte, 1<<20)
-	for g := range strings.SplitSeq(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
-		head, stack, _ := strings.Cut(g, "\n")
-		if strings.Contains(head, "["+state) && strings.Contains(stack, function) {
-			return true
+// A parkingConn tells when a write of x/net's has found no room, and so parks
+// with the lock of the descriptor.
+type parkingConn struct {
+	*Conn
+	parks chan struct{}
+}
+
+func (c *parkingConn) SyscallConn() (syscall.RawConn, error) {
+	raw, err := c.Conn.SyscallConn()
+	return parkingRawConn{raw, c.parks}, err
+}
+
+type parkingRawConn struct {
+	syscall.RawConn
+	parks chan struct{}
+}
+
+func (c parkingRawConn) Write(f func(fd uintptr) bool) error {
+	return c.RawConn.Write(func(fd uintptr) bool {
+		done := f(fd)
+		if !done {
+			c.parks <- struct{}{}
 		}
-	}
-	return false
+		return done
+	})
 }
 
 func TestFullSocketSendsEverything(t *testing.T) {
@@ -445,7 +454,7 @@ func TestFullSocketSendsEverything(t *testing.T) {
 			calls[sender] = nw.sendAside(context.Background(), nw.messages(sender, 0, n))
 		}
 		for sender := range calls {
-			ended(t, []<-chan result{calls[sender]}, n, nil)
+			allEnded(t, []<-chan result{calls[sender]}, n, nil)
 		}
 		nw.finish(ty)
 		if ty.got[0] != sent || ty.got[1] != n || ty.got[2] != n {
@@ -557,7 +566,7 @@ func TestPark(t *testing.T) {
 				name := fmt.Sprintf("%s, early %v", w.name, early)
 				nw := filled(t, lo, nil)
 				ctx, cancel := context.WithCancel(context.Background())
-				if err := nw.c.lineUp(ctx); err != nil {
+				if err := nw.c.send.queue.enter(ctx); err != nil {
 					t.Fatal(err)
 				}
 				if early {
@@ -569,7 +578,7 @@ func TestPark(t *testing.T) {
 				}
 				done := make(chan parked, 1)
 				go func() {
-					hasRoom, err := nw.c.park(ctx, time.Hour, false)
+					hasRoom, err := nw.c.send.queue.park(ctx, time.Hour, false)
 					done <- parked{hasRoom, err}
 				}()
 				if !early {
@@ -580,7 +589,7 @@ func TestPark(t *testing.T) {
 				if !errors.Is(p.err, w.want) || (w.want == nil) != (p.err == nil) || p.hasRoom != (w.want == nil) {
 					t.Errorf("%s: %v, %v; want %v", name, p.hasRoom, p.err, w.want)
 				}
-				nw.c.room.leave()
+				nw.c.send.queue.leave()
 				cancel()
 				nw.c.Close()
 			}
@@ -602,7 +611,7 @@ func TestWakers(t *testing.T) {
 			if w.want == nil {
 				n = 1
 			}
-			ended(t, calls, n, w.want)
+			allEnded(t, calls, n, w.want)
 			nw.awaitWaiting(0)
 			cancel()
 			left()
@@ -624,13 +633,13 @@ func TestCancelOne(t *testing.T) {
 		}
 		for i, k := range []int{0, 3, 1} { // parked, in line, then parked by having moved up
 			cancels[k]()
-			ended(t, calls[k:k+1], 0, context.Canceled)
+			allEnded(t, calls[k:k+1], 0, context.Canceled)
 			nw.awaitWaiting(5 - i)
 		}
 		others := []<-chan result{calls[2], calls[4], calls[5]}
 		stillWaiting(t, others)
 		lo.setTap(open)
-		ended(t, others, 1, nil)
+		allEnded(t, others, 1, nil)
 		nw.finish(ty)
 		for i, want := range []int{sent, 0, 0, 1, 0, 1, 1} {
 			if ty.got[i] != want {
@@ -682,7 +691,7 @@ func TestDeadlineReached(t *testing.T) {
 		for i := range calls {
 			calls[i] = nw.sendAside(context.Background(), nw.messages(1+i, 0, 1))
 		}
-		ended(t, calls, 0, os.ErrDeadlineExceeded)
+		allEnded(t, calls, 0, os.ErrDeadlineExceeded)
 		if early := time.Until(at); early > 0 {
 			t.Errorf("the deadline came %v early", early)
 		}
@@ -691,7 +700,7 @@ func TestDeadlineReached(t *testing.T) {
 		calls = nw.park(nil, 1, 3)
 		at = time.Now().Add(50 * time.Millisecond)
 		nw.c.SetWriteDeadline(at)
-		ended(t, calls, 0, os.ErrDeadlineExceeded)
+		allEnded(t, calls, 0, os.ErrDeadlineExceeded)
 		if early := time.Until(at); early > 0 {
 			t.Errorf("the shortened deadline came %v early", early)
 		}
@@ -712,7 +721,7 @@ func TestDeadlineMovedAway(t *testing.T) {
 				for i := range 3 {
 					calls = append(calls, nw.sendAside(nil, nw.messages(1+i, 0, 1)))
 				}
-				await(t, "the three wait", func() bool { return nw.c.room.waiting.Load() == 3 || time.Now().After(at) })
+				await(t, "the three wait", func() bool { n, _ := nw.waiting(); return n == 3 || time.Now().After(at) })
 				nw.c.SetWriteDeadline(later)
 				if time.Now().Before(at) {
 					time.Sleep(time.Until(at) + 100*time.Millisecond)
@@ -724,11 +733,11 @@ func TestDeadlineMovedAway(t *testing.T) {
 				}
 			}
 			stillWaiting(t, calls)
-			if n := nw.c.room.waiting.Load(); n != 3 {
+			if n, _ := nw.waiting(); n != 3 {
 				t.Errorf("%s: %d wait, want 3", name, n)
 			}
 			lo.setTap(open)
-			ended(t, calls, 1, nil)
+			allEnded(t, calls, 1, nil)
 			nw.c.Close()
 		}
 	})
@@ -747,7 +756,7 @@ func TestPlaceInLine(t *testing.T) {
 			time.Sleep(5 * time.Millisecond) // those it woke are to be back in line
 		}
 		lo.setTap(trickle)
-		ended(t, calls, 1, nil)
+		allEnded(t, calls, 1, nil)
 		p := make([]byte, 2048)
 		for sender := 1; sender <= n; {
 			nw.rx.SetReadDeadline(time.Now().Add(patience))
@@ -771,8 +780,8 @@ func TestPlaceInLine(t *testing.T) {
 func TestTurns(t *testing.T) {
 	inNamespace(t, func(t *testing.T, lo *loopback) {
 		nw := newNarrows(t, lo, open, nil)
-		nw.c.room.senders.Add(1) // waits to send from now on, with the gate
-		if err := nw.c.lineUp(nil); err != nil {
+		nw.c.send.queue.takers.Add(1) // waits to send from now on, with the gate
+		if err := nw.c.send.queue.enter(nil); err != nil {
 			t.Fatal(err)
 		}
 		try := func() (n int, err error) {
@@ -783,14 +792,14 @@ func TestTurns(t *testing.T) {
 			t.Errorf("with room, while another waits: %d, %v", n, err)
 		}
 		call := nw.sendAside(nil, nw.messages(2, 0, 1))
-		await(t, "it lines up", func() bool { return nw.c.room.waiting.Load() == 2 })
+		await(t, "it lines up", func() bool { n, _ := nw.waiting(); return n == 2 })
 		stillWaiting(t, []<-chan result{call})
-		nw.c.room.reserved.Store(true)
+		nw.c.send.queue.reserved.Store(true)
 		n, err := try()
 		checkWouldBlock(t, "with room that is kept for another", n, err)
-		nw.c.room.leave()
-		nw.c.room.senders.Add(-1)
-		ended(t, []<-chan result{call}, 1, nil)
+		nw.c.send.queue.leave()
+		nw.c.send.queue.takers.Add(-1)
+		allEnded(t, []<-chan result{call}, 1, nil)
 		if n, err := try(); n != payloadSize || err != nil {
 			t.Errorf("after the room was kept: %d, %v", n, err)
 		}
@@ -843,7 +852,7 @@ func TestRoomThatIsNone(t *testing.T) {
 		t.Errorf("%d, %v", n, err)
 	}
 	// Two a pause, whose first are shorter.
-	if most := 12 + 2*int(time.Since(start)/lastPause); s.calls < 4 || s.calls > most {
+	if most := 12 + 2*int(time.Since(start)/waitForRoom.maxPause); s.calls < 4 || s.calls > most {
 		t.Errorf("%d tries in %v, want at most %d", s.calls, time.Since(start), most)
 	}
 }
@@ -858,21 +867,21 @@ func TestStarved(t *testing.T) {
 		second := nw.park(nil, 2, 1)
 		tries := nw.c.Stats().Calls
 		cancel()
-		ended(t, first, 0, context.Canceled)
-		await(t, "room is kept", nw.c.room.reserved.Load)
+		allEnded(t, first, 0, context.Canceled)
+		await(t, "room is kept", nw.c.send.queue.reserved.Load)
 		// The pauses of 30 ms are five.
 		if n := nw.c.Stats().Calls - tries; n > 10 {
 			t.Errorf("room is kept only after %d tries", n)
 		}
 		before, start := nw.c.Stats().Calls, time.Now()
 		time.Sleep(200 * time.Millisecond)
-		calls, most := nw.c.Stats().Calls-before, uint64(time.Since(start)/lastPause)+2
+		calls, most := nw.c.Stats().Calls-before, uint64(time.Since(start)/waitForRoom.maxPause)+2
 		if calls > most {
 			t.Errorf("%d tries in %v, want at most %d", calls, time.Since(start), most)
 		}
 		lo.setTap(open)
-		ended(t, second, 1, nil)
-		if nw.c.room.reserved.Load() {
+		allEnded(t, second, 1, nil)
+		if nw.c.send.queue.reserved.Load() {
 			t.Error("room is kept for nobody")
 		}
 	})
@@ -907,7 +916,7 @@ func TestCloseWhileParked(t *testing.T) {
 			} else {
 				again.Close()
 			}
-			ended(t, calls, 0, net.ErrClosed)
+			allEnded(t, calls, 0, net.ErrClosed)
 			for range 3 {
 				if err := receive(t, "the others", other); !errors.Is(err, net.ErrClosed) {
 					t.Errorf("others: %v", err)
@@ -994,7 +1003,7 @@ func TestNoStarvationByTries(t *testing.T) {
 		}
 		await(t, "the two take all room", func() bool { return taken.Load() > 100 })
 		before, start := taken.Load(), time.Now()
-		ended(t, []<-chan result{nw.sendAside(context.Background(), nw.messages(1, 0, 20))}, 20, nil)
+		allEnded(t, []<-chan result{nw.sendAside(context.Background(), nw.messages(1, 0, 20))}, 20, nil)
 		t.Logf("20 messages in %v, meanwhile %d of those that never wait", time.Since(start), taken.Load()-before)
 		close(stop)
 		tries.Wait()
@@ -1028,7 +1037,7 @@ func TestNoStarvationByNewcomers(t *testing.T) {
 		}
 		await(t, "newcomers keep coming", func() bool { return done.Load() > 10*newcomers })
 		before, start := done.Load(), time.Now()
-		ended(t, []<-chan result{nw.sendAside(context.Background(), nw.messages(1, 0, n))}, n, nil)
+		allEnded(t, []<-chan result{nw.sendAside(context.Background(), nw.messages(1, 0, n))}, n, nil)
 		passed := done.Load() - before
 		t.Logf("%d messages in %v, meanwhile %d newcomers", n, time.Since(start), passed)
 		// One message a turn at least, and each newcomer has one turn between two of ours.
@@ -1297,21 +1306,21 @@ func TestNoDescriptorLeft(t *testing.T) {
 
 		ctx, cancel := context.WithCancel(context.Background())
 		calls := nw.park(ctx, 1, 2)
-		nw.c.room.mu.Lock()
-		_, polls := nw.c.room.parker.(*pollParker)
-		nw.c.room.mu.Unlock()
+		nw.c.send.queue.mu.Lock()
+		_, polls := nw.c.send.queue.parker.(*pollParker)
+		nw.c.send.queue.mu.Unlock()
 		if !polls {
 			t.Error("a descriptor was left")
 		}
 		cancel()
-		ended(t, calls, 0, context.Canceled)
+		allEnded(t, calls, 0, context.Canceled)
 		calls = nw.park(nil, 1, 2)
 		nw.c.SetWriteDeadline(time.Now().Add(time.Millisecond))
-		ended(t, calls, 0, os.ErrDeadlineExceeded)
+		allEnded(t, calls, 0, os.ErrDeadlineExceeded)
 		nw.c.SetWriteDeadline(time.Time{})
 		calls = nw.park(nil, 1, 2)
 		lo.setTap(open)
-		ended(t, calls, 1, nil)
+		allEnded(t, calls, 1, nil)
 		nw.finish(ty)
 		if ty.got[0] != sent || ty.got[1] != 1 || ty.got[2] != 1 {
 			t.Errorf("arrived: %v; want %d, 1, 1", ty.got, sent)
@@ -1320,7 +1329,7 @@ func TestNoDescriptorLeft(t *testing.T) {
 		nw.fill()
 		calls = nw.park(nil, 1, 8)
 		nw.c.Close()
-		ended(t, calls, 0, net.ErrClosed)
+		allEnded(t, calls, 0, net.ErrClosed)
 	})
 }
 

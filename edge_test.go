@@ -20,7 +20,7 @@ func TestKeptAtChunkEdge(t *testing.T) {
 	left := 2 * maxDatagrams
 	w, _ = scripted(t, connectedKind, func(_ int, ms []ipv4.Message) (int, error) {
 		if left -= len(ms); left == maxDatagrams {
-			w.conn.keep(w.conn.refuse(syscall.ECONNREFUSED, w.dest[0]))
+			w.conn.send.keep(rejected(syscall.ECONNREFUSED, w.dest[0]))
 		}
 		return len(ms), nil
 	})
@@ -39,7 +39,7 @@ func TestKeptAtChunkEdge(t *testing.T) {
 // TestAdoptedHoldsNothing: of WriteBatch's messages nothing stays in a pooled
 // batch, though its last chunk was the smallest.
 func TestAdoptedHoldsNothing(t *testing.T) {
-	b := new(batch)
+	b := new(outBatch)
 	ms := slices.Repeat([]ipv4.Message{{Buffers: [][]byte{{1}}, OOB: []byte{2}}}, 10)
 	b.adopt(ms)
 	b.adopt(ms[:1])

@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+
+	"github.com/batchconn/batchconn/internal/sys"
 )
 
 // ErrWouldBlock is what a send that may not wait returns when the socket has
-// no room for its first message. It Is syscall.EAGAIN where the system has that.
+// no room for its first message. It Is syscall.EAGAIN.
 // Both are Temporary; EAGAIN is also a Timeout, and this is not, since no deadline
 // has passed.
 //
@@ -22,7 +24,7 @@ var ErrWouldBlock error = wouldBlockError{}
 type wouldBlockError struct{}
 
 func (wouldBlockError) Error() string        { return "batchconn: sending would block" }
-func (wouldBlockError) Is(target error) bool { return target == errWouldBlock }
+func (wouldBlockError) Is(target error) bool { return target == error(sys.EWOULDBLOCK) }
 func (wouldBlockError) Temporary() bool      { return true }
 func (wouldBlockError) Timeout() bool        { return false }
 

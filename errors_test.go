@@ -13,10 +13,12 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/batchconn/batchconn/internal/sys"
 )
 
 func TestErrWouldBlock(t *testing.T) {
-	if !errors.Is(ErrWouldBlock, errWouldBlock) || !errors.Is(fmt.Errorf("x: %w", ErrWouldBlock), ErrWouldBlock) {
+	if !errors.Is(ErrWouldBlock, sys.EWOULDBLOCK) || !errors.Is(fmt.Errorf("x: %w", ErrWouldBlock), ErrWouldBlock) {
 		t.Error("ErrWouldBlock is not what it should be")
 	}
 	if errors.Is(ErrWouldBlock, syscall.EINVAL) {

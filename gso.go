@@ -8,10 +8,13 @@ import (
 	"bytes"
 	"errors"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/batchconn/batchconn/internal/sys"
 )
 
 // Segmentation offload.
@@ -19,8 +22,8 @@ import (
 // A run of neighbouring messages of one size to one destination goes to the
 // kernel as one message, with a control message that says where to cut it
 // (udp(7), UDP_SEGMENT). The planner finds the runs; it is a function of the
-// messages and the limits alone. What the socket may do at all is probed per
-// platform, and what a destination refused is remembered for a while.
+// messages and the limits alone. What the socket may do at all is probed, and
+// what a destination refused is remembered for a while.
 
 const (
 	// maxSegments is UDP_MAX_SEGMENTS. The kernel takes 128 since 2024, but
@@ -30,34 +33,30 @@ const (
 	// maxSegmented is the most payload of a segmented message: that of one
 	// IPv4 datagram, because the kernel builds it as one before it cuts it.
 	maxSegmented = 65507
-
-	// largestHeaders are the most bytes of headers that kernels before 5.16
-	// counted into the number of segments (commit 158390e45612).
-	largestHeaders = 60
 )
 
 // segmentLimits are what a run may be.
 type segmentLimits struct {
-	segments int // most datagrams; below 2 there are no runs
-	tooLarge int // the least size that the destination refused; 0 if none was
+	segments int // the most datagrams; below 2 there are no runs
+	tooLarge int // the smallest size that the destination refused; 0 if none was
 	headers  int // bytes that the kernel counts as if they were payload
 }
 
 // run says which of msgs, from the first, can go as one segmented message.
 func (l segmentLimits) run(msgs []OutputMessage) run {
-	most := min(l.segments, len(msgs))
+	limit := min(l.segments, len(msgs))
 	first := &msgs[0]
-	if most < 2 || msgs[1].Addr != first.Addr {
+	if limit < 2 || msgs[1].Addr != first.Addr {
 		return run{n: 1}
 	}
 	size := first.payload()
-	if size == 0 || l.tooLarge != 0 && size >= l.tooLarge || !segmentable(first.Control) {
+	if size == 0 || l.tooLarge != 0 && size >= l.tooLarge || !sys.Segmentable(first.Control) {
 		return run{n: 1}
 	}
 	left := min(maxSegmented, maxSegments*size-l.headers) - size
-	vectors := maxVectors - len(first.Vectors)
+	vectors := sys.MaxVectors - len(first.Vectors)
 	n := 1
-	for ; n < most; n++ {
+	for ; n < limit; n++ {
 		m := &msgs[n]
 		last := m.payload()
 		left -= last
@@ -75,51 +74,33 @@ func (l segmentLimits) run(msgs []OutputMessage) run {
 	return run{n, size}
 }
 
-// payload is the bytes of m, or maxDatagram+1 if they are more than that: an int
-// of 32 bits does not hold what vectors that share memory can add up to.
-func (m *OutputMessage) payload() int {
-	if len(m.Vectors) == 1 {
-		return min(len(m.Vectors[0]), maxDatagram+1)
-	}
-	n := 0
-	for _, v := range m.Vectors {
-		if len(v) > maxDatagram-n {
-			return maxDatagram + 1
-		}
-		n += len(v)
-	}
-	return n
-}
-
 func sameControl(a, b []byte) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0] || bytes.Equal(a, b))
 }
 
-// A gso is whether a Conn may segment, and where it did not go.
+// A gso is whether a Conn may segment.
 type gso struct {
 	raw      syscall.RawConn
 	mode     GSOMode
 	segments int // Config.MaxSegments, within the kernel's limit
 	headers  int // see segmentLimits
+	refusals refusals
 
-	stale   atomic.Bool               // the user was at the socket's options: probe again
-	more    atomic.Bool               // the user sent with MSG_MORE: a datagram may be open, and a whole run would be added to it
-	state   atomic.Pointer[gsoState]  // nil while somebody looks
-	refused atomic.Pointer[[]refusal] // replaced, never changed; nil while there is none
-
-	mu  sync.Mutex
-	eio []refusal // the last EIOs, each of another destination
+	stale atomic.Bool              // the user was at the socket's options: probe again
+	more  atomic.Bool              // the user sent with MSG_MORE: a datagram may be open, and a whole run would be added to it
+	state atomic.Pointer[gsoState] // nil while somebody looks
+	mu    sync.Mutex
 }
 
-// A gsoState is what the last probe found. reason is empty if segmentation is
-// on; else it is on again at retry, unless that is zero.
+// A gsoState is what the last probe found. disabledReason is empty if
+// segmentation is on; else it is on again at retry, unless that is zero.
 type gsoState struct {
-	reason string
-	retry  time.Time
+	disabledReason string
+	retry          time.Time
 }
 
 func (g *gso) init(raw syscall.RawConn, cfg *Config) {
-	g.raw, g.mode, g.segments, g.headers = raw, cfg.GSO, maxSegments, countedHeaders
+	g.raw, g.mode, g.segments, g.headers = raw, cfg.GSO, maxSegments, sys.CountedHeaders
 	if cfg.MaxSegments > 0 {
 		g.segments = min(g.segments, cfg.MaxSegments)
 	}
@@ -134,10 +115,10 @@ func (g *gso) probe() *gsoState {
 	if s := g.current(); s != nil {
 		return s
 	}
-	was := g.state.Swap(nil) // before stale: who comes now waits for what we find
-	g.stale.Store(false)     // before looking: who changes an option now makes it stale again
-	s := &gsoState{reason: g.whyNot(was == nil)}
-	if s.reason == "" && was != nil && time.Now().Before(was.retry) {
+	was := g.state.Swap(nil) // before stale: a caller that comes now waits for what we find
+	g.stale.Store(false)     // before looking: an option that is changed now makes it stale again
+	s := &gsoState{disabledReason: g.look(was == nil)}
+	if s.disabledReason == "" && was != nil && time.Now().Before(was.retry) {
 		s = was // its hour is not over because somebody looked at an option
 	}
 	g.state.Store(s)
@@ -156,8 +137,9 @@ func (g *gso) current() *gsoState {
 	return s
 }
 
-// whyNot says why segmentation is off, or nothing if it is on.
-func (g *gso) whyNot(inNew bool) string {
+// look says why segmentation is off, or nothing if it is on. In New it may wait
+// for the self-test, even if that had no answer before.
+func (g *gso) look(inNew bool) (disabledReason string) {
 	switch {
 	case g.mode == GSOOff:
 		return "Config.GSO is GSOOff"
@@ -165,41 +147,77 @@ func (g *gso) whyNot(inNew bool) string {
 		return "Config.MaxSegments is 1"
 	case g.more.Load():
 		return "MSG_MORE was used"
+	case os.Getenv("BATCHCONN_GSO") == "off":
+		return "BATCHCONN_GSO=off in the environment"
 	}
-	return whyNoSegments(g.raw, g.mode, inNew)
+	if g.mode != GSOOn {
+		if r := sys.DamagedRelease(); r != "" {
+			return r
+		}
+	}
+	err := g.raw.Control(func(fd uintptr) { disabledReason = sys.NoSegmentsReason(fd) })
+	if err != nil {
+		return err.Error()
+	}
+	if disabledReason == "" && !selfTest.passed(inNew) {
+		return "the kernel ignores UDP_SEGMENT: a test on loopback was not segmented"
+	}
+	return disabledReason
 }
 
-// reason is why segmentation is off now, or empty.
-func (g *gso) reason() string {
+// disabledReason is why segmentation is off now, or empty.
+func (g *gso) disabledReason() string {
 	s := g.current()
 	if s == nil {
 		s = g.probe()
 	}
-	return s.reason
+	return s.disabledReason
 }
 
-// most is how many datagrams a message sent with flags may hold; 0 for no
-// segmentation.
-func (g *gso) most(flags int) int {
-	if flags&^harmlessFlags != 0 {
-		if flags&msgMore != 0 && !g.more.Swap(true) {
+// limits are those of runs sent with flags.
+func (g *gso) limits(flags int) segmentLimits {
+	if flags&^sys.HarmlessFlags != 0 {
+		if flags&sys.MsgMore != 0 && !g.more.Swap(true) {
 			g.stale.Store(true)
 		}
-		return 0
+		return segmentLimits{}
 	}
-	if g.reason() != "" {
-		return 0
+	if g.disabledReason() != "" {
+		return segmentLimits{}
 	}
-	return g.segments
+	return segmentLimits{segments: g.segments, headers: g.headers}
 }
 
-// A refusal is a destination that refused a segmented message and took its
-// datagrams plainly. It is the route that refuses, so one peer behind a small
-// MTU slows no other, and ports do not matter.
+// disable turns segmentation off for a while.
+func (g *gso) disable(reason string, retry time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.state.Store(&gsoState{reason, retry})
+}
+
+// remember notes that a destination refused a run and took its datagrams
+// plainly.
+func (g *gso) remember(r refusal) {
+	now := time.Now()
+	if g.refusals.add(r, now) {
+		g.disable("EIO from several destinations: their device cannot segment", now.Add(eioRetry))
+	}
+}
+
+// isRefusal reports whether err, of a segmented message, may be about the
+// segmentation: then nothing of the message has left.
+func isRefusal(err error) bool {
+	return errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EMSGSIZE) ||
+		errors.Is(err, syscall.EIO) || errors.Is(err, syscall.EPERM)
+}
+
+// A refusal is a run that the kernel refused with err. It is the route that
+// refuses, so one peer behind a small MTU slows no other, and ports do not
+// matter.
 type refusal struct {
-	to      netip.Addr
-	size    int // segments of this size or larger are refused
-	expires time.Time
+	to   netip.Addr
+	size int // segments of this size or larger are refused
+	err  error
 }
 
 const (
@@ -214,20 +232,26 @@ const (
 	eioRetry  = time.Hour
 )
 
-// isRefusal reports whether err, of a segmented message, may be about the
-// segmentation: then nothing of the message has left.
-func isRefusal(err error) bool {
-	return errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EMSGSIZE) ||
-		errors.Is(err, syscall.EIO) || errors.Is(err, syscall.EPERM)
+// refusals are the destinations that refused runs of late.
+type refusals struct {
+	list atomic.Pointer[[]knownRefusal] // replaced, never changed; nil while there is none
+	mu   sync.Mutex
+	eio  []knownRefusal // the last EIOs, each of another destination
+}
+
+type knownRefusal struct {
+	to      netip.Addr
+	size    int
+	expires time.Time
 }
 
 // tooLarge is the size from which on segments to an address are refused, or 0.
-func (g *gso) tooLarge(to netip.Addr) int {
-	refused := g.refused.Load()
-	if refused == nil {
+func (t *refusals) tooLarge(to netip.Addr) int {
+	list := t.list.Load()
+	if list == nil {
 		return 0
 	}
-	for _, r := range *refused {
+	for _, r := range *list {
 		if r.to == to && time.Now().Before(r.expires) {
 			return r.size
 		}
@@ -235,47 +259,40 @@ func (g *gso) tooLarge(to netip.Addr) int {
 	return 0
 }
 
-// A refusedRun is a run that the kernel refused with err.
-type refusedRun struct {
-	to   netip.Addr
-	size int
-	err  error
-}
-
-// remember notes that a destination refused a run and took its datagrams
-// plainly.
-func (g *gso) remember(refused refusedRun) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	now, to, size := time.Now(), refused.to, refused.size
-	if errors.Is(refused.err, syscall.EIO) {
-		size = 1 // no size will do
-		g.countEIO(to, now)
+// add remembers a refusal. It reports whether so many destinations answered EIO
+// that it must be the socket.
+func (t *refusals) add(r refusal, now time.Time) (ofSocket bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if errors.Is(r.err, syscall.EIO) {
+		r.size = 1 // no size will do
+		ofSocket = t.countEIOLocked(r.to, now)
 	}
-	next := make([]refusal, 0, maxRefusals)
-	next = append(next, refusal{to, size, now.Add(refusalExpiry)})
-	if known := g.refused.Load(); known != nil {
-		for _, r := range *known {
-			if r.to != to && now.Before(r.expires) && len(next) < maxRefusals {
-				next = append(next, r)
+	next := make([]knownRefusal, 0, maxRefusals)
+	next = append(next, knownRefusal{r.to, r.size, now.Add(refusalExpiry)})
+	if known := t.list.Load(); known != nil {
+		for _, k := range *known {
+			if k.to != r.to && now.Before(k.expires) && len(next) < maxRefusals {
+				next = append(next, k)
 			}
 		}
 	}
-	g.refused.Store(&next)
+	t.list.Store(&next)
+	return ofSocket
 }
 
-// countEIO turns segmentation off for the socket if that many destinations had
-// EIO of late.
-func (g *gso) countEIO(to netip.Addr, now time.Time) {
-	recent := []refusal{{to: to, expires: now.Add(eioWindow)}}
-	for _, r := range g.eio {
+// countEIOLocked reports whether that many destinations had EIO of late.
+func (t *refusals) countEIOLocked(to netip.Addr, now time.Time) bool {
+	recent := []knownRefusal{{to: to, expires: now.Add(eioWindow)}}
+	for _, r := range t.eio {
 		if r.to != to && now.Before(r.expires) {
 			recent = append(recent, r)
 		}
 	}
-	g.eio = recent
-	if len(recent) >= maxEIO {
-		g.eio = nil
-		g.state.Store(&gsoState{reason: "EIO from several destinations: their device cannot segment", retry: now.Add(eioRetry)})
+	t.eio = recent
+	if len(recent) < maxEIO {
+		return false
 	}
+	t.eio = nil
+	return true
 }

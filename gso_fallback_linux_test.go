@@ -53,7 +53,7 @@ func (r *refuser) sendto(p []byte, to netip.AddrPort, flags int) error {
 }
 
 func refuse(t *testing.T, c *Conn, takes int, f func(size int, m *ipv4.Message) error) {
-	c.adapter = &refuser{c.adapter, t, takes, f}
+	c.send.kernel = &refuser{c.send.kernel, t, takes, f}
 }
 
 // fallBackSizes are three runs with a plain message between each two.
@@ -204,7 +204,7 @@ func TestFallBackFails(t *testing.T) {
 				if n, err = w.conn.SendMessages(nil, msgs[want:], 0); n != 0 || !errors.Is(err, errno) {
 					t.Fatalf("%v at %d, the rest: %d, %v", errno, want, n, err)
 				}
-				if refused := w.conn.gso.refused.Load(); refused != nil {
+				if refused := w.conn.send.gso.refusals.list.Load(); refused != nil {
 					t.Errorf("%v at %d: remembered %+v", errno, want, *refused)
 				}
 				w.inboxes[0].expect(t, nil)
@@ -261,7 +261,7 @@ func TestRefusingPeer(t *testing.T) {
 	send("smaller", 900, 1, 0, 24)
 	send("smaller, but too large", 1000, 4, 1, 16)
 	send("larger", 1100, 1, 0, 16)
-	w.conn.gso.age(refusalExpiry)
+	w.conn.send.gso.age(refusalExpiry)
 	send("after a while", 1200, 4, 1, 16)
 	send("and then", 1200, 1, 0, 16)
 }
@@ -320,7 +320,7 @@ func TestEIOOfTheKernel(t *testing.T) {
 	send(4, 3, false)
 	control(t, c, func(int) error { return nil })
 	send(5, 3, false)
-	c.gso.age(eioRetry)
+	c.send.gso.age(eioRetry)
 	send(6, 4, true)
 }
 
@@ -382,7 +382,7 @@ func TestPortZero(t *testing.T) {
 				t.Fatalf("%s, port 0, each: %d, %v", k.name, n, err)
 			}
 		}
-		if w.conn.gso.refused.Load() != nil {
+		if w.conn.send.gso.refusals.list.Load() != nil {
 			t.Error("remembered")
 		}
 	}

@@ -20,6 +20,8 @@ import (
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
+
+	"github.com/batchconn/batchconn/internal/sys"
 )
 
 // A datagram is what leaves the model of a kernel.
@@ -43,14 +45,14 @@ func cutMessage(t *testing.T, m *ipv4.Message) (ds []datagram, size int) {
 		to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
 	}
 	p := bytes.Join(m.Buffers, nil)
-	if len(m.Buffers) > maxVectors {
+	if len(m.Buffers) > sys.MaxVectors {
 		t.Fatalf("%d vectors in a kernel message", len(m.Buffers))
 	}
 	size, control := segmentSize(t, m.OOB)
 	if size == 0 || size == ownSize {
 		return []datagram{{to, p, m.OOB}}, 0
 	}
-	if size >= len(p) || len(p) > 65507 || len(p)+countedHeaders > 64*size {
+	if size >= len(p) || len(p) > 65507 || len(p)+sys.CountedHeaders > 64*size {
 		t.Fatalf("a segmented message of %d bytes in segments of %d", len(p), size)
 	}
 	for s := range slices.Chunk(p, size) {
@@ -96,34 +98,37 @@ func FuzzBatch(f *testing.F) {
 	})
 	f.Fuzz(func(t *testing.T, data, steps []byte, segments byte) {
 		msgs, steps := fuzzMessages(data, fuzzControls), steps[:min(len(steps), 64)]
-		c := &Conn{adapter: &adapterV4{}}
-		c.gso.headers = countedHeaders
-		b := newBatch()
-		defer b.free()
-		b.segments = maxSegments
+		var s sender
+		s.to.accepts = (*adapterV4)(nil).accepts
+		p := plan{to: &s.to, refusals: &s.gso.refusals, limits: segmentLimits{segments: maxSegments, headers: sys.CountedHeaders}}
 		if segments > 0 {
-			b.segments = min(int(segments), maxSegments)
+			p.limits.segments = min(int(segments), maxSegments)
 		}
+		var fb fallback
+		b := newOutBatch()
+		defer b.free()
 		for n := 0; n < len(msgs); {
-			if b.empty() && !b.fill(c, msgs[n:], 0) {
-				if b.bad == nil || msgs[n].payload() <= maxDatagram {
-					t.Fatalf("nothing to send of %d messages: %v", len(msgs)-n, b.bad)
+			if b.empty() {
+				if err := fb.fill(b, p, msgs[n:]); err != nil {
+					if !b.empty() || msgs[n].payload() <= maxDatagram {
+						t.Fatalf("nothing to send of %d messages: %v", len(msgs)-n, err)
+					}
+					n++
+					fb = fallback{} // SendEach goes on with a new call
+					continue
 				}
-				n++
-				b.plain = 0 // SendEach goes on with a new batch
-				continue
 			}
-			checkPending(t, b, msgs[n:])
+			checkPending(t, b, msgs[n:], p.limits.segments)
 			k, refused := len(b.pending()), false
 			if len(steps) > 0 {
 				k, refused = min(int(steps[0]&0x7f), k), steps[0]&0x80 != 0
 				steps = steps[1:]
 			}
-			got := acceptSome(t, c, b, msgs[n:], k)
+			got := acceptSome(t, &s, &fb, b, msgs[n:], k)
 			n += got
 			if refused && n < len(msgs) && !b.empty() {
 				isRun := b.runs[b.head].n > 1
-				if b.fallBack(c, msgs[n:], syscall.EINVAL) != isRun {
+				if s.fallBack(&fb, b, syscall.EINVAL, msgs[n].Addr) != isRun {
 					t.Fatalf("fallBack of run %+v is %v", b.runs[b.head], !isRun)
 				}
 			}
@@ -132,12 +137,12 @@ func FuzzBatch(f *testing.F) {
 }
 
 // checkPending compares what b holds with the messages it was made of.
-func checkPending(t *testing.T, b *batch, msgs []OutputMessage) {
+func checkPending(t *testing.T, b *outBatch, msgs []OutputMessage, segments int) {
 	t.Helper()
 	n := 0
 	for i := range b.pending() {
 		ds, size := cutMessage(t, &b.pending()[i])
-		if r := b.runs[b.head+i]; r.n != len(ds) || r.n > 1 && r.size != size || r.n > b.segments {
+		if r := b.runs[b.head+i]; r.n != len(ds) || r.n > 1 && r.size != size || r.n > segments {
 			t.Fatalf("kernel message %d has %d segments of %d, and is noted as %+v", i, len(ds), size, r)
 		}
 		for _, d := range ds {
@@ -154,7 +159,7 @@ func checkPending(t *testing.T, b *batch, msgs []OutputMessage) {
 
 // acceptSome takes k kernel messages as sent and checks the count of datagrams
 // and their BytesSent, and that no other is touched.
-func acceptSome(t *testing.T, c *Conn, b *batch, msgs []OutputMessage, k int) int {
+func acceptSome(t *testing.T, s *sender, fb *fallback, b *outBatch, msgs []OutputMessage, k int) int {
 	t.Helper()
 	want := 0
 	for i := range b.pending()[:k] {
@@ -165,7 +170,7 @@ func acceptSome(t *testing.T, c *Conn, b *batch, msgs []OutputMessage, k int) in
 	for i := range msgs {
 		msgs[i].BytesSent = -1
 	}
-	got := b.account(c, msgs, k)
+	got := s.record(fb, b.sent(msgs, k))
 	if got != want {
 		t.Fatalf("%d kernel messages are %d datagrams, want %d", k, got, want)
 	}
@@ -272,14 +277,14 @@ func fuzzConn(t testing.TB, cfg *Config) *Conn {
 	return c
 }
 
-// An outcome is all that a user can see of sending a batch to its end.
-type outcome struct {
+// An fuzzOutcome is all that a user can see of sending a batch to its end.
+type fuzzOutcome struct {
 	steps []string // n and the errors
 	bytes []int    // BytesSent
 	sent  []datagram
 }
 
-func (o outcome) compare(t *testing.T, want outcome) {
+func (o fuzzOutcome) compare(t *testing.T, want fuzzOutcome) {
 	t.Helper()
 	if !slices.Equal(o.steps, want.steps) {
 		t.Errorf("the calls ended\n%q, plainly\n%q", o.steps, want.steps)
@@ -300,9 +305,9 @@ func (o outcome) compare(t *testing.T, want outcome) {
 // errors that a segmented message may meet, and a datagram.
 var fuzzErrors = []syscall.Errno{syscall.EINVAL, syscall.EMSGSIZE, syscall.EIO, syscall.EPERM}
 
-func fuzzSend(t *testing.T, c *Conn, data, takes []byte, refuses byte, bad uint16, call byte) outcome {
+func fuzzSend(t *testing.T, c *Conn, data, takes []byte, refuses byte, bad uint16, call byte) fuzzOutcome {
 	t.Helper()
-	k := &kernelModel{adapter: c.adapter, t: t, takes: bytes.Clone(takes), refuses: map[netip.Addr]error{}}
+	k := &kernelModel{adapter: c.send.kernel, t: t, takes: bytes.Clone(takes), refuses: map[netip.Addr]error{}}
 	for i := range fuzzPeers[:2] {
 		if refuses>>(4*i)&1 != 0 {
 			k.refuses[fuzzPeers[i].Addr()] = os.NewSyscallError("sendmmsg", fuzzErrors[refuses>>(4*i+1)&3])
@@ -317,9 +322,9 @@ func fuzzSend(t *testing.T, c *Conn, data, takes []byte, refuses byte, bad uint1
 		}
 		return nil
 	}
-	real := c.adapter
-	c.adapter = k
-	defer func() { c.adapter = real }()
+	real := c.send.kernel
+	c.send.kernel = k
+	defer func() { c.send.kernel = real }()
 
 	msgs := fuzzMessages(data, fuzzControls)
 	o := fuzzCalls(c, msgs, call)
@@ -328,7 +333,7 @@ func fuzzSend(t *testing.T, c *Conn, data, takes []byte, refuses byte, bad uint1
 }
 
 // fuzzCalls sends all of msgs, passing over those that cannot be sent.
-func fuzzCalls(c *Conn, msgs []OutputMessage, call byte) (o outcome) {
+func fuzzCalls(c *Conn, msgs []OutputMessage, call byte) (o fuzzOutcome) {
 	ms := xnetMessages(msgs)
 	o.bytes = make([]int, len(msgs))
 	for at := 0; at < len(msgs); {

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/batchconn/batchconn/internal/sys"
 )
 
 // TestGSOIsTheKernels: segmentation is used if this kernel segments, as a plain
@@ -37,7 +39,7 @@ func TestGSOIsTheKernels(t *testing.T) {
 // kernelSegments sends three bytes in datagrams of two, without this package.
 func kernelSegments(t *testing.T) bool {
 	t.Helper()
-	if !haveBatchCall {
+	if !sys.HaveBatchCall {
 		return false
 	}
 	r, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})

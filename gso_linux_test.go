@@ -21,6 +21,8 @@ import (
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
+
+	"github.com/batchconn/batchconn/internal/sys"
 )
 
 // An arrival is a datagram as a receiver sees it.
@@ -498,7 +500,7 @@ func TestMaxSegments(t *testing.T) {
 				if most == 0 || most > 64 {
 					want = 64
 				}
-				if want == 64 && countedHeaders > 0 {
+				if want == 64 && sys.CountedHeaders > 0 {
 					want = 63 // 64 is for a shorter last one
 				}
 				bursts := w.inboxes[0].bursts(t, 100*size)
@@ -558,8 +560,8 @@ func TestEdges(t *testing.T) {
 			forEachKind(t, 3, nil, func(t *testing.T, w *world) {
 				for round := range 2 * len(w.inboxes) {
 					i, segmented := round/2, test.old
-					if w.conn.gso.headers = largestHeaders; round%2 == 0 && countedHeaders == 0 {
-						w.conn.gso.headers, segmented = 0, test.segmented
+					if w.conn.send.gso.headers = oldHeaders; round%2 == 0 && sys.CountedHeaders == 0 {
+						w.conn.send.gso.headers, segmented = 0, test.segmented
 					}
 					var msgs []OutputMessage
 					var want [][]byte
@@ -647,42 +649,14 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
-func TestDamagedRelease(t *testing.T) {
-	for release, want := range map[string]bool{
-		"7.0.0": true, "7.0.9": true, "7.0.12-1-pve": true, "7.0.0-rc3": true, "7.0": true, "7.1": true, "7.1-rc1": true,
-		"7.1.0": true, "7.1.4": true, "7.1.4-arch1-1": true, "7.1.4.fc44.x86_64": true, "7.1.4+": true, "7.1.4_1": true,
-		"7.1.5": false, "7.1.5-arch1-1": false, "7.1.5+rpt-rpi-v8": false, "7.1.10": false, "7.1.10_1": false, "7.1.5.fc44": false, "7.2": false, "7.2.0": false, "7.2-rc1": false,
-		"6.18.44": false, "6.19.14-300.fc43.x86_64": false, "8.0.0": false, "17.0.0": false, "70.1.2": false, "4.18.0-553.el8": false,
-		"": false, "unknown": false, "7": true,
-	} {
-		if got := damagedRelease(release); (got != "") != want {
-			t.Errorf("%q: %q, want damaged %v", release, got, want)
-		}
-	}
-	if r := kernelRelease(); r == "" || strings.Count(r, ".") == 0 {
-		t.Errorf("this kernel is %q", r)
-	}
-}
-
-func TestHeadersCounted(t *testing.T) {
-	for release, want := range map[string]int{
-		"5.16.0": 0, "5.16.0-rc1": 0, "5.19": 0, "6.1.0-56-cloud-arm64": 0, "10.0": 0,
-		"5.15.0-91-generic": 60, "5.4": 60, "4.18.0-553.el8": 60, "": 60, "unknown": 60,
-	} {
-		if got := headersCountedBy(release); got != want {
-			t.Errorf("%q: %d, want %d", release, got, want)
-		}
-	}
-}
-
 // TestSelfTest: only a wrong shape says that the kernel does not segment.
 func TestSelfTest(t *testing.T) {
 	v4, v6 := net.IPv4(127, 0, 0, 1), net.IPv6loopback
-	segment := appendSegmentControl(nil, 2, nil)
+	segment := sys.AppendSegmentControl(nil, 2, nil)
 	if failed, known := segmentsOn(v4, segment); failed || !known {
 		t.Errorf("this kernel: failed %v, known %v", failed, known)
 	}
-	for name, control := range map[string][]byte{"ignored": nil, "cut elsewhere": appendSegmentControl(nil, 1, nil)} {
+	for name, control := range map[string][]byte{"ignored": nil, "cut elsewhere": sys.AppendSegmentControl(nil, 1, nil)} {
 		if failed, known := segmentsOn(v4, control); !failed || !known {
 			t.Errorf("%s: failed %v, known %v", name, failed, known)
 		}
@@ -742,65 +716,4 @@ func TestSelfTestFails(t *testing.T) {
 			t.Errorf("mode %v: %+v", mode, s)
 		}
 	}
-}
-
-// FuzzSegmentable: what is passed on with a segmented message parses as control
-// messages that are all harmless, and the two make up what the kernel sees.
-func FuzzSegmentable(f *testing.F) {
-	for _, c := range fuzzControls {
-		f.Add(c, 1200)
-	}
-	for _, v6 := range []bool{false, true} {
-		for _, c := range []func(bool) []byte{tos, ttl, pktinfo, both(tos, pktinfo), both(ttl, unpadded), unpadded} {
-			f.Add(c(v6), 1)
-		}
-	}
-	f.Add(cmsg(unix.SOL_IP, unix.IP_TOS), 2)
-	f.Add(tos(false)[:unix.CmsgLen(4)-1], 3)
-	f.Add(append(tos(false), 0), 65535)
-	huge := bytes.Clone(tos(false))
-	putCmsgHeader(huge, -1, unix.SOL_IP, unix.IP_TOS)
-	f.Add(huge, 4)
-	f.Fuzz(func(t *testing.T, control []byte, size int) {
-		ms, err := unix.ParseSocketControlMessage(control)
-		harmless := err == nil && len(control) <= maxRunControl
-		for _, m := range ms {
-			harmless = harmless && harmlessControl(m.Header.Level, m.Header.Type)
-		}
-		got := segmentable(control)
-		if got && !harmless {
-			t.Fatalf("%x is taken for harmless: %v, %v", control, ms, err)
-		}
-		// The parser is blind to less than a header at the end.
-		if harmless && !got && rest(control) == 0 {
-			t.Fatalf("%x is not taken for harmless", control)
-		}
-		if !got {
-			return
-		}
-		all, err := unix.ParseSocketControlMessage(appendSegmentControl(nil, size, control))
-		if err != nil || len(all) != 1+len(ms) {
-			t.Fatalf("%x: %d control messages, %v", control, len(all), err)
-		}
-		if h := all[0]; h.Header.Level != unix.SOL_UDP || h.Header.Type != unix.UDP_SEGMENT || binary.NativeEndian.Uint16(h.Data) != uint16(size) || len(h.Data) != 2 {
-			t.Fatalf("first %+v", h)
-		}
-		for i, m := range ms {
-			if a := all[1+i]; a.Header != m.Header || !bytes.Equal(a.Data, m.Data) {
-				t.Fatalf("%+v became %+v", m, a)
-			}
-		}
-	})
-}
-
-// rest is how many bytes are after the last control message and its padding.
-func rest(control []byte) int {
-	for len(control) >= unix.SizeofCmsghdr {
-		_, _, after, err := unix.ParseOneSocketControlMessage(control)
-		if err != nil {
-			break
-		}
-		control = after
-	}
-	return len(control)
 }

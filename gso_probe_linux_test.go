@@ -31,8 +31,8 @@ func (r slowRawConn) Control(f func(fd uintptr)) error {
 // it, though another sender is already looking at the options.
 func TestProbeUnderWay(t *testing.T) {
 	w := plainKind.world(t, 1, nil)
-	g := &w.conn.gso
-	if r := g.reason(); r != "" {
+	g := &w.conn.send.gso
+	if r := g.disabledReason(); r != "" {
 		t.Skip(r)
 	}
 	slow := slowRawConn{g.raw, make(chan struct{}), make(chan struct{})}
@@ -46,9 +46,9 @@ func TestProbeUnderWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	reasons := make(chan string, 2)
-	go func() { reasons <- g.reason() }()
+	go func() { reasons <- g.disabledReason() }()
 	receive(t, "the look at the options", slow.begun)
-	go func() { reasons <- g.reason() }()
+	go func() { reasons <- g.disabledReason() }()
 	select {
 	case r := <-reasons:
 		t.Fatalf("before the options were looked at, the reason was %q", r)

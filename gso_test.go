@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/batchconn/batchconn/internal/sys"
 )
 
 var (
@@ -19,6 +21,9 @@ var (
 )
 
 // sized makes a message of each size to one destination, in one vector each.
+// oldHeaders are what kernels before 5.16 count.
+const oldHeaders = 60
+
 func sized(sizes ...int) []OutputMessage {
 	msgs := make([]OutputMessage, len(sizes))
 	for i, n := range sizes {
@@ -54,7 +59,7 @@ func to(s string) func(m *OutputMessage) {
 // TestRun: each limit at its edge and one past it.
 func TestRun(t *testing.T) {
 	all := segmentLimits{segments: maxSegments}
-	old := segmentLimits{segments: maxSegments, headers: largestHeaders}
+	old := segmentLimits{segments: maxSegments, headers: oldHeaders}
 	single := run{n: 1}
 	tests := []struct {
 		name   string
@@ -97,12 +102,12 @@ func TestRun(t *testing.T) {
 		{"65507 and 1", all, sized(65507, 1), single},
 		{"beyond a datagram", all, repeat(2, 70000), single},
 
-		{"all vectors", all, inVectors(16, 1200, maxVectors/16), run{16, 1200}},
-		{"a vector too many", all, with(inVectors(16, 1200, maxVectors/16), 15, func(m *OutputMessage) { m.Vectors = append(m.Vectors, nil) }), run{15, 1200}},
-		{"all vectors and one", all, append(inVectors(1, 1200, maxVectors), repeat(1, 1200)...), single},
-		{"all vectors but one, and one", all, append(inVectors(1, 1200, maxVectors-1), repeat(1, 1200)...), run{2, 1200}},
-		{"gathered", all, inVectors(2, 1200, maxVectors+1), single},
-		{"then gathered", all, append(repeat(2, 3000), inVectors(1, 3000, maxVectors+1)...), run{2, 3000}},
+		{"all vectors", all, inVectors(16, 1200, sys.MaxVectors/16), run{16, 1200}},
+		{"a vector too many", all, with(inVectors(16, 1200, sys.MaxVectors/16), 15, func(m *OutputMessage) { m.Vectors = append(m.Vectors, nil) }), run{15, 1200}},
+		{"all vectors and one", all, append(inVectors(1, 1200, sys.MaxVectors), repeat(1, 1200)...), single},
+		{"all vectors but one, and one", all, append(inVectors(1, 1200, sys.MaxVectors-1), repeat(1, 1200)...), run{2, 1200}},
+		{"gathered", all, inVectors(2, 1200, sys.MaxVectors+1), single},
+		{"then gathered", all, append(repeat(2, 3000), inVectors(1, 3000, sys.MaxVectors+1)...), run{2, 3000}},
 
 		{"empty first", all, sized(0, 0, 5), single},
 		{"empty second", all, sized(5, 0, 5), single},
@@ -146,18 +151,18 @@ func TestRefusals(t *testing.T) {
 	var g gso
 	check := func(what string, to netip.AddrPort, want int) {
 		t.Helper()
-		if got := g.tooLarge(to.Addr()); got != want {
+		if got := g.refusals.tooLarge(to.Addr()); got != want {
 			t.Errorf("%s: too large is %d, want %d", what, got, want)
 		}
 	}
 	check("at first", peer, 0)
-	g.remember(refusedRun{peer.Addr(), 1400, syscall.EMSGSIZE})
+	g.remember(refusal{peer.Addr(), 1400, syscall.EMSGSIZE})
 	check("refused", peer, 1400)
 	check("another", peer2, 0)
-	g.remember(refusedRun{peer2.Addr(), 900, syscall.EIO})
+	g.remember(refusal{peer2.Addr(), 900, syscall.EIO})
 	check("EIO", peer2, 1)
 	check("refused before", peer, 1400)
-	g.remember(refusedRun{peer.Addr(), 1300, syscall.EINVAL})
+	g.remember(refusal{peer.Addr(), 1300, syscall.EINVAL})
 	check("refused again", peer, 1300)
 
 	g.age(refusalExpiry - time.Second)
@@ -166,9 +171,9 @@ func TestRefusals(t *testing.T) {
 	check("expired", peer, 0)
 
 	for i := range 2 * maxRefusals {
-		g.remember(refusedRun{netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), 1, syscall.EMSGSIZE})
+		g.remember(refusal{netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), 1, syscall.EMSGSIZE})
 	}
-	if n := len(*g.refused.Load()); n != maxRefusals {
+	if n := len(*g.refusals.list.Load()); n != maxRefusals {
 		t.Errorf("%d refusals are held, want %d", n, maxRefusals)
 	}
 	last := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, 2*maxRefusals - 1}), 9)
@@ -180,25 +185,25 @@ func TestRefusals(t *testing.T) {
 
 // age makes all that g remembers older.
 func (g *gso) age(d time.Duration) {
-	if old := g.refused.Load(); old != nil {
+	if old := g.refusals.list.Load(); old != nil {
 		next := slices.Clone(*old)
 		for i := range next {
 			next[i].expires = next[i].expires.Add(-d)
 		}
-		g.refused.Store(&next)
+		g.refusals.list.Store(&next)
 	}
-	for i := range g.eio {
-		g.eio[i].expires = g.eio[i].expires.Add(-d)
+	for i := range g.refusals.eio {
+		g.refusals.eio[i].expires = g.refusals.eio[i].expires.Add(-d)
 	}
 	if s := g.state.Load(); s != nil && !s.retry.IsZero() {
-		g.state.Store(&gsoState{s.reason, s.retry.Add(-d)})
+		g.state.Store(&gsoState{s.disabledReason, s.retry.Add(-d)})
 	}
 }
 
 // TestEIO: three destinations within a minute turn the socket off.
 func TestEIO(t *testing.T) {
 	address := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}) }
-	eio := func(g *gso, i int) { g.remember(refusedRun{address(i), 100, syscall.EIO}) }
+	eio := func(g *gso, i int) { g.remember(refusal{address(i), 100, syscall.EIO}) }
 	var g gso
 	eio(&g, 1)
 	eio(&g, 2)
@@ -214,7 +219,7 @@ func TestEIO(t *testing.T) {
 		t.Fatalf("four destinations, but not within a minute: %+v", s)
 	}
 	eio(&g, 5)
-	if s := g.state.Load(); s == nil || s.reason == "" || time.Until(s.retry) < eioRetry-time.Minute {
+	if s := g.state.Load(); s == nil || s.disabledReason == "" || time.Until(s.retry) < eioRetry-time.Minute {
 		t.Fatalf("three destinations: %+v", s)
 	}
 }
@@ -310,7 +315,7 @@ func FuzzRun(f *testing.F) {
 		f.Add(batch, 10, 1000)
 	})
 	f.Fuzz(func(t *testing.T, data []byte, segments, tooLarge int) {
-		limits := segmentLimits{segments: min(segments, maxSegments), tooLarge: tooLarge, headers: len(data) % 2 * largestHeaders}
+		limits := segmentLimits{segments: min(segments, maxSegments), tooLarge: tooLarge, headers: len(data) % 2 * oldHeaders}
 		msgs := fuzzMessages(data, [][]byte{nil, {}, {1}, {1, 2}})
 		for len(msgs) > 0 {
 			r := limits.run(msgs)
@@ -341,8 +346,8 @@ func mayRun(l segmentLimits, msgs []OutputMessage) bool {
 		total += n
 		vectors += len(m.Vectors)
 	}
-	return len(msgs) <= l.segments && total <= 65507 && total+l.headers <= 64*size && vectors <= maxVectors &&
-		(l.tooLarge == 0 || size < l.tooLarge) && segmentable(msgs[0].Control)
+	return len(msgs) <= l.segments && total <= 65507 && total+l.headers <= 64*size && vectors <= sys.MaxVectors &&
+		(l.tooLarge == 0 || size < l.tooLarge) && sys.Segmentable(msgs[0].Control)
 }
 
 // checkCut cuts the payload of msgs as the kernel does.

@@ -19,6 +19,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/batchconn/batchconn/internal/sys"
 )
 
 // injectEnv tells the process which error its kernel calls meet, and which call
@@ -47,7 +49,7 @@ func TestInjected(t *testing.T) {
 		t.Skipf("strace does not work here: %v %s", err, out)
 	}
 	for _, errno := range injectedErrors {
-		if errno == unix.ENOSYS && !haveBatchCall {
+		if errno == unix.ENOSYS && !sys.HaveBatchCall {
 			continue // what there is without the batch call every kernel has
 		}
 		for when := 1; when <= 3; when++ {
@@ -67,7 +69,7 @@ func injected(t *testing.T, strace string, errno syscall.Errno, when int) {
 	log := filepath.Join(t.TempDir(), "log")
 	what := fmt.Sprintf(":error=%s:when=%d", unix.ErrnoName(errno), when)
 	batchCall := "sendmmsg"
-	if !haveBatchCall {
+	if !sys.HaveBatchCall {
 		batchCall = "sendmsg"
 	}
 	cmd := exec.Command(strace, "--seccomp-bpf", "-f", "-qq", "-o", log, "-e", "trace=sendto,"+batchCall, "-e", "signal=none",
@@ -150,7 +152,7 @@ func (in injection) play(t *testing.T, errno syscall.Errno, when int) {
 	m := w.write(t, in.n, in.to, in.size)
 	var hard *stopped
 	if transparent := slices.Index(injectedErrors, errno); transparent > 5 || transparent > 2 && !in.segmented {
-		if !haveBatchCall {
+		if !sys.HaveBatchCall {
 			in.perCall = 1
 		}
 		hard = &stopped{errno, (when - 1) * in.perCall}
@@ -199,7 +201,7 @@ func prefixInjected(t *testing.T, w *world, m *mail, hard *stopped, send func(at
 		if hard.at > 0 {
 			step(hard.at, nil)
 		}
-		if hard.at == 0 || w.connected && isConsumed(hard.errno) { // the kernel does not tell it again
+		if hard.at == 0 || w.connected && isToldOnce(hard.errno) { // the kernel does not tell it again
 			step(0, hard.errno)
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"weak"
 
 	"golang.org/x/net/ipv4"
+
+	"github.com/batchconn/batchconn/internal/sys"
 )
 
 // TestBuffersAreLetGo: after a send has returned, nothing keeps the caller's
@@ -31,7 +33,7 @@ func TestBuffersAreLetGo(t *testing.T) {
 			return err
 		}},
 		"SendMessages, gathered": {send: func(w *world, p []byte) error {
-			_, err := w.conn.SendMessages(nil, []OutputMessage{{Addr: w.dest[0], Vectors: vectorsFrom(p, maxVectors+1)}}, 0)
+			_, err := w.conn.SendMessages(nil, []OutputMessage{{Addr: w.dest[0], Vectors: vectorsFrom(p, sys.MaxVectors+1)}}, 0)
 			return err
 		}},
 		"SendMessages, that fails": {send: func(w *world, p []byte) error {

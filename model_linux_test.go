@@ -123,7 +123,7 @@ const (
 	toNobody = 3 + iota // the zero AddrPort
 	toPortZero
 	toOtherFamily
-	destinations
+	modelDestinations
 )
 
 // A modelOutcome is all that there is to be seen.
@@ -169,7 +169,7 @@ func modelBatchOf(data *modelBytes) *modelBatch {
 	large := 0
 	for total := data.next(120); len(b.msgs) < total; {
 		m := modelMessage{pieces: data.next(4), control: modelControls[0]}
-		if m.to = data.next(32); m.to >= destinations {
+		if m.to = data.next(32); m.to >= modelDestinations {
 			m.to %= 3
 		}
 		size := modelSizes[data.next(len(modelSizes))]

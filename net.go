@@ -13,6 +13,8 @@ import (
 	"syscall"
 
 	"golang.org/x/net/ipv4"
+
+	"github.com/batchconn/batchconn/internal/sys"
 )
 
 // What others ask of a connection: package net, the syscall user, quic-go's
@@ -47,16 +49,16 @@ func (c *Conn) File() (*os.File, error) {
 // Write is UDPConn's; under Config.NonBlocking it returns ErrWouldBlock rather
 // than wait.
 func (c *Conn) Write(b []byte) (int, error) {
-	if !c.nonBlocking {
+	if !c.send.nonBlocking {
 		return c.udpConn.Write(b)
 	}
-	return c.sendPacket(nil, b, nil, netip.AddrPort{}, 0)
+	return c.send.sendPacket(nil, b, nil, netip.AddrPort{}, 0)
 }
 
 // WriteTo is UDPConn's; under Config.NonBlocking it returns ErrWouldBlock
 // rather than wait.
 func (c *Conn) WriteTo(b []byte, addr net.Addr) (int, error) {
-	if !c.nonBlocking {
+	if !c.send.nonBlocking {
 		return c.udpConn.WriteTo(b, addr)
 	}
 	udp, ok := addr.(*net.UDPAddr)
@@ -69,7 +71,7 @@ func (c *Conn) WriteTo(b []byte, addr net.Addr) (int, error) {
 // WriteToUDP is UDPConn's; under Config.NonBlocking it returns ErrWouldBlock
 // rather than wait.
 func (c *Conn) WriteToUDP(b []byte, addr *net.UDPAddr) (int, error) {
-	if !c.nonBlocking {
+	if !c.send.nonBlocking {
 		return c.udpConn.WriteToUDP(b, addr)
 	}
 	return c.writeToUDP(b, addr)
@@ -86,7 +88,7 @@ func (c *Conn) writeToUDP(b []byte, addr *net.UDPAddr) (int, error) {
 // WriteToUDPAddrPort is UDPConn's; under Config.NonBlocking it returns
 // ErrWouldBlock rather than wait.
 func (c *Conn) WriteToUDPAddrPort(b []byte, addr netip.AddrPort) (int, error) {
-	if !c.nonBlocking {
+	if !c.send.nonBlocking {
 		return c.udpConn.WriteToUDPAddrPort(b, addr)
 	}
 	return c.writeTo(b, addr)
@@ -95,16 +97,16 @@ func (c *Conn) WriteToUDPAddrPort(b []byte, addr netip.AddrPort) (int, error) {
 // writeTo is for those that package net does not let write to a connected
 // peer.
 func (c *Conn) writeTo(b []byte, addr netip.AddrPort) (int, error) {
-	if c.connected {
-		return 0, c.wrap(net.ErrWriteToConnected, addr)
+	if c.send.to.connected {
+		return 0, c.send.opError(net.ErrWriteToConnected, addr)
 	}
-	return c.sendPacket(nil, b, nil, addr, 0)
+	return c.send.sendPacket(nil, b, nil, addr, 0)
 }
 
 // WriteMsgUDP is UDPConn's; under Config.NonBlocking it returns ErrWouldBlock
 // rather than wait.
 func (c *Conn) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
-	if !c.nonBlocking {
+	if !c.send.nonBlocking {
 		return c.udpConn.WriteMsgUDP(b, oob, addr)
 	}
 	to, err := c.addrPort(addr)
@@ -117,18 +119,33 @@ func (c *Conn) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err e
 // WriteMsgUDPAddrPort is UDPConn's; under Config.NonBlocking it returns
 // ErrWouldBlock rather than wait.
 func (c *Conn) WriteMsgUDPAddrPort(b, oob []byte, addr netip.AddrPort) (n, oobn int, err error) {
-	if !c.nonBlocking {
+	if !c.send.nonBlocking {
 		return c.udpConn.WriteMsgUDPAddrPort(b, oob, addr)
 	}
-	if n, err = c.sendPacket(nil, b, oob, addr, 0); err != nil {
+	if n, err = c.send.sendPacket(nil, b, oob, addr, 0); err != nil {
 		return 0, 0, err
 	}
 	return n, len(oob), nil
 }
 
+// ReadBatch reads at least one and up to len(ms) datagrams, as ReadBatch of
+// golang.org/x/net's PacketConn does: it blocks until there is one, the read
+// deadline passes or the Conn is closed, and sets Addr, N, NN and Flags of the
+// messages it filled. On systems other than Linux it reads one. n is 0 with an
+// error, whose form is x/net's, and without messages.
+func (c *Conn) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
+	if c.raw == nil {
+		return 0, &net.OpError{Op: "read", Net: "udp", Err: syscall.EINVAL}
+	}
+	if !sys.HaveBatchCall {
+		return c.send.portable.readBatch(ms, flags)
+	}
+	return c.send.kernel.readBatch(ms, flags)
+}
+
 // wrongAddr is package net's error for an address that none can be sent to.
 func (c *Conn) wrongAddr(addr net.Addr, err error) error {
-	return &net.OpError{Op: "write", Net: "udp", Source: c.LocalAddr(), Addr: addr, Err: err}
+	return &net.OpError{Op: "write", Net: c.send.network, Source: c.send.local, Addr: addr, Err: err}
 }
 
 // addrPort converts as package net does, and refuses what that refuses: no address
@@ -140,7 +157,7 @@ func (c *Conn) addrPort(addr *net.UDPAddr) (to netip.AddrPort, err error) {
 		return to, nil
 	case c.raw == nil:
 		return to, syscall.EINVAL
-	case c.connected:
+	case c.send.to.connected:
 		return to, net.ErrWriteToConnected
 	case len(addr.IP) > 0 && !(c.isIPv6 && addr.IP.Equal(net.IPv4zero)):
 		to = addr.AddrPort()
@@ -149,11 +166,11 @@ func (c *Conn) addrPort(addr *net.UDPAddr) (to netip.AddrPort, err error) {
 	default:
 		to = netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(addr.Port))
 	}
-	if err := c.adapter.accepts(to.Addr()); err != nil {
+	if err := c.send.to.accepts(to.Addr()); err != nil {
 		return to, err
 	}
 	if addr.Port < 0 || addr.Port > math.MaxUint16 { // of which net asks the system
-		return to, cmp.Or(c.ready(nil), errInvalidMessage)
+		return to, cmp.Or(c.send.queue.check(nil), errInvalidMessage)
 	}
 	return to, nil
 }
@@ -164,7 +181,7 @@ func (c *Conn) SyscallConn() (syscall.RawConn, error) {
 	if c.raw == nil {
 		return c.udpConn.SyscallConn()
 	}
-	return userRawConn{c.raw, &c.gso}, nil
+	return userRawConn{c.raw, &c.send.gso}, nil
 }
 
 // A userRawConn notes that the user may have changed the socket's options.

@@ -400,7 +400,7 @@ func TestCloseFreesThePort(t *testing.T) {
 		w.conn.Close()
 		network := "udp"
 		if w.name != "dual" {
-			network = networkOf(laddr.IP.String())
+			network = networkOfHost(laddr.IP.String())
 		}
 		c, err := net.ListenUDP(network, laddr)
 		if err != nil {

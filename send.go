@@ -10,128 +10,268 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"slices"
+	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/net/ipv4"
+
+	"github.com/batchconn/batchconn/internal/sys"
 )
 
-// A stop is what ended a send before its last message; the zero stop is
-// nothing.
-type stop struct {
-	err       error // wrapped for the user
-	ofMessage bool  // err belongs to the message it was met at: others may still go
-	kept      bool  // err was kept by an earlier send
+// A sender is the engine that sends: the way down from messages to the kernel.
+// transmit plans a batch, puts it to the kernel with one call, records what was
+// sent, waits where there is no room and falls back where a run was refused.
+// single is a short cut for a lone datagram.
+type sender struct {
+	to          destinations
+	nonBlocking bool
+
+	kernel      adapter
+	portable    adapter // instead of kernel once that has answered ENOSYS
+	noBatchCall atomic.Bool
+
+	queue    queue
+	gso      gso
+	pending  pendingErrors
+	counters sendCounters
+
+	network     string // what errors name
+	local, peer net.Addr
 }
 
-// send is transmit with a batch of its own, if it takes one.
-func (c *Conn) send(ctx context.Context, msgs []OutputMessage, flags int) (int, stop) {
+// waitForRoom is how the kernel tells of room: it calls a socket writable only
+// when half of its buffer is free (sock_writeable, include/net/sock.h), and
+// newcomers can keep it from ever being that. Hence the pauses.
+var waitForRoom = waitRule{
+	ready:        sys.Writable,
+	wait:         syscall.RawConn.Write,
+	setDeadline:  (*os.File).SetWriteDeadline,
+	minPause:     time.Millisecond,
+	maxPause:     20 * time.Millisecond,
+	starvedAfter: 30 * time.Millisecond,
+}
+
+func (s *sender) init(c *net.UDPConn, raw syscall.RawConn, isIPv6 bool, cfg *Config) {
+	s.nonBlocking = cfg.NonBlocking
+	if isIPv6 {
+		s.kernel = newAdapterV6(c, raw)
+	} else {
+		s.kernel = newAdapterV4(c, raw)
+	}
+	s.to = destinations{c.RemoteAddr() != nil, s.kernel.accepts}
+	s.portable = newAdapterPortable(s.kernel, c, raw, isIPv6)
+	s.noBatchCall.Store(!sys.HaveBatchCall)
+	s.network, s.local, s.peer = networkOf(c), c.LocalAddr(), c.RemoteAddr()
+	s.queue.init(raw, &waitForRoom)
+	s.gso.init(raw, cfg)
+}
+
+// An outcome is what ended a send before its last message; the zero outcome is
+// nothing.
+type outcome struct {
+	err       error
+	to        netip.AddrPort // the destination of the message it was met at, if it is of that
+	ofMessage bool           // err belongs to that message: others may still go
+	pending   bool           // err was met by an earlier send
+}
+
+// ended is the end of a call for no fault of a message.
+func ended(err error) outcome { return outcome{err: err} }
+
+// rejected is the end of a call at a message that cannot be sent.
+func rejected(err error, to netip.AddrPort) outcome {
+	return outcome{err: err, to: to, ofMessage: true}
+}
+
+// send sends msgs with a batch of its own, if it takes one.
+func (s *sender) send(ctx context.Context, msgs []OutputMessage, flags int) (int, outcome) {
 	if len(msgs) == 1 && len(msgs[0].Vectors) == 1 && len(msgs[0].Control) == 0 {
-		if s, done := c.trySingle(ctx, msgs[0].Vectors[0], msgs[0].Addr, flags); done {
-			if s.err != nil {
-				return 0, s
+		m := &msgs[0]
+		if o, done := s.single(ctx, m.Vectors[0], m.Addr, flags); done {
+			if o.err != nil {
+				return 0, o
 			}
-			msgs[0].BytesSent = len(msgs[0].Vectors[0])
-			return 1, s
+			m.BytesSent = len(m.Vectors[0])
+			return 1, o
 		}
 	}
-	b := newBatch()
-	n, s := c.transmit(ctx, b, msgs, flags, c.mayWait(flags))
+	b := newOutBatch()
+	n, o := s.transmit(ctx, b, msgs, flags, s.mayWait(flags))
 	b.free()
-	return n, s
+	return n, o
+}
+
+// sendEach is send that goes on past messages that cannot be sent.
+func (s *sender) sendEach(ctx context.Context, msgs []OutputMessage, flags int) (n int, failed []MessageError, err error) {
+	for {
+		sent, o := s.send(ctx, msgs[n:], flags)
+		n += sent
+		err = s.report(o)
+		if !o.ofMessage {
+			return n, failed, err
+		}
+		msgs[n].BytesSent = 0
+		failed = append(failed, MessageError{Index: n, Addr: msgs[n].Addr, Err: err})
+		if n++; n == len(msgs) {
+			return n, failed, nil
+		}
+	}
+}
+
+// sendOne sends a copy of msg that lives in the pooled batch, so that nothing
+// of the caller's moves to the heap.
+func (s *sender) sendOne(ctx context.Context, msg OutputMessage, flags int) (int, error) {
+	b := newOutBatch()
+	b.one[0] = msg
+	return s.sendHeld(ctx, b, flags)
+}
+
+// sendPacket sends a datagram of one vector.
+func (s *sender) sendPacket(ctx context.Context, p, control []byte, to netip.AddrPort, flags int) (int, error) {
+	if len(control) == 0 {
+		if o, done := s.single(ctx, p, to, flags); done {
+			if o.err != nil {
+				return 0, s.report(o)
+			}
+			return len(p), nil
+		}
+	}
+	b := newOutBatch()
+	b.vector[0] = p
+	b.one[0] = OutputMessage{Addr: to, Vectors: b.vector[:], Control: control}
+	return s.sendHeld(ctx, b, flags)
+}
+
+// sendHeld sends b.one and frees b.
+func (s *sender) sendHeld(ctx context.Context, b *outBatch, flags int) (int, error) {
+	n, o := s.transmit(ctx, b, b.one[:], flags, s.mayWait(flags))
+	bytes := 0
+	if n == 1 {
+		bytes = b.one[0].BytesSent
+	}
+	b.free()
+	return bytes, s.report(o)
+}
+
+// sendXNet sends x/net's messages. It sets N and NN of those that were sent.
+func (s *sender) sendXNet(ms []ipv4.Message, flags int) (n int, o outcome) {
+	b := newOutBatch()
+	defer b.free()
+	for {
+		msgs, bad := b.adopt(ms[n:])
+		sent, o := s.transmit(nil, b, msgs, flags, s.mayWait(flags))
+		for i := range msgs[:sent] {
+			ms[n+i].N, ms[n+i].NN = msgs[i].BytesSent, len(msgs[i].Control)
+		}
+		n += sent
+		if o.err == nil && bad {
+			o = rejected(errInvalidMessage, netip.AddrPort{})
+		}
+		if o.err != nil || n == len(ms) {
+			return n, o
+		}
+	}
 }
 
 // mayWait reports whether a send of the user's may wait for room.
-func (c *Conn) mayWait(flags int) bool { return !c.nonBlocking && flags&MsgDontWait == 0 }
+func (s *sender) mayWait(flags int) bool { return !s.nonBlocking && flags&MsgDontWait == 0 }
 
-// transmit is the one way down to the kernel. It sends msgs in order, says how
-// many were sent and what stopped it, and sets BytesSent of those sent.
-func (c *Conn) transmit(ctx context.Context, b *batch, msgs []OutputMessage, flags int, wait bool) (n int, s stop) {
-	if err := c.alive(ctx); err != nil {
-		return 0, c.halt(err)
+// transmit sends msgs in order, says how many were sent and what ended it, and
+// sets BytesSent of those sent.
+func (s *sender) transmit(ctx context.Context, b *outBatch, msgs []OutputMessage, flags int, wait bool) (n int, o outcome) {
+	if err := s.queue.open(ctx); err != nil {
+		return 0, ended(err)
 	}
 	if len(msgs) == 0 {
-		return 0, stop{}
+		return 0, outcome{}
 	}
-	if err := c.takeKept(); err != nil {
-		return 0, stop{err: err, kept: true}
+	if o := s.pending.take(); o.err != nil {
+		return 0, o
 	}
-	flags &^= privateFlags
+	flags &^= sys.PrivateFlags
 	b.discard()
-	b.segments = c.gso.most(flags)
+	p := plan{to: &s.to, refusals: &s.gso.refusals, limits: s.gso.limits(flags), zeroCopy: flags&sys.MsgZeroCopy != 0}
+	var fb fallback
 	for n < len(msgs) {
-		if err := c.ready(ctx); err != nil {
-			return n, c.halt(err)
+		if err := s.queue.check(ctx); err != nil {
+			return n, ended(err)
 		}
-		if b.empty() && !b.fill(c, msgs[n:], flags) {
-			return n, c.refuse(b.bad, msgs[n].Addr)
+		if b.empty() {
+			if err := fb.fill(b, p, msgs[n:]); err != nil {
+				return n, rejected(err, msgs[n].Addr)
+			}
 		}
-		k, err := c.attempt(b, flags, wait)
-		if err == ErrWouldBlock && wait {
-			k, err = c.sendInTurn(ctx, b, flags)
+		k, err := s.put(ctx, b, flags, wait)
+		if k > 0 {
+			n += s.record(&fb, b.sent(msgs[n:], k))
 		}
-		n += b.account(c, msgs[n:], k)
-		if err != nil && !b.fallBack(c, msgs[n:], err) {
-			return n, c.stopAt(err, msgs[n].Addr)
+		if err != nil && !s.fallBack(&fb, b, err, msgs[n].Addr) {
+			return n, outcomeOf(err, msgs[n].Addr)
 		}
 	}
-	return n, stop{}
+	return n, outcome{}
 }
 
-// alive says why a send cannot go on: no socket, closed, or ctx is done.
-func (c *Conn) alive(ctx context.Context) error {
-	if c.raw == nil {
-		return syscall.EINVAL
+// single sends a lone datagram of one vector by itself: what it takes to make a
+// batch and to take it apart again is a sixth of the time of so short a call. It
+// reports false if it sent nothing and met no error of the datagram's: then
+// transmit has to do it, which waits for room and says what is wrong with a send.
+func (s *sender) single(ctx context.Context, p []byte, to netip.AddrPort, flags int) (o outcome, done bool) {
+	if flags&^MsgDontWait != 0 || s.queue.check(ctx) != nil || s.pending.any() || s.queue.takers.Load() != 0 ||
+		s.to.check(to) != nil || to.Addr().Zone() != "" {
+		return outcome{}, false
 	}
-	if c.room.closed.Load() {
-		return net.ErrClosed
+	err := s.kernel.sendto(p, to, flags&^sys.PrivateFlags)
+	errno, ofKernel := err.(syscall.Errno)
+	if err == nil || ofKernel {
+		s.counters.calls.Add(1)
 	}
-	if ctx != nil {
-		return ctx.Err()
+	switch {
+	case err == nil:
+		s.counters.sent(tally{messages: 1, bytes: len(p)})
+		return outcome{}, true
+	case !ofKernel, errno == sys.EWOULDBLOCK, errno == syscall.EINTR, errno == syscall.ENOSYS:
+		return outcome{}, false
 	}
-	return nil
+	return rejected(os.NewSyscallError("sendto", err), to), true
 }
 
-// ready is alive and the write deadline: what is checked before each call to
-// the kernel.
-func (c *Conn) ready(ctx context.Context) error {
-	if err := c.alive(ctx); err != nil {
-		return err
+// put puts what b holds to the kernel, in turn if it has to wait and may. n may
+// be above 0 with an error, which then is that of the message after the first n.
+func (s *sender) put(ctx context.Context, b *outBatch, flags int, wait bool) (n int, err error) {
+	if s.queue.mustWait(wait) {
+		err = ErrWouldBlock
+	} else {
+		n, err = s.write(b, flags)
 	}
-	if at := c.room.deadline.Load(); at != 0 && sinceEpoch(time.Now()) >= at {
-		return os.ErrDeadlineExceeded
+	if err == ErrWouldBlock && wait {
+		err = s.queue.inTurn(ctx, func() (err error) {
+			n, err = s.write(b, flags)
+			return err
+		})
 	}
-	return nil
-}
-
-// attempt writes what b holds unless the room is spoken for: a sender that may
-// wait lines up behind those who wait to send, and none takes the room that is
-// being kept for one that starved.
-func (c *Conn) attempt(b *batch, flags int, wait bool) (int, error) {
-	if c.room.senders.Load() != 0 && (wait || c.room.reserved.Load()) {
-		return 0, ErrWouldBlock
-	}
-	return c.write(b, flags)
+	return n, err
 }
 
 // write puts what b holds to the kernel with one call and never waits: a full
-// socket is ErrWouldBlock. n may be above 0 with an error, which then is that
-// of the message after the first n.
-func (c *Conn) write(b *batch, flags int) (n int, err error) {
+// socket is ErrWouldBlock, with which n is 0.
+func (s *sender) write(b *outBatch, flags int) (n int, err error) {
 	for {
-		portable := c.noBatchCall.Load()
+		portable := s.noBatchCall.Load()
 		if portable {
-			n, err = c.portable.writeBatch(b.pending(), flags)
+			n, err = s.portable.writeBatch(b.pending(), flags)
 		} else {
-			n, err = c.adapter.writeBatch(b.pending(), flags)
+			n, err = s.kernel.writeBatch(b.pending(), flags)
 		}
-		c.stats.calls.Add(1)
+		s.counters.calls.Add(1)
 		switch {
 		case err == nil:
 			return n, nil
-		case errors.Is(err, errWouldBlock):
+		case errors.Is(err, sys.EWOULDBLOCK):
 			err = ErrWouldBlock
 		case errors.Is(err, syscall.ENOSYS) && !portable:
-			c.noBatchCall.Store(true) // the kernel will not learn sendmmsg while we run
+			s.noBatchCall.Store(true) // the kernel will not learn sendmmsg while we run
 			err = nil
 		case errors.Is(err, syscall.EINTR):
 			err = nil
@@ -162,90 +302,122 @@ func cause(err error) error {
 	}
 }
 
-// stopAt tells the errors of a message from those that end the call.
-func (c *Conn) stopAt(err error, to netip.AddrPort) stop {
+// outcomeOf tells the errors of a message from those that end the call.
+func outcomeOf(err error, to netip.AddrPort) outcome {
 	if _, ok := err.(*os.SyscallError); ok {
-		return c.refuse(err, to)
+		return rejected(err, to)
 	}
-	return c.halt(err)
+	return ended(err)
 }
 
-// halt is the end of a call for no fault of a message.
-func (c *Conn) halt(err error) stop {
-	return stop{err: c.wrap(err, netip.AddrPort{})}
-}
-
-// refuse is the end of a call at a message that cannot be sent.
-func (c *Conn) refuse(err error, to netip.AddrPort) stop {
-	return stop{err: c.wrap(err, to), ofMessage: true}
-}
-
-// report is the error that the user gets for s; it counts it.
-func (c *Conn) report(s stop) error {
-	if s.ofMessage {
-		c.stats.failed.Add(1)
-	} else if s.err != nil && errors.Is(s.err, ErrWouldBlock) {
-		c.stats.wouldBlock.Add(1)
+// record counts what a call has sent, and returns how many messages. If they
+// were the last of a refused run, it was the segmentation that was refused, and
+// not a message.
+func (s *sender) record(fb *fallback, t tally) int {
+	s.counters.sent(t)
+	if fb.plain > 0 {
+		if fb.plain -= t.messages; fb.plain == 0 {
+			s.gso.remember(fb.refused)
+		}
 	}
-	return s.err
+	if fb.retried {
+		fb.retried = false
+		s.keepTooLong()
+	}
+	return t.messages
 }
 
-// wrap makes the one OpError that users see.
-func (c *Conn) wrap(err error, to netip.AddrPort) error {
-	op := &net.OpError{Op: "write", Net: "udp", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: err}
+// A fallback is the way on after a run that the kernel refused: its messages go
+// plainly, what comes after them is planned anew, and if they leave, the refusal
+// is remembered.
+type fallback struct {
+	plain   int // how many messages still go plainly
+	refused refusal
+	retried bool // a run goes again as it is, since its EMSGSIZE may have been pending
+}
+
+// fill has b filled by the plan, or plainly from what is left of a refused run.
+func (fb *fallback) fill(b *outBatch, p plan, msgs []OutputMessage) error {
+	if fb.plain > 0 {
+		p.limits, msgs = segmentLimits{}, msgs[:fb.plain]
+	}
+	return b.fill(&p, msgs)
+}
+
+// fallBack has the run at the head of b sent again plainly, and the rest of b
+// planned anew after it. It reports false if err is not about a run.
+//
+// On a connected socket EMSGSIZE may have been pending instead, because a router
+// asked for shorter datagrams (ICMP, RFC 1191). Then it is of no message here,
+// and the run leaves if it is tried again.
+func (s *sender) fallBack(fb *fallback, b *outBatch, err error, to netip.AddrPort) bool {
+	if b.empty() || b.runs[b.head].n == 1 || !isRefusal(err) {
+		return false
+	}
+	tooLong := errors.Is(err, syscall.EMSGSIZE)
+	if !fb.retried && s.to.connected && tooLong {
+		fb.retried = true
+		return true
+	}
+	if fb.retried && !tooLong { // another refusal: that was pending, and this is not
+		s.keepTooLong()
+	}
+	s.counters.fallbacks.Add(1)
+	r := b.runs[b.head]
+	*fb = fallback{plain: r.n, refused: refusal{to.Addr(), r.size, err}}
+	b.discard()
+	return true
+}
+
+// keep keeps o for the next send if the kernel has forgotten it by telling it,
+// or if another send had kept it.
+func (s *sender) keep(o outcome) {
+	if o.pending || s.to.connected && o.ofMessage && isToldOnce(o.err) {
+		s.pending.add(o)
+	}
+}
+
+// keepTooLong keeps an EMSGSIZE that was pending.
+func (s *sender) keepTooLong() { s.pending.add(ended(errMessageTooLong)) }
+
+// result is what the user gets for a send that has sent n messages.
+func (s *sender) result(n int, o outcome) (int, error) {
+	if n > 0 {
+		s.keep(o)
+		return n, nil
+	}
+	return 0, s.report(o)
+}
+
+// report is the error that the user gets for o; it counts it.
+func (s *sender) report(o outcome) error {
+	if o.err == nil {
+		return nil
+	}
+	if o.ofMessage {
+		s.counters.failed.Add(1)
+	} else if o.err == ErrWouldBlock {
+		s.counters.wouldBlock.Add(1)
+	}
+	return s.opError(o.err, o.to)
+}
+
+// opError makes the one OpError that users see of a send.
+func (s *sender) opError(err error, to netip.AddrPort) error {
+	op := &net.OpError{Op: "write", Net: s.network, Source: s.local, Addr: s.peer, Err: err}
 	if to.Addr().IsValid() {
 		op.Addr = net.UDPAddrFromAddrPort(to)
 	}
 	return op
 }
 
-// keep keeps s for the next send if the kernel has forgotten it by having
-// reported it: the pending error of a connected socket (udp(7), SO_ERROR). One
-// that another send kept while WriteBatch was on its way is kept again.
-func (c *Conn) keep(s stop) {
-	if s.kept || c.connected && s.ofMessage && isConsumed(s.err) {
-		c.keepError(s.err)
+// networkOf is the network that c was made for, as net's own errors name it:
+// udp, udp4 or udp6. To a write without an address net answers with such an
+// error, and asks the kernel nothing.
+func networkOf(c *net.UDPConn) string {
+	var op *net.OpError
+	if _, err := c.WriteToUDPAddrPort(nil, netip.AddrPort{}); errors.As(err, &op) {
+		return op.Net
 	}
-}
-
-// keepError keeps err before those that are kept already.
-func (c *Conn) keepError(err error) {
-	for {
-		others := c.kept.Load()
-		if c.kept.CompareAndSwap(others, &keptError{err, others}) {
-			return
-		}
-	}
-}
-
-// keepTooLong keeps an EMSGSIZE that was pending.
-func (c *Conn) keepTooLong() { c.keepError(c.wrap(errMessageTooLong, netip.AddrPort{})) }
-
-// takeKept forgets a kept error and returns it, or nil if there is none.
-func (c *Conn) takeKept() error {
-	for {
-		first := c.kept.Load()
-		if first == nil {
-			return nil
-		}
-		if c.kept.CompareAndSwap(first, first.others) {
-			return first.err
-		}
-	}
-}
-
-// A keptError is one that the next send returns, with those for sends after it.
-type keptError struct {
-	err    error
-	others *keptError
-}
-
-func isConsumed(err error) bool {
-	return slices.ContainsFunc(consumedErrors, func(errno error) bool { return errors.Is(err, errno) })
-}
-
-func clearBytesSent(msgs []OutputMessage) {
-	for i := range msgs {
-		msgs[i].BytesSent = 0
-	}
+	return "udp"
 }

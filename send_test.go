@@ -19,6 +19,8 @@ import (
 	"testing"
 
 	"golang.org/x/net/ipv4"
+
+	"github.com/batchconn/batchconn/internal/sys"
 )
 
 // A script is an adapter whose kernel does what it is told, where the real one
@@ -67,9 +69,9 @@ func sendtoByBatch(a adapter, p []byte, to netip.AddrPort, flags int) error {
 
 // follow makes c send through a script.
 func follow(c *Conn, play func(call int, ms []ipv4.Message) (int, error)) *script {
-	s := &script{adapter: c.adapter, play: play}
-	c.adapter = s
-	c.noBatchCall.Store(false)
+	s := &script{adapter: c.send.kernel, play: play}
+	c.send.kernel = s
+	c.send.noBatchCall.Store(false)
 	return s
 }
 
@@ -278,7 +280,7 @@ func TestKeptErrorMeetsWriteBatch(t *testing.T) {
 	w := connectedKind.world(t, 1, &Config{GSO: GSOOff})
 	follow(w.conn, func(call int, ms []ipv4.Message) (int, error) {
 		if call == 1 {
-			w.conn.keep(w.conn.refuse(os.NewSyscallError("sendmmsg", syscall.ECONNREFUSED), netip.AddrPort{}))
+			w.conn.send.keep(rejected(os.NewSyscallError("sendmmsg", syscall.ECONNREFUSED), netip.AddrPort{}))
 		}
 		return len(ms), nil
 	})
@@ -313,7 +315,7 @@ func testWouldBlock(t *testing.T, at int, together bool, cfg *Config) {
 		n = min(len(ms), at-sent)
 		sent += n
 		if n == 0 || together {
-			err = os.NewSyscallError("sendmmsg", errWouldBlock.(syscall.Errno))
+			err = os.NewSyscallError("sendmmsg", sys.EWOULDBLOCK)
 		}
 		return n, err
 	})
@@ -354,7 +356,7 @@ func TestSendEachEndedEarly(t *testing.T) {
 		err error
 		do  func() error
 	}{
-		{ErrWouldBlock, func() error { return os.NewSyscallError("sendmmsg", errWouldBlock.(syscall.Errno)) }},
+		{ErrWouldBlock, func() error { return os.NewSyscallError("sendmmsg", sys.EWOULDBLOCK) }},
 		{context.Canceled, func() error { cancel(); return nil }},
 	} {
 		w, s := scripted(t, plainKind, func(call int, ms []ipv4.Message) (int, error) {
@@ -422,7 +424,7 @@ func TestFlags(t *testing.T) {
 		w.conn.SendTo(nil, nil, w.dest[0], flags)
 		w.conn.SendEach(nil, []OutputMessage{{Addr: w.dest[0]}}, flags)
 		w.conn.WriteBatch([]ipv4.Message{{Addr: net.UDPAddrFromAddrPort(w.dest[0])}}, flags)
-		if want := slices.Repeat([]int{flags &^ privateFlags}, 5); !slices.Equal(s.flags, want) {
+		if want := slices.Repeat([]int{flags &^ sys.PrivateFlags}, 5); !slices.Equal(s.flags, want) {
 			t.Errorf("flags %#x: the adapter got %#x", flags, s.flags)
 		}
 	}

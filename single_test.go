@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/net/ipv4"
+
+	"github.com/batchconn/batchconn/internal/sys"
 )
 
 // TestSingle: a datagram by itself takes one call and no batch, and where that
@@ -24,7 +26,7 @@ func TestSingle(t *testing.T) {
 	}{
 		{"sent", nil, 1},
 		{"interrupted", syscall.EINTR, 2},
-		{"full", errWouldBlock, 2},
+		{"full", sys.EWOULDBLOCK, 2},
 		{"not asked", errors.ErrUnsupported, 2},
 	} {
 		w, s := scripted(t, plainKind, func(call int, ms []ipv4.Message) (int, error) {
@@ -69,7 +71,7 @@ func TestWriterAloneIsFirst(t *testing.T) {
 				<-goOn
 			}
 			if call <= full {
-				return 0, os.NewSyscallError("sendmmsg", errWouldBlock)
+				return 0, os.NewSyscallError("sendmmsg", sys.EWOULDBLOCK)
 			}
 			return len(ms), nil
 		})

@@ -22,8 +22,18 @@ type Stats struct {
 	GSOReason  string // why it is not; empty if it is
 }
 
-type counters struct {
-	messages, bytes, calls, segmented, fallbacks, parked, wouldBlock, failed atomic.Uint64
+// sendCounters are the sender's.
+type sendCounters struct {
+	messages, bytes, calls, segmented, fallbacks, wouldBlock, failed atomic.Uint64
+}
+
+// sent counts what a kernel call has sent.
+func (c *sendCounters) sent(t tally) {
+	c.messages.Add(uint64(t.messages))
+	c.bytes.Add(uint64(t.bytes))
+	if t.segmented > 0 {
+		c.segmented.Add(uint64(t.segmented))
+	}
 }
 
 // Stats returns the counters. Each is exact; read together while senders run
@@ -31,17 +41,18 @@ type counters struct {
 func (c *Conn) Stats() Stats {
 	reason := "the Conn is not from New"
 	if c.raw != nil {
-		reason = c.gso.reason()
+		reason = c.send.gso.disabledReason()
 	}
+	sent := &c.send.counters
 	return Stats{
-		Messages:   c.stats.messages.Load(),
-		Bytes:      c.stats.bytes.Load(),
-		Calls:      c.stats.calls.Load(),
-		Segmented:  c.stats.segmented.Load(),
-		Fallbacks:  c.stats.fallbacks.Load(),
-		Parked:     c.stats.parked.Load(),
-		WouldBlock: c.stats.wouldBlock.Load(),
-		Failed:     c.stats.failed.Load(),
+		Messages:   sent.messages.Load(),
+		Bytes:      sent.bytes.Load(),
+		Calls:      sent.calls.Load(),
+		Segmented:  sent.segmented.Load(),
+		Fallbacks:  sent.fallbacks.Load(),
+		Parked:     c.send.queue.turns.Load(),
+		WouldBlock: sent.wouldBlock.Load(),
+		Failed:     sent.failed.Load(),
 		GSO:        reason == "",
 		GSOReason:  reason,
 	}

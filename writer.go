@@ -212,8 +212,8 @@ func (w *Writer) WriteMsgUDPAddrPort(b, oob []byte, addr netip.AddrPort) (n, oob
 // gatherTo is for the methods that package net does not let write to a
 // connected peer.
 func (w *Writer) gatherTo(b []byte, to netip.AddrPort) (int, error) {
-	if w.connected {
-		return 0, w.wrap(net.ErrWriteToConnected, to)
+	if w.writerConn.send.to.connected {
+		return 0, w.writerConn.send.opError(net.ErrWriteToConnected, to)
 	}
 	return w.gather(b, nil, to)
 }
@@ -221,13 +221,13 @@ func (w *Writer) gatherTo(b []byte, to netip.AddrPort) (int, error) {
 // gather takes a datagram, and sends what is held if this is the moment.
 func (w *Writer) gather(p, control []byte, to netip.AddrPort) (int, error) {
 	if err := w.check(len(p), to); err != nil {
-		return 0, w.wrap(err, to)
+		return 0, w.writerConn.send.opError(err, to)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if size := len(p) + len(control); w.closed || !w.hasRoom(size, 0) {
 		if err := w.waitForRoom(size); err != nil {
-			return 0, w.wrap(err, to)
+			return 0, w.writerConn.send.opError(err, to)
 		}
 	}
 	now := int64(time.Since(epoch))
@@ -250,17 +250,17 @@ func (w *Writer) gather(p, control []byte, to netip.AddrPort) (int, error) {
 
 // check says what is wrong with a datagram before it is taken.
 func (w *Writer) check(size int, to netip.AddrPort) error {
-	if err := w.alive(nil); err != nil {
+	if err := w.writerConn.send.queue.open(nil); err != nil {
 		return err
 	}
-	if err := w.checkDestination(to); err != nil {
+	if err := w.writerConn.send.to.check(to); err != nil {
 		return err
 	}
 	host := to.Addr()
-	if w.connected {
+	if w.writerConn.send.to.connected {
 		host = w.peer
 	}
-	if size > w.adapter.maxPayload(host) {
+	if size > w.writerConn.send.kernel.maxPayload(host) {
 		return errMessageTooLong
 	}
 	return nil
@@ -366,10 +366,10 @@ func (w *Writer) Flush(ctx context.Context) error {
 	target := w.accepted
 	for {
 		if w.closed {
-			return w.wrap(net.ErrClosed, netip.AddrPort{})
+			return w.writerConn.send.opError(net.ErrClosed, netip.AddrPort{})
 		}
-		if err := w.alive(ctx); err != nil {
-			return w.wrap(err, netip.AddrPort{})
+		if err := w.writerConn.send.queue.open(ctx); err != nil {
+			return w.writerConn.send.opError(err, netip.AddrPort{})
 		}
 		if w.finished >= target {
 			err := w.firstErr
@@ -382,7 +382,7 @@ func (w *Writer) Flush(ctx context.Context) error {
 			continue
 		}
 		if err := w.wait(ctx); err != nil {
-			return w.wrap(err, netip.AddrPort{})
+			return w.writerConn.send.opError(err, netip.AddrPort{})
 		}
 	}
 }

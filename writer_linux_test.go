@@ -97,7 +97,7 @@ func TestWriterFullIsQuiet(t *testing.T) {
 			checkError(t, w.Flush(ctx), context.DeadlineExceeded)
 			cancel()
 			// The one who sends tries every 20 ms; a busy wait makes thousands.
-			most := uint64(time.Since(start)/lastPause) + 50
+			most := uint64(time.Since(start)/waitForRoom.maxPause) + 50
 			if n := nw.c.Stats().Calls - before; n > most {
 				t.Errorf("%d writers: %d calls in %v, want at most %d", writers, n, time.Since(start), most)
 			}

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"sync"
 	"time"
 )
 
@@ -66,13 +65,13 @@ func (w *Writer) tryAlone(p, control []byte, to netip.AddrPort) (r sendResult, d
 	if len(control) > 0 {
 		return r, false
 	}
-	s, done := w.trySingle(nil, p, to, 0)
+	o, done := w.writerConn.send.single(nil, p, to, 0)
 	if !done {
 		return r, false
 	}
 	r.bytes = len(p)
-	if s.err != nil {
-		w.fail(&r, to, s)
+	if o.err != nil {
+		w.fail(&r, to, o)
 	} else {
 		r.n = 1
 	}
@@ -131,30 +130,30 @@ type sendResult struct {
 // sendSome sends up to a chunk of the part that leaves.
 func (w *Writer) sendSome(wait bool) (r sendResult) {
 	if !w.leaving.arranged {
-		w.leaving.arrange(w.gso.most(0) > 1)
+		w.leaving.arrange(w.writerConn.send.gso.limits(0).segments > 1)
 	}
 	var ctx context.Context
 	if wait {
 		ctx = w.ctx
 	}
-	b := newBatch()
+	b := newOutBatch()
 	chunk := w.leaving.rest[:min(len(w.leaving.rest), sendChunk)]
 	for r.n < len(chunk) && !r.blocked {
-		n, s := w.transmit(ctx, b, chunk[r.n:], 0, wait)
+		n, o := w.writerConn.send.transmit(ctx, b, chunk[r.n:], 0, wait)
 		r.n += n
 		switch {
-		case s.err == nil:
-		case s.ofMessage:
-			w.fail(&r, chunk[r.n].Addr, s)
-		case s.kept: // of no message here
+		case o.err == nil:
+		case o.ofMessage:
+			w.fail(&r, chunk[r.n].Addr, o)
+		case o.pending: // of no message here
 			if r.err == nil {
-				r.err = s.err
+				r.err = w.writerConn.send.report(o)
 			}
-		case errors.Is(s.err, ErrWouldBlock), wait && w.ctx.Err() != nil:
+		case errors.Is(o.err, ErrWouldBlock), wait && w.ctx.Err() != nil:
 			r.blocked = true
 		default: // somebody closed the Conn behind our back, or set its deadline
 			for r.n < len(chunk) {
-				w.fail(&r, chunk[r.n].Addr, s)
+				w.fail(&r, chunk[r.n].Addr, o)
 			}
 		}
 	}
@@ -166,8 +165,8 @@ func (w *Writer) sendSome(wait bool) (r sendResult) {
 }
 
 // fail reports the message after the first r.n.
-func (w *Writer) fail(r *sendResult, to netip.AddrPort, s stop) {
-	err := w.report(s)
+func (w *Writer) fail(r *sendResult, to netip.AddrPort, o outcome) {
+	err := w.writerConn.send.report(o)
 	if r.err == nil {
 		r.err = err
 	}
@@ -219,7 +218,7 @@ func (w *Writer) abandon() {
 			w.leaving.arrange(false)
 		}
 		var r sendResult
-		closed := w.halt(net.ErrClosed)
+		closed := ended(net.ErrClosed)
 		for i := range w.leaving.rest {
 			m := &w.leaving.rest[i]
 			r.bytes += m.payload() + len(m.Control)
@@ -248,8 +247,8 @@ func (w *Writer) waitForRoom(size int) error {
 			w.due = w.accepted // as much may have come meanwhile as has left
 			w.startFlusher()
 		}
-		if w.nonBlocking {
-			w.stats.wouldBlock.Add(1)
+		if w.writerConn.send.nonBlocking {
+			w.writerConn.send.counters.wouldBlock.Add(1)
 			return ErrWouldBlock
 		}
 		if waited && (w.reserved == 0 || self < w.reserved) {
@@ -301,11 +300,6 @@ func (w *Writer) wait(ctx context.Context) error {
 	w.park(ctx, expired)
 	return nil
 }
-
-// A waiter is a goroutine in park.
-type waiter struct{ woken chan struct{} }
-
-var waiters = sync.Pool{New: func() any { return &waiter{make(chan struct{}, 1)} }}
 
 // park returns when something has changed, the context is done or a timer
 // expired, which it reports.

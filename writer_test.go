@@ -26,6 +26,8 @@ import (
 	"time"
 
 	"golang.org/x/net/ipv4"
+
+	"github.com/batchconn/batchconn/internal/sys"
 )
 
 // A kernel is an adapter that takes everything, except while it is held: then
@@ -265,7 +267,7 @@ func TestWriterBatchesGrowBusy(t *testing.T) {
 	}
 	s := world.conn.Stats()
 	t.Logf("%d messages in %d calls", s.Messages, s.Calls)
-	if s.Messages != n || haveBatchCall && s.Calls > n/2 {
+	if s.Messages != n || sys.HaveBatchCall && s.Calls > n/2 {
 		t.Errorf("%d of %d messages, in %d calls", s.Messages, n, s.Calls)
 	}
 }
@@ -782,7 +784,7 @@ func TestWriterAllocs(t *testing.T) {
 	if raceEnabled {
 		t.Skip("sync.Pool drops at random under -race")
 	}
-	if !haveBatchCall {
+	if !sys.HaveBatchCall {
 		t.Skip("each datagram of the portable path allocates")
 	}
 	world := plainKind.world(t, 64, nil)
@@ -1074,10 +1076,10 @@ func TestWriterOddErrors(t *testing.T) {
 		t.Errorf("%d reported, %d sent", len(failed.errs), len(k.taken))
 	}
 
-	kept := world.conn.wrap(os.NewSyscallError("sendmmsg", syscall.ECONNREFUSED), netip.AddrPort{})
-	world.conn.keepError(kept) // met by a SendMessages on the same Conn
+	kept := os.NewSyscallError("sendmmsg", syscall.ECONNREFUSED)
+	world.conn.send.pending.add(ended(kept)) // met by a SendMessages on the same Conn
 	mustWrite(t, w, nil, world.dest[0])
-	if err := w.Flush(nil); err != kept || len(k.taken) != 1 || len(failed.errs) != 3 {
+	if err := w.Flush(nil); !errors.Is(err, kept) || len(k.taken) != 1 || len(failed.errs) != 3 {
 		t.Errorf("Flush = %v with %d sent, %d reported; want the kept error and the datagram", err, len(k.taken), len(failed.errs))
 	}
 }
@@ -1190,7 +1192,7 @@ func TestWriterDeadline(t *testing.T) {
 	if err := w.Flush(nil); err != nil || len(k.taken) != 4 {
 		t.Errorf("Flush = %v, %d sent; want 4", err, len(k.taken))
 	}
-	if err := w.writerConn.ready(nil); err != nil {
+	if err := w.writerConn.send.queue.check(nil); err != nil {
 		t.Errorf("the Conn itself: %v", err)
 	}
 }
@@ -1460,7 +1462,7 @@ func TestWriterCloseSendsWhatFits(t *testing.T) {
 	full.Store(true)
 	k := follow(world.conn, func(_ int, ms []ipv4.Message) (int, error) {
 		if full.Load() {
-			return 0, os.NewSyscallError("sendmmsg", errWouldBlock)
+			return 0, os.NewSyscallError("sendmmsg", sys.EWOULDBLOCK)
 		}
 		return len(ms), nil
 	})
@@ -1559,7 +1561,7 @@ func testNothingLost(t *testing.T, cfg WriterConfig, nonBlocking bool) {
 		case 1:
 			return n, errors.New("odd")
 		case 2, 3:
-			return 0, os.NewSyscallError("sendmmsg", errWouldBlock)
+			return 0, os.NewSyscallError("sendmmsg", sys.EWOULDBLOCK)
 		}
 		return n + 1, nil
 	})

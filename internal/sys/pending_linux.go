@@ -2,12 +2,10 @@
 // Use of this source code is governed by a BSD-style
 // license that can be found in the LICENSE file.
 
-//go:build !linux || android || batchconn_portable
+package sys
 
-package batchconn
+import "syscall"
 
-const (
-	haveBatchCall = false
-	msgZeroCopy   = 0
-	msgMore       = 0
-)
+func init() {
+	PendingErrors = append(PendingErrors, syscall.ENONET) // no other system has it
+}

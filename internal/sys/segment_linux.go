@@ -4,24 +4,19 @@
 
 //go:build linux && !android && !batchconn_portable
 
-package batchconn
+package sys
 
 import (
 	"encoding/binary"
 	"fmt"
-	"net"
-	"os"
-	"sync"
-	"syscall"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// harmlessFlags do the same to a segmented message as to its datagrams.
+// HarmlessFlags do the same to a segmented message as to its datagrams.
 // MSG_MORE, for one, makes the kernel ignore the segment size.
-const harmlessFlags = unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL | unix.MSG_CONFIRM | unix.MSG_DONTROUTE
+const HarmlessFlags = unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL | unix.MSG_CONFIRM | unix.MSG_DONTROUTE
 
 // maxRunControl is the most control data of the user's in a segmented message:
 // more than all harmless control messages together.
@@ -30,9 +25,9 @@ const maxRunControl = 256
 // segmentControlSpace is the room of the UDP_SEGMENT control message, a u16.
 var segmentControlSpace = unix.CmsgSpace(2)
 
-// appendSegmentControl appends the control message that has the kernel cut at
+// AppendSegmentControl appends the control message that has the kernel cut at
 // size, and after it the user's control messages.
-func appendSegmentControl(b []byte, size int, control []byte) []byte {
+func AppendSegmentControl(b []byte, size int, control []byte) []byte {
 	start := len(b)
 	b = append(b, make([]byte, segmentControlSpace)...)
 	h := b[start:]
@@ -52,11 +47,11 @@ func putCmsgHeader(b []byte, length, level, typ int) {
 	binary.NativeEndian.PutUint32(b[word+4:], uint32(typ))
 }
 
-// segmentable reports whether control messages mean the same for a segmented
+// Segmentable reports whether control messages mean the same for a segmented
 // message as for each of its datagrams. What is unknown does not: send times,
-// zero-copy and extension headers act per kernel message, and SOL_UDP is a user
-// who segments himself.
-func segmentable(control []byte) bool {
+// zero-copy and extension headers act per kernel message, and with SOL_UDP the
+// user segments already.
+func Segmentable(control []byte) bool {
 	if len(control) == 0 {
 		return true
 	}
@@ -98,26 +93,6 @@ func harmlessControl(level, typ int32) bool {
 	return false
 }
 
-// whyNoSegments says why the socket must not segment, or nothing. In New it may
-// wait for the self-test, even if that had no answer before.
-func whyNoSegments(raw syscall.RawConn, mode GSOMode, inNew bool) (reason string) {
-	if os.Getenv("BATCHCONN_GSO") == "off" {
-		return "BATCHCONN_GSO=off in the environment"
-	}
-	if mode != GSOOn {
-		if r := damagedRelease(kernelRelease()); r != "" {
-			return r
-		}
-	}
-	if err := raw.Control(func(fd uintptr) { reason = whyNotSocket(int(fd)) }); err != nil {
-		return err.Error()
-	}
-	if reason == "" && !selfTest.passed(inNew) {
-		reason = "the kernel ignores UDP_SEGMENT: a test on loopback was not segmented"
-	}
-	return reason
-}
-
 // segmentOptions are socket options with which a segmented message does
 // something else than its datagrams would. mask holds the bits that matter.
 var segmentOptions = []struct {
@@ -125,7 +100,7 @@ var segmentOptions = []struct {
 	mask        uint32
 	reason      string
 }{
-	{unix.SOL_UDP, unix.UDP_SEGMENT, anyBit, "UDP_SEGMENT is set on the socket"}, // the user does it himself
+	{unix.SOL_UDP, unix.UDP_SEGMENT, anyBit, "UDP_SEGMENT is set on the socket"}, // the user segments already
 	{unix.SOL_UDP, unix.UDP_CORK, anyBit, "UDP_CORK is set"},                     // makes the kernel ignore the segment size
 	{unix.SOL_SOCKET, unix.SO_TIMESTAMPING, txTimestamps, "SO_TIMESTAMPING asks for TX timestamps"},
 	{unix.SOL_SOCKET, unix.SO_ZEROCOPY, anyBit, "SO_ZEROCOPY is set"}, // as TX timestamps: one completion instead of n
@@ -149,7 +124,10 @@ const (
 		unix.SOF_TIMESTAMPING_TX_SCHED | unix.SOF_TIMESTAMPING_TX_ACK | 1<<18
 )
 
-func whyNotSocket(fd int) string {
+// NoSegmentsReason says why a socket must not segment, or nothing if it may.
+func NoSegmentsReason(fd uintptr) string { return socketReason(int(fd)) }
+
+func socketReason(fd int) string {
 	if _, err := unix.GetsockoptInt(fd, unix.SOL_UDP, unix.UDP_SEGMENT); err != nil {
 		return "the socket has no UDP_SEGMENT: " + err.Error()
 	}
@@ -172,112 +150,30 @@ func sockopt(fd, level, name int) (value uint32, length int, ok bool) {
 	return binary.NativeEndian.Uint32(buf[:]), int(n), errno == 0
 }
 
-func kernelRelease() string {
-	var u unix.Utsname
-	if err := unix.Uname(&u); err != nil {
-		return ""
-	}
-	return unix.ByteSliceToString(u.Release[:])
-}
+// largestHeaders are the most bytes of headers that kernels before 5.16
+// counted into the number of segments (commit 158390e45612).
+const largestHeaders = 60
 
-// countedHeaders are those that this kernel counts into the number of segments.
-var countedHeaders = headersCountedBy(kernelRelease())
+// CountedHeaders are those that this kernel counts into the number of segments.
+var CountedHeaders = headersCountedBy(KernelRelease())
 
 func headersCountedBy(release string) int {
-	if major, minor, _ := parseRelease(release); major > 5 || major == 5 && minor >= 16 {
+	if major, minor, _ := ParseRelease(release); major > 5 || major == 5 && minor >= 16 {
 		return 0
 	}
 	return largestHeaders
 }
 
-// damagedRelease says whether a kernel is of those that send equal-sized
-// segments with bad headers, 7.0.0 to 7.1.4 (tailscale/tailscale#19777,
-// #19918). It is a guess, since distributions patch both ways.
+// DamagedRelease says that the kernel is of those that send equal-sized
+// segments with bad headers, or nothing.
+func DamagedRelease() string { return damagedRelease(KernelRelease()) }
+
+// damagedRelease knows 7.0.0 to 7.1.4 (tailscale/tailscale#19777, #19918). It is
+// a guess, since distributions patch both ways.
 func damagedRelease(release string) string {
-	major, minor, patch := parseRelease(release)
+	major, minor, patch := ParseRelease(release)
 	if major == 7 && (minor == 0 || minor == 1 && patch <= 4) {
 		return fmt.Sprintf("kernel %s may send damaged segments; GSOOn overrides", release)
 	}
 	return ""
-}
-
-// parseRelease reads the numbers of a release; those that are not there are 0.
-func parseRelease(release string) (major, minor, patch int) {
-	fmt.Sscanf(release, "%d.%d.%d", &major, &minor, &patch)
-	return major, minor, patch
-}
-
-// selfTest is whether this kernel segments at all: some lookalikes accept the
-// option and send one huge datagram.
-var selfTest = loopbackTest{try: func(ip net.IP) (failed, known bool) {
-	return segmentsOn(ip, appendSegmentControl(nil, 2, nil))
-}}
-
-// A loopbackTest sends three bytes in segments of two and looks at what
-// arrives. Only an answer is remembered: where loopback is down or filtered,
-// the next New tests again.
-type loopbackTest struct {
-	try    func(ip net.IP) (failed, known bool)
-	mu     sync.Mutex
-	tried  bool
-	known  bool
-	failed bool
-}
-
-func (t *loopbackTest) passed(again bool) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if !t.known && (again || !t.tried) {
-		t.tried = true
-		for _, ip := range []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback} {
-			if t.failed, t.known = t.try(ip); t.known {
-				break
-			}
-		}
-	}
-	return !t.failed
-}
-
-// selfTestWait bounds how long a New can take for it.
-const selfTestWait = 25 * time.Millisecond
-
-// segmentsOn sends three bytes with control and looks whether they arrive as
-// two and one.
-func segmentsOn(ip net.IP, control []byte) (failed, known bool) {
-	r, err := net.ListenUDP("udp", &net.UDPAddr{IP: ip})
-	if err != nil {
-		return false, false
-	}
-	defer r.Close()
-	s, err := net.DialUDP("udp", nil, r.LocalAddr().(*net.UDPAddr))
-	if err != nil {
-		return false, false
-	}
-	defer s.Close()
-	if _, _, err := s.WriteMsgUDP([]byte("abc"), control, nil); err != nil {
-		return false, false
-	}
-	r.SetReadDeadline(time.Now().Add(selfTestWait))
-	for _, want := range []string{"ab", "c"} {
-		got, err := readFrom(r, s.LocalAddr())
-		if err != nil {
-			return false, false
-		}
-		if got != want {
-			return true, true
-		}
-	}
-	return false, true
-}
-
-// readFrom reads a few bytes that came from an address, and passes over what
-// others send.
-func readFrom(r *net.UDPConn, addr net.Addr) (string, error) {
-	var buf [4]byte
-	for {
-		n, from, err := r.ReadFromUDPAddrPort(buf[:])
-		if err != nil || from == addr.(*net.UDPAddr).AddrPort() {
-			return string(buf[:n]), err
-		}
-	}
 }

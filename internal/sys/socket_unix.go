@@ -4,7 +4,7 @@
 
 //go:build unix
 
-package batchconn
+package sys
 
 import (
 	"errors"
@@ -14,20 +14,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var errWouldBlock error = syscall.EAGAIN
+// EWOULDBLOCK is what the kernel answers instead of waiting.
+const EWOULDBLOCK = syscall.EAGAIN
 
-// consumedErrors are what ICMP can leave pending on a connected socket, to be
+// PendingErrors are what ICMP can leave pending on a connected socket, to be
 // reported once (icmp_err_convert in net/ipv4/icmp.c, icmpv6_err_convert in
 // net/ipv6/icmp.c). EMSGSIZE, which can be too, is not among them: mostly it is
 // of one message, and stands.
-var consumedErrors = []error{
+var PendingErrors = []syscall.Errno{
 	syscall.ECONNREFUSED, syscall.EHOSTUNREACH, syscall.ENETUNREACH,
 	syscall.ENOPROTOOPT, syscall.EHOSTDOWN, syscall.EPROTO, syscall.EACCES,
 }
 
-// socketDomain says of which family a socket is. The kernel is asked, since the
-// look of LocalAddr does not tell an IPv4 socket from a dual-stack one.
-func socketDomain(raw syscall.RawConn) (isIPv6 bool, err error) {
+// IsIPv6 reports whether a datagram socket is of IPv6, dual-stack ones
+// included. The kernel is asked, since the look of LocalAddr does not tell an
+// IPv4 socket from a dual-stack one.
+func IsIPv6(raw syscall.RawConn) (isIPv6 bool, err error) {
 	controlErr := raw.Control(func(fd uintptr) { isIPv6, err = domainOf(int(fd)) })
 	return isIPv6, errors.Join(controlErr, err)
 }
@@ -51,26 +53,4 @@ func domainOf(fd int) (isIPv6 bool, err error) {
 		return false, os.NewSyscallError("getsockname", err)
 	}
 	return false, errors.New("not an IPv4 or IPv6 socket")
-}
-
-// writable reports whether poll(2) says POLLOUT.
-func writable(raw syscall.RawConn) (ok bool, err error) {
-	controlErr := raw.Control(func(fd uintptr) { ok, err = hasRoom(fd) })
-	if controlErr != nil {
-		return false, controlErr
-	}
-	return ok, err
-}
-
-// hasRoom looks at POLLOUT alone: POLLERR, which an unread error queue raises,
-// says nothing about room.
-func hasRoom(fd uintptr) (bool, error) {
-	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
-	for {
-		_, err := unix.Poll(fds, 0)
-		if err == unix.EINTR {
-			continue
-		}
-		return fds[0].Revents&unix.POLLOUT != 0, os.NewSyscallError("poll", err)
-	}
 }

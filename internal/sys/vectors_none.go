@@ -4,8 +4,8 @@
 
 //go:build !unix || aix || solaris
 
-package batchconn
+package sys
 
-// maxVectors is the most iovecs of one message: IOV_MAX of AIX and Solaris
+// MaxVectors is the most iovecs of one message: IOV_MAX of AIX and Solaris
 // (internal/poll/writev.go); illumos takes more.
-const maxVectors = 16
+const MaxVectors = 16

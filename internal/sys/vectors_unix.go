@@ -4,7 +4,7 @@
 
 //go:build unix && !aix && !solaris
 
-package batchconn
+package sys
 
-// maxVectors is the most iovecs of one message: IOV_MAX, UIO_MAXIOV.
-const maxVectors = 1024
+// MaxVectors is the most iovecs of one message: IOV_MAX, UIO_MAXIOV.
+const MaxVectors = 1024

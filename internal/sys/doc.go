@@ -1,0 +1,19 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+// Package sys is everything of batchconn that differs by system: system calls,
+// the layout of options and control messages, readiness, duplicates of
+// descriptors and the version of the kernel. All build tags stand here.
+//
+// A file is named by a capability and by where it is there:
+//
+//	_linux    Linux, with its batch calls and offloads
+//	_unix     systems with the sockets of golang.org/x/sys/unix
+//	_windows  Windows
+//	_none     the systems that lack the capability
+//
+// Android's seccomp filters refuse what Linux has, so it is taken for a system
+// without batch calls and offloads. So is Linux under the build tag
+// batchconn_portable, which runs the path of the other systems there.
+package sys

@@ -1,0 +1,59 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+//go:build unix
+
+package sys
+
+import (
+	"net/netip"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Sendto puts one datagram to the kernel with sendto(2), to the connected peer
+// if to is the zero AddrPort, else to an address without a zone that the
+// socket's family can reach. It never waits. The kernel's error is a bare errno;
+// any other means that the kernel was not asked. It does not allocate.
+func Sendto(raw syscall.RawConn, isIPv6 bool, p []byte, to netip.AddrPort, flags int) error {
+	c := sendtoCalls.Get().(*sendtoCall)
+	c.p, c.flags = p, flags|DontWait
+	switch {
+	case !to.IsValid():
+		c.to = nil
+	case isIPv6:
+		c.v6.Addr, c.v6.Port = to.Addr().As16(), int(to.Port())
+		c.to = &c.v6
+	default:
+		c.v4.Addr, c.v4.Port = to.Addr().As4(), int(to.Port())
+		c.to = &c.v4
+	}
+	err := raw.Control(c.call)
+	if err == nil {
+		err = c.err
+	}
+	c.p, c.err = nil, nil
+	sendtoCalls.Put(c)
+	return err
+}
+
+// A sendtoCall holds the arguments of sendto; pooled, so that no call makes a
+// closure.
+type sendtoCall struct {
+	p     []byte
+	flags int
+	to    unix.Sockaddr // &v4, &v6 or nil
+	v4    unix.SockaddrInet4
+	v6    unix.SockaddrInet6
+	err   error
+	call  func(fd uintptr)
+}
+
+var sendtoCalls = sync.Pool{New: func() any {
+	c := new(sendtoCall)
+	c.call = func(fd uintptr) { c.err = unix.Sendto(int(fd), c.p, c.flags, c.to) }
+	return c
+}}

@@ -1,0 +1,37 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+package sys
+
+import (
+	"errors"
+	"syscall"
+
+	"golang.org/x/sys/windows"
+)
+
+// EWOULDBLOCK is what the kernel answers instead of waiting.
+const EWOULDBLOCK = syscall.EAGAIN
+
+// PendingErrors are what ICMP can leave pending on a connected socket, to be
+// reported once.
+var PendingErrors = []syscall.Errno{syscall.ECONNREFUSED, syscall.EHOSTUNREACH, syscall.ENETUNREACH}
+
+// IsIPv6 reports whether a socket is of IPv6, dual-stack ones included.
+func IsIPv6(raw syscall.RawConn) (isIPv6 bool, err error) {
+	controlErr := raw.Control(func(fd uintptr) {
+		var name windows.Sockaddr
+		name, err = windows.Getsockname(windows.Handle(fd))
+		switch name.(type) {
+		case *windows.SockaddrInet4:
+		case *windows.SockaddrInet6:
+			isIPv6 = true
+		default:
+			if err == nil {
+				err = errors.New("not an IPv4 or IPv6 socket")
+			}
+		}
+	})
+	return isIPv6, errors.Join(controlErr, err)
+}

@@ -1,0 +1,60 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+package batchconn
+
+import (
+	"errors"
+	"slices"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/batchconn/batchconn/internal/sys"
+)
+
+// pendingErrors are errors that the kernel has told, and so forgotten, when a
+// call had no way to return them. The next calls return them, each once.
+type pendingErrors struct {
+	first atomic.Pointer[pendingError]
+}
+
+// A pendingError comes before others.
+type pendingError struct {
+	outcome
+	others *pendingError
+}
+
+// any reports whether there is one.
+func (p *pendingErrors) any() bool { return p.first.Load() != nil }
+
+// add puts o before those that are pending already.
+func (p *pendingErrors) add(o outcome) {
+	o.pending, o.ofMessage = true, false
+	for {
+		others := p.first.Load()
+		if p.first.CompareAndSwap(others, &pendingError{o, others}) {
+			return
+		}
+	}
+}
+
+// take removes one and returns it; its err is nil if there is none.
+func (p *pendingErrors) take() outcome {
+	for {
+		first := p.first.Load()
+		if first == nil {
+			return outcome{}
+		}
+		if p.first.CompareAndSwap(first, first.others) {
+			return first.outcome
+		}
+	}
+}
+
+// isToldOnce reports whether the kernel may have forgotten err by telling it:
+// it was pending on the socket (udp(7), SO_ERROR).
+func isToldOnce(err error) bool {
+	var errno syscall.Errno
+	return errors.As(err, &errno) && slices.Contains(sys.PendingErrors, errno)
+}
