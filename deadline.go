@@ -22,11 +22,11 @@ import (
 // Waiting.
 //
 // Working never waits and waiting never works. A caller that met a full socket
-// (or an empty one) lines up at a queue with one place. The caller that has the
-// place waits on a parker, tries again, and leaves once something left or failed,
-// to the end of the line if it has more. So those that wait take turns, newcomers
-// that may wait queue behind them, and callers that may not wait never meet the
-// queue.
+// (or an empty one) stands in a line with one place. The caller that has the
+// place is parked, tries again, and leaves once something left or failed, to the
+// end of the line if it has more. So those that wait take turns, newcomers that
+// may wait queue behind them, and callers that may not wait never meet the line.
+// Callers that only watch have a line of their own, and all wake at once.
 //
 // The queue knows no direction: a waitRule has what differs.
 //
@@ -43,13 +43,17 @@ type waitRule struct {
 	wait        func(raw syscall.RawConn, f func(fd uintptr) bool) error
 	setDeadline func(f *os.File, t time.Time) error
 
-	// A waiting caller also tries again after a pause, which grows from minPause to
-	// maxPause.
-	minPause, maxPause time.Duration
+	// A caller that has the place tries again after a pause. A short one, which
+	// doubles from minPause to maxPause, if the socket was ready and the try was in
+	// vain; a long one if the socket does not become ready.
+	minPause, maxPause, longPause time.Duration
 
 	// A caller that has had the place in vain for this long gets what comes
 	// next: callers that may not wait leave it alone meanwhile.
 	starvedAfter time.Duration
+
+	// A parker is kept for this long after its last use.
+	keepParker time.Duration
 }
 
 // epoch makes points in time out of the monotonic clock.
@@ -65,23 +69,39 @@ type queue struct {
 
 	// Written under mu, read without it by every call.
 	closed   atomic.Bool
-	takers   atomic.Int32 // callers that have the place or are in line, and take what they wait for
+	takers   atomic.Int32 // callers in turn, parked or not
 	deadline atomic.Int64 // the user's, since epoch; 0 for none
-	reserved atomic.Bool  // what comes next is for the caller that has the place
+	since    atomic.Int64 // epoch: when the taker that has the place began to wait; 0 for none
 
 	turns atomic.Uint64 // of takers
 
-	mu          sync.Mutex
-	taken       bool      // somebody has the place
-	line        []*waiter // callers in line for it, in order of arrival
-	parker      parker    // made by the first that waits, closed by the last: each received packet would wake it
-	pauseEnd    time.Time // when the caller that has the place wants to try again
-	interrupted bool      // the context of the caller that has the place is done
+	mu    sync.Mutex
+	turn  line // takers
+	watch line // callers that take nothing
 }
 
-func (q *queue) init(raw syscall.RawConn, rule *waitRule) {
-	q.raw, q.rule = raw, rule
+// A line is callers that wait for the same. One has the place and is parked.
+type line struct {
+	taken       bool      // somebody has the place
+	waiters     []*waiter // the others, in order of arrival
+	parker      parker    // made by the first that is parked
+	pauseEnd    int64     // since epoch: when the caller that has the place wants to try again
+	wakeAt      int64     // since epoch: the deadline of the parker
+	interrupted bool      // the context of the caller that has the place is done
+
+	left   time.Time   // when the place was given back
+	expiry *time.Timer // closes a parker that was not used for long
+	armed  bool        // expiry is to come
 }
+
+// A waiter is a caller that sleeps until somebody wakes it.
+type waiter struct {
+	woken chan bool // has room for the one wake that each waiter gets; true: all is done
+}
+
+var waiters = sync.Pool{New: func() any { return &waiter{make(chan bool, 1)} }}
+
+func (q *queue) init(raw syscall.RawConn, rule *waitRule) { q.raw, q.rule = raw, rule }
 
 // open says why no call can go on: no socket, closed, or ctx is done.
 func (q *queue) open(ctx context.Context) error {
@@ -109,11 +129,42 @@ func (q *queue) check(ctx context.Context) error {
 	return nil
 }
 
+// cancelled is check when ctx has said that it is done. A context of the user's
+// may say so before it can say why.
+func (q *queue) cancelled(ctx context.Context) error {
+	if err := q.check(ctx); err != nil {
+		return err
+	}
+	return context.Canceled
+}
+
+// A saidWhy is a context that always has a reason when it is done, without which
+// context.AfterFunc panics.
+type saidWhy struct{ context.Context }
+
+func (c saidWhy) Err() error {
+	if err := c.Context.Err(); err != nil {
+		return err
+	}
+	select {
+	case <-c.Done():
+		return context.Canceled
+	default:
+		return nil
+	}
+}
+
 // mustWait reports whether a caller has to leave what there is to others: a
 // caller that may wait lines up behind those that wait already, and none takes
 // what is being kept for one that starved.
 func (q *queue) mustWait(mayWait bool) bool {
-	return q.takers.Load() != 0 && (mayWait || q.reserved.Load())
+	return q.takers.Load() != 0 && (mayWait || q.starved())
+}
+
+// starved reports whether a taker has waited for too long.
+func (q *queue) starved() bool {
+	since := q.since.Load()
+	return since != 0 && sinceEpoch(time.Now())-since >= int64(q.rule.starvedAfter)
 }
 
 // inTurn waits in line, and with the place until try returns anything but
@@ -121,20 +172,22 @@ func (q *queue) mustWait(mayWait bool) bool {
 func (q *queue) inTurn(ctx context.Context, try func() error) error {
 	q.takers.Add(1)
 	defer q.takers.Add(-1)
-	if err := q.enter(ctx); err != nil {
+	if _, err := q.enter(ctx, &q.turn); err != nil {
 		return err
 	}
-	defer q.leave()
+	defer q.leaveTurn()
 	q.turns.Add(1)
-	start, ready := time.Now(), false
-	for pause := q.rule.minPause; ; pause = min(2*pause, q.rule.maxPause) {
-		if time.Since(start) >= q.rule.starvedAfter && !q.reserved.Swap(true) {
-			ready = false // it may be there for us now
-		}
-		var err error
+	q.since.Store(sinceEpoch(time.Now()))
+	ready := false
+	for short := q.rule.minPause; ; {
 		// Where the socket was ready and the try was in vain, asking again would be
 		// answered at once, over and over.
-		if ready, err = q.park(ctx, pause, ready); err != nil {
+		blind, pause := ready, q.rule.longPause
+		if blind {
+			pause, short = short, min(2*short, q.rule.maxPause)
+		}
+		var err error
+		if ready, err = q.park(ctx, &q.turn, pause, blind); err != nil {
 			return err
 		}
 		if err := try(); err != ErrWouldBlock {
@@ -143,120 +196,151 @@ func (q *queue) inTurn(ctx context.Context, try func() error) error {
 	}
 }
 
-// await waits until the socket is ready, and takes nothing.
+func (q *queue) leaveTurn() {
+	q.since.Store(0)
+	q.leave(&q.turn, false)
+}
+
+// await waits until the socket is ready, and takes nothing. All callers wait for
+// the same, so one is parked for all of them.
 func (q *queue) await(ctx context.Context) error {
-	for {
-		if ready, err := q.awaitTurn(ctx); ready || err != nil {
-			return err
-		}
-	}
-}
-
-// awaitTurn waits for one turn, a short one if there are takers in line, which
-// may do with less than what makes the socket ready.
-func (q *queue) awaitTurn(ctx context.Context) (ready bool, err error) {
 	if err := q.check(ctx); err != nil {
-		return false, err
+		return err
 	}
-	if err := q.enter(ctx); err != nil {
-		return false, err
+	ready, err := q.enter(ctx, &q.watch)
+	if err != nil || ready {
+		return err
 	}
-	defer q.leave()
-	turn := q.rule.maxPause
-	if q.takers.Load() != 0 {
-		turn = q.rule.minPause
+	for !ready && err == nil {
+		ready, err = q.park(ctx, &q.watch, q.rule.longPause, false)
 	}
-	return q.park(ctx, turn, false)
+	q.leave(&q.watch, ready)
+	return err
 }
 
-// A waiter is a caller that sleeps until somebody wakes it.
-type waiter struct{ woken chan struct{} } // with place for the one wake that each waiter gets
-
-var waiters = sync.Pool{New: func() any { return &waiter{make(chan struct{}, 1)} }}
-
-// enter returns with the place, in the order of arrival, or with what ended the
-// wait for it. Only the context wakes a caller in line: the deadline and Close
-// wake the one that has the place, and so all in line, one after the other. A
-// deadline that moves costs nobody its place.
-func (q *queue) enter(ctx context.Context) error {
+// enter returns with the place of l, in the order of arrival, or with what ended
+// the wait for it; or all is done, and it has no place. Only the context wakes a
+// caller in line: the deadline and Close wake the one that has the place, and so
+// all in line, one after the other. A deadline that moves costs nobody its place.
+func (q *queue) enter(ctx context.Context, l *line) (done bool, err error) {
 	q.mu.Lock()
-	if !q.taken {
-		q.taken = true
+	if !l.taken {
+		l.taken = true
 		q.mu.Unlock()
-		return nil
+		return false, nil
 	}
 	w := waiters.Get().(*waiter)
 	defer waiters.Put(w)
-	q.line = append(q.line, w)
+	l.waiters = append(l.waiters, w)
 	q.mu.Unlock()
 	var cancelled <-chan struct{}
 	if ctx != nil {
 		cancelled = ctx.Done()
 	}
 	select {
-	case <-w.woken:
-		return nil
+	case done := <-w.woken:
+		return done, nil
 	case <-cancelled:
-		q.giveUp(w)
-		return q.check(ctx)
+		q.giveUp(l, w)
+		return false, q.cancelled(ctx)
 	}
 }
 
 // giveUp takes w out of the line. If its turn came meanwhile, it is the next's.
-func (q *queue) giveUp(w *waiter) {
+func (q *queue) giveUp(l *line, w *waiter) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if i := slices.Index(q.line, w); i >= 0 {
-		q.line = slices.Delete(q.line, i, i+1)
+	if i := slices.Index(l.waiters, w); i >= 0 {
+		l.waiters = slices.Delete(l.waiters, i, i+1)
 		return
 	}
-	<-w.woken
-	q.nextLocked()
+	if done := <-w.woken; !done {
+		q.leaveLocked(l, false)
+	}
 }
 
-// leave gives the place to the next in line.
-func (q *queue) leave() {
-	q.reserved.Store(false)
+// leave gives the place to the next in line, or, if all is done, wakes them all.
+func (q *queue) leave(l *line, done bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.nextLocked()
+	q.leaveLocked(l, done)
 }
 
-// nextLocked gives the place to the next in line. The last closes the parker,
-// under mu, so that Close finds it either open or closed.
-func (q *queue) nextLocked() {
-	if len(q.line) > 0 {
-		q.line[0].woken <- struct{}{}
-		q.line = slices.Delete(q.line, 0, 1)
+func (q *queue) leaveLocked(l *line, done bool) {
+	for i, w := range l.waiters {
+		w.woken <- done
+		if !done {
+			l.waiters = slices.Delete(l.waiters, i, i+1)
+			return
+		}
+	}
+	clear(l.waiters)
+	l.waiters = l.waiters[:0]
+	l.taken = false
+	q.keepLocked(l)
+}
+
+// keepLocked keeps the parker for a while. To make a new one for each wait costs
+// more than the wait; but each packet that arrives wakes it too.
+func (q *queue) keepLocked(l *line) {
+	l.left = time.Now()
+	if l.parker == nil || l.armed {
 		return
 	}
-	q.taken = false
-	if q.parker != nil {
-		q.parker.close()
-		q.parker = nil
+	l.armed = true
+	if l.expiry == nil {
+		l.expiry = time.AfterFunc(q.rule.keepParker, func() { q.expire(l) })
+	} else {
+		l.expiry.Reset(q.rule.keepParker)
+	}
+}
+
+func (q *queue) expire(l *line) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	l.armed = false
+	if l.taken || l.parker == nil {
+		return
+	}
+	if rest := q.rule.keepParker - time.Since(l.left); rest > 0 {
+		l.armed = true
+		l.expiry.Reset(rest)
+		return
+	}
+	l.closeParker()
+}
+
+func (l *line) closeParker() {
+	if l.parker != nil {
+		l.parker.close()
+		l.parker = nil
 	}
 }
 
 // park waits, with the place, until the socket is ready or the pause is over,
 // and then says why the call cannot go on, if it cannot. If it is blind, it waits
 // for the end of the pause alone.
-func (q *queue) park(ctx context.Context, pause time.Duration, blind bool) (ready bool, err error) {
-	p := q.arm(pause)
+func (q *queue) park(ctx context.Context, l *line, pause time.Duration, blind bool) (ready bool, err error) {
+	p := q.arm(l, pause)
 	if p == nil {
 		return false, net.ErrClosed
 	}
+	interrupted := false
 	if ctx != nil && ctx.Done() != nil {
 		joined := make(chan struct{})
-		stop := context.AfterFunc(ctx, func() {
-			q.interrupt()
+		stop := context.AfterFunc(saidWhy{ctx}, func() {
+			q.interrupt(l)
 			close(joined)
 		})
 		err = p.park(blind)
-		if !stop() {
+		if interrupted = !stop(); interrupted {
 			<-joined // or it would interrupt the next that has the place
 		}
 	} else {
 		err = p.park(blind)
+	}
+	if interrupted {
+		return false, q.cancelled(ctx)
 	}
 	if ended := q.check(ctx); ended != nil {
 		return false, ended
@@ -269,48 +353,52 @@ func (q *queue) park(ctx context.Context, pause time.Duration, blind bool) (read
 
 // arm readies the parker for the caller that has the place. It is nil after
 // Close.
-func (q *queue) arm(pause time.Duration) parker {
+func (q *queue) arm(l *line, pause time.Duration) parker {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed.Load() {
 		return nil
 	}
-	if q.parker == nil {
-		q.parker = newParker(q.raw, q.rule)
+	if l.parker == nil {
+		l.parker, l.wakeAt = newParker(q.raw, q.rule), 0
 	}
-	q.pauseEnd = time.Now().Add(pause)
-	q.interrupted = false
-	q.wakeInTimeLocked()
-	return q.parker
+	now := sinceEpoch(time.Now())
+	l.pauseEnd, l.interrupted = now+int64(pause), false
+	if pause != q.rule.longPause || l.wakeAt < now+int64(pause/2) || l.wakeAt > q.wakeLocked(l) {
+		q.wakeInTimeLocked(l) // else near enough: moving a timer may wake a thread of the runtime's
+	}
+	return l.parker
 }
 
-func (q *queue) interrupt() {
+func (q *queue) interrupt(l *line) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.interrupted = true
-	q.wakeInTimeLocked()
+	l.interrupted = true
+	q.wakeInTimeLocked(l)
 }
 
-// wakeInTimeLocked sets the parker's deadline from the three things that wake
-// it.
-func (q *queue) wakeInTimeLocked() {
-	if q.parker == nil {
-		return
+// wakeInTimeLocked sets the parker's deadline.
+func (q *queue) wakeInTimeLocked(l *line) {
+	if l.parker != nil {
+		l.wakeAt = q.wakeLocked(l)
+		l.parker.setDeadline(epoch.Add(time.Duration(l.wakeAt)))
 	}
-	wake := q.pauseEnd
+}
+
+// wakeLocked is when to wake the caller that is parked: the first of the three
+// things that wake it.
+func (q *queue) wakeLocked(l *line) int64 {
+	if l.interrupted {
+		return 0
+	}
 	if at := q.deadline.Load(); at != 0 {
-		if t := epoch.Add(time.Duration(at)); t.Before(wake) {
-			wake = t
-		}
+		return min(at, l.pauseEnd)
 	}
-	if q.interrupted {
-		wake = epoch
-	}
-	q.parker.setDeadline(wake)
+	return l.pauseEnd
 }
 
 // setDeadline sets the user's deadline where it is held: on the socket, which
-// set does, in our record, and for the caller that is parked.
+// set does, in our record, and for the callers that are parked.
 func (q *queue) setDeadline(t time.Time, set func(time.Time) error) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -318,7 +406,8 @@ func (q *queue) setDeadline(t time.Time, set func(time.Time) error) error {
 		return err
 	}
 	q.deadline.Store(deadlineSinceEpoch(t))
-	q.wakeInTimeLocked()
+	q.wakeInTimeLocked(&q.turn)
+	q.wakeInTimeLocked(&q.watch)
 	return nil
 }
 
@@ -339,15 +428,18 @@ func deadlineSinceEpoch(t time.Time) int64 {
 	return now + left
 }
 
+// close wakes all that wait, for good.
 func (q *queue) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed.Swap(true) {
 		return
 	}
-	if q.parker != nil {
-		q.parker.close()
-		q.parker = nil
+	for _, l := range []*line{&q.turn, &q.watch} {
+		l.closeParker()
+		if l.expiry != nil {
+			l.expiry.Stop()
+		}
 	}
 }
 

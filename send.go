@@ -49,7 +49,9 @@ var waitForRoom = waitRule{
 	setDeadline:  (*os.File).SetWriteDeadline,
 	minPause:     time.Millisecond,
 	maxPause:     20 * time.Millisecond,
+	longPause:    100 * time.Millisecond,
 	starvedAfter: 30 * time.Millisecond,
+	keepParker:   time.Second,
 }
 
 func (s *sender) init(c *net.UDPConn, raw syscall.RawConn, isIPv6 bool, cfg *Config) {

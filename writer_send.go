@@ -339,7 +339,7 @@ func (w *Writer) forget(p *waiter) {
 
 func (w *Writer) wakeAll() {
 	for _, p := range w.waiters {
-		p.woken <- struct{}{} // it has place for the one that each waiter gets
+		p.woken <- true // it has place for the one that each waiter gets
 	}
 	clear(w.waiters)
 	w.waiters = w.waiters[:0]

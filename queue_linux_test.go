@@ -1,0 +1,272 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+package batchconn
+
+import (
+	"context"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/net/ipv4"
+	"golang.org/x/sys/unix"
+
+	"github.com/batchconn/batchconn/internal/sys"
+)
+
+// A lateContext says that it is done before it can say why, as one does that
+// closes Done before it stores the error.
+type lateContext struct {
+	context.Context
+	done  chan struct{}
+	looks atomic.Int32 // calls of Err that find nothing after Done
+}
+
+func (c *lateContext) Done() <-chan struct{} { return c.done }
+
+func (c *lateContext) Err() error {
+	select {
+	case <-c.done:
+		if c.looks.Add(-1) < 0 {
+			return context.Canceled
+		}
+	default:
+	}
+	return nil
+}
+
+// TestLateContext: such a context ends the call, with the place and in line, and
+// the queue goes on.
+func TestLateContext(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		nw := filled(t, lo, nil)
+		late := func() *lateContext {
+			ctx := &lateContext{Context: context.Background(), done: make(chan struct{})}
+			ctx.looks.Store(2)
+			return ctx
+		}
+		parked, inLine := late(), late()
+		calls := nw.park(parked, 1, 1)
+		calls = append(calls, nw.park(inLine, 2, 1)...)
+		others := nw.park(nil, 3, 2)
+		close(inLine.done)
+		allEnded(t, calls[1:], 0, context.Canceled)
+		close(parked.done)
+		allEnded(t, calls[:1], 0, context.Canceled)
+		lo.setTap(open)
+		allEnded(t, others, 1, nil)
+	})
+}
+
+// TestNoDescriptorAllowed: poll(2) takes no descriptor where the limit is 0, and
+// a send waits all the same.
+func TestNoDescriptorAllowed(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		nw := newNarrows(t, lo, shut, nil)
+		nw.fill()
+		var was unix.Rlimit
+		if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
+			t.Fatal(err)
+		}
+		none := unix.Rlimit{Cur: 0, Max: was.Max}
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
+			t.Skip(err)
+		}
+		calls := nw.park(nil, 1, 2)
+		stillWaiting(t, calls)
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &was); err != nil { // to open the tap
+			t.Fatal(err)
+		}
+		lo.setTap(open)
+		allEnded(t, calls, 1, nil)
+	})
+}
+
+// TestWatchersTakeNoTurns: callers of WaitWritable wait for the same, so all wake
+// at once, one of them parked for all; and no sender stands behind them.
+func TestWatchersTakeNoTurns(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		nw := filled(t, lo, nil)
+		q := &nw.c.send.queue
+		var looks atomic.Int32
+		rule := *q.rule
+		rule.ready = func(fd uintptr) (bool, error) {
+			looks.Add(1)
+			return sys.Writable(fd)
+		}
+		q.rule = &rule
+		watchers := make(chan error, 100)
+		for range cap(watchers) {
+			go func() { watchers <- nw.c.WaitWritable(nil) }()
+		}
+		nw.awaitWaiting(cap(watchers))
+		atOnce(t, "taking the place of senders", func() { q.enter(nil, &q.turn) })
+		lo.setTap(open)
+		for range cap(watchers) {
+			if err := receive(t, "a watcher", watchers); err != nil {
+				t.Error(err)
+			}
+		}
+		q.leaveTurn()
+		if n := looks.Load(); n > 20 {
+			t.Errorf("the watchers looked at the socket %d times", n)
+		}
+	})
+}
+
+// TestParkerIsKept: one wait after the other is on the same parker, which is
+// closed a while after the last.
+func TestParkerIsKept(t *testing.T) {
+	if _, err := sys.Dup(rawOf(t, plainKind.world(t, 1, nil).conn)); err != nil {
+		t.Skip(err)
+	}
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		nw := newNarrows(t, lo, shut, nil)
+		rule := *nw.c.send.queue.rule
+		rule.keepParker = 200 * time.Millisecond
+		nw.c.send.queue.rule = &rule
+		nw.fill()
+		before := openDescriptors(t)
+		parkers := map[parker]bool{}
+		for range 5 {
+			ctx, cancel := context.WithCancel(context.Background())
+			calls := nw.park(ctx, 1, 2)
+			nw.c.send.queue.mu.Lock()
+			parkers[nw.c.send.queue.turn.parker] = true
+			nw.c.send.queue.mu.Unlock()
+			cancel()
+			allEnded(t, calls, 0, context.Canceled)
+		}
+		if len(parkers) > 2 { // a stall of this machine may let one expire
+			t.Errorf("5 waits had %d parkers", len(parkers))
+		}
+		await(t, "the parker is closed", func() bool { return openDescriptors(t) == before })
+		calls := nw.park(nil, 1, 1)
+		lo.setTap(open)
+		allEnded(t, calls, 1, nil)
+		nw.c.Close()
+		if n := openDescriptors(t); n >= before {
+			t.Errorf("%d descriptors after Close, %d with the socket", n, before)
+		}
+	})
+}
+
+// TestDuplicateClosesOnExec: no child inherits the duplicate.
+func TestDuplicateClosesOnExec(t *testing.T) {
+	f, err := sys.Dup(rawOf(t, plainKind.world(t, 1, nil).conn))
+	if err != nil {
+		t.Skip(err)
+	}
+	defer f.Close()
+	flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFD, 0)
+	if err != nil || flags&unix.FD_CLOEXEC == 0 {
+		t.Errorf("flags %#x, %v", flags, err)
+	}
+}
+
+func rawOf(t *testing.T, c *Conn) syscall.RawConn {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+// TestStarvedAfter: room is kept for a taker that has waited for 30 ms, and not
+// before.
+func TestStarvedAfter(t *testing.T) {
+	q := queue{rule: &waitForRoom}
+	q.takers.Store(1)
+	for ago, want := range map[time.Duration]bool{0: false, 20 * time.Millisecond: false, 31 * time.Millisecond: true, time.Hour: true} {
+		q.since.Store(sinceEpoch(time.Now().Add(-ago)))
+		began := time.Now()
+		got := q.mustWait(false)
+		if time.Since(began) < 5*time.Millisecond && got != want {
+			t.Errorf("after %v: %v", ago, got)
+		}
+	}
+	q.since.Store(0)
+	if q.mustWait(false) {
+		t.Error("room is kept though nobody has the place")
+	}
+	if !q.mustWait(true) {
+		t.Error("a sender that may wait passed others")
+	}
+}
+
+// TestTriesAgain: a sender alone, whose socket says that there is room and takes
+// nothing, tries again after pauses that stay short.
+func TestTriesAgain(t *testing.T) {
+	const tries = 9
+	w, s := scripted(t, plainKind, func(call int, ms []ipv4.Message) (int, error) {
+		if call < tries {
+			return 0, os.NewSyscallError("sendmmsg", unix.EAGAIN)
+		}
+		return len(ms), nil
+	})
+	atOnce(t, "the send", func() {
+		msgs := []OutputMessage{{Addr: w.dest[0], Vectors: [][]byte{{1}}}}
+		if n, err := w.conn.SendMessages(nil, msgs, 0); n != 1 || err != nil {
+			t.Errorf("%d, %v", n, err)
+		}
+	})
+	if s.calls < tries {
+		t.Errorf("%d tries", s.calls)
+	}
+	if rule := waitForRoom; rule.maxPause > 20*time.Millisecond || rule.longPause > 100*time.Millisecond {
+		t.Errorf("pauses of up to %v and %v", rule.maxPause, rule.longPause)
+	}
+}
+
+// TestDeadlineSinceEpoch: deadlines go by the time that is left, hold at the
+// ends of the range, and only none is 0.
+func TestDeadlineSinceEpoch(t *testing.T) {
+	now := sinceEpoch(time.Now())
+	near := func(got int64, want time.Duration) bool {
+		d := time.Duration(got-now) - want
+		return d > -time.Second && d < time.Minute
+	}
+	if got := deadlineSinceEpoch(time.Time{}); got != 0 {
+		t.Errorf("none: %d", got)
+	}
+	for name, test := range map[string]struct {
+		t    time.Time
+		want time.Duration
+	}{
+		"to come":             {time.Now().Add(time.Hour), time.Hour},
+		"without a monotonic": {time.Now().Add(time.Hour).Round(0), time.Hour},
+		"past":                {time.Now().Add(-time.Hour), -time.Hour},
+		"past, wall clock":    {time.Now().Add(-time.Hour).Round(0), -time.Hour},
+	} {
+		if got := deadlineSinceEpoch(test.t); !near(got, test.want) {
+			t.Errorf("%s: %v from now, want %v", name, time.Duration(got-now), test.want)
+		}
+	}
+	for name, at := range map[string]time.Time{"far": time.Unix(1<<40, 0), "farther": time.Unix(1<<55, 0)} {
+		if got := deadlineSinceEpoch(at); got < now+int64(24*time.Hour) {
+			t.Errorf("%s: %d", name, got)
+		}
+	}
+	for name, at := range map[string]time.Time{"epoch": epoch, "long ago": time.Unix(1, 0), "first": time.Unix(-1<<40, 0)} {
+		if got := deadlineSinceEpoch(at); got == 0 || got > now {
+			t.Errorf("%s: %d", name, got)
+		}
+	}
+}
+
+// TestDeadlineOfNow: a deadline of exactly now has passed.
+func TestDeadlineOfNow(t *testing.T) {
+	w := plainKind.world(t, 1, nil)
+	for range 100 {
+		if err := w.conn.SetWriteDeadline(time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		_, err := w.conn.SendTo(nil, []byte("x"), w.dest[0], 0)
+		checkError(t, err, os.ErrDeadlineExceeded)
+	}
+}
