@@ -168,7 +168,7 @@ func (l *Link) SetBucket(b Bucket) error {
 	}
 	// The bucket looks at its new rate when its timer fires, by the old rate,
 	// or when a packet comes.
-	return l.wrap("wake the token bucket of", l.sendFrame())
+	return l.wrap("wake the token bucket of", l.nudge())
 }
 
 // RemoveBucket takes the token bucket away and drops what waits there.
@@ -176,22 +176,20 @@ func (l *Link) RemoveBucket() error {
 	return l.wrap("take the token bucket from", l.ns.rt.request(unix.RTM_DELQDISC, 0, trafficMessage(l.index)))
 }
 
-// sendFrame sends an Ethernet frame that no one takes.
-func (l *Link) sendFrame() error {
+// nudge sends an empty datagram to all hosts of the network, port 9 (discard).
+func (l *Link) nudge() error {
 	return l.ns.Do(func() error {
-		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return os.NewSyscallError("socket", err)
 		}
 		defer unix.Close(fd)
-		const ethertype = unix.ETH_P_LOOP
-		frame := make([]byte, 60) // from and to 00:00:00:00:00:00
-		frame[12], frame[13] = ethertype>>8, ethertype&0xff
-		err = unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: int(l.index)})
+		info := unix.PktInfo4(&unix.Inet4Pktinfo{Ifindex: l.index})
+		err = unix.Sendmsg(fd, nil, info, &unix.SockaddrInet4{Addr: [4]byte{224, 0, 0, 1}, Port: 9}, 0)
 		if err == unix.ENOBUFS { // the bucket is full: it has looked up all the same
 			err = nil
 		}
-		return os.NewSyscallError("sendto", err)
+		return os.NewSyscallError("sendmsg", err)
 	})
 }
 
