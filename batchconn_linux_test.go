@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,6 +21,7 @@ import (
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 
+	"github.com/batchconn/batchconn/internal/netns"
 	"github.com/batchconn/batchconn/internal/sys"
 )
 
@@ -377,27 +377,13 @@ func TestUnconnectedDoesNotHear(t *testing.T) {
 	}
 }
 
-// TestNoRoute: in a network namespace of its own, where there is none.
+// TestNoRoute: in a network of its own, where there is none.
 func TestNoRoute(t *testing.T) {
-	done := make(chan struct{})
-	var skip string
-	var failed error
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread ends with its namespace
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			skip = fmt.Sprintf("no network namespace for us: %v", err)
-			return
+	inNamespace(t, func(t *testing.T, _ *loopback) {
+		if err := sendNowhere(); err != nil {
+			t.Error(err)
 		}
-		failed = sendNowhere()
-	}()
-	<-done
-	if skip != "" {
-		t.Skip(skip)
-	}
-	if failed != nil {
-		t.Fatal(failed)
-	}
+	})
 }
 
 func sendNowhere() error {
@@ -431,36 +417,30 @@ func sendNowhere() error {
 	return nil
 }
 
-// linkLocal is an address of this machine that needs a zone.
-func linkLocal(t *testing.T) (netip.Addr, *net.Interface) {
+// TestZones: zoned addresses reach, or fail to reach, what they do with net.
+func TestZones(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		wire, err := lo.ns.Wire(netns.WireConfig{})
+		netns.Check(t, err)
+		defer wire.Close()
+		if !wire.Near.IPv6.IsValid() {
+			t.Skip("the system has no IPv6")
+		}
+		ip := netip.MustParseAddr("fe80::b")
+		netns.Check(t, wire.Near.Link.AddAddr(netip.PrefixFrom(ip, 64)))
+		testZones(t, ip, wire.Near.Link)
+	})
+}
+
+func testZones(t *testing.T, ip netip.Addr, link *netns.Link) {
 	t.Helper()
-	ifis, err := net.Interfaces()
+	rcv, err := net.ListenUDP("udp6", &net.UDPAddr{IP: ip.AsSlice(), Zone: link.Name()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, ifi := range ifis {
-		addrs, _ := ifi.Addrs()
-		for _, a := range addrs {
-			ip, ok := netip.AddrFromSlice(a.(*net.IPNet).IP)
-			if ok && ip.Is6() && ip.IsLinkLocalUnicast() && ifi.Flags&net.FlagUp != 0 {
-				return ip, &ifi
-			}
-		}
-	}
-	t.Skip("no interface with a link-local address")
-	return netip.Addr{}, nil
-}
-
-// TestZones: zoned addresses reach, or fail to reach, what they do with net.
-func TestZones(t *testing.T) {
-	ip, ifi := linkLocal(t)
-	rcv, err := net.ListenUDP("udp6", &net.UDPAddr{IP: ip.AsSlice(), Zone: ifi.Name})
-	if err != nil {
-		t.Skipf("the link-local address cannot be used: %v", err)
-	}
 	defer rcv.Close()
 	port := uint16(rcv.LocalAddr().(*net.UDPAddr).Port)
-	in := &inbox{rcv, netip.AddrPortFrom(ip.WithZone(ifi.Name), port)}
+	in := &inbox{rcv, netip.AddrPortFrom(ip.WithZone(link.Name()), port)}
 	for _, network := range []string{"udp", "udp6"} {
 		bare := listen(t, network, "::")
 		c, err := New(listen(t, network, "::"), nil)
@@ -468,7 +448,7 @@ func TestZones(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		for _, zone := range []string{ifi.Name, strconv.Itoa(ifi.Index), "", "nosuch0", "lo", "4000000"} {
+		for _, zone := range []string{link.Name(), strconv.Itoa(link.Index()), "", "nosuch0", "lo", "4000000"} {
 			to := netip.AddrPortFrom(ip.WithZone(zone), port)
 			_, netErr := bare.WriteToUDPAddrPort([]byte("net"), to)
 			n, err := c.SendMessages(nil, []OutputMessage{{Addr: to, Vectors: [][]byte{[]byte("we")}}}, 0)
@@ -479,7 +459,7 @@ func TestZones(t *testing.T) {
 				t.Errorf("zone %q: %d, %v where net sends", zone, n, err)
 			}
 			got := (&world{inboxes: []*inbox{in}}).collect(t)
-			mine := zone == ifi.Name || zone == strconv.Itoa(ifi.Index)
+			mine := zone == link.Name() || zone == strconv.Itoa(link.Index())
 			if mine && got != `"net" "we" | ` || strings.Contains(got, "net") != strings.Contains(got, "we") {
 				t.Errorf("zone %q: arrived %s", zone, got)
 			}

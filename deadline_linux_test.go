@@ -23,6 +23,8 @@ import (
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
+
+	"github.com/batchconn/batchconn/internal/netns"
 )
 
 // A narrows is a Conn with a small send buffer and a receiver in a network of
@@ -37,7 +39,7 @@ type narrows struct {
 }
 
 // newNarrows opens both behind a tap.
-func newNarrows(t *testing.T, lo *loopback, tp tap, cfg *Config) *narrows {
+func newNarrows(t *testing.T, lo *loopback, tap netns.Bucket, cfg *Config) *narrows {
 	t.Helper()
 	rx, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -57,7 +59,7 @@ func newNarrows(t *testing.T, lo *loopback, tp tap, cfg *Config) *narrows {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	lo.setTap(tp)
+	lo.setTap(tap)
 	return &narrows{t, lo, c, u, rx.LocalAddr().(*net.UDPAddr).AddrPort(), rx}
 }
 

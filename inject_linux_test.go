@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/batchconn/batchconn/internal/netns"
 	"github.com/batchconn/batchconn/internal/sys"
 )
 
@@ -78,7 +79,7 @@ func injected(t *testing.T, strace string, errno syscall.Errno, when int) {
 	cmd.Env = append(os.Environ(), injectEnv+"="+unix.ErrnoName(errno)+" "+strconv.Itoa(when))
 	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "--- PASS: TestInjected ") {
-		t.Fatalf("%v\n%s", err, relayed(string(out)))
+		t.Fatalf("%v\n%s", err, netns.Relayed(string(out)))
 	}
 	calls, err := os.ReadFile(log)
 	if err != nil {

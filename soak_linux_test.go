@@ -24,6 +24,8 @@ import (
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
+
+	"github.com/batchconn/batchconn/internal/netns"
 )
 
 var soakFor = flag.Duration("soak", 2*time.Second, "how long each of the soak tests sends")
@@ -36,7 +38,7 @@ func TestSoak(t *testing.T) { soakAll(t, 0) }
 // TestSoakNarrow is TestSoak where senders have to wait for room again and again.
 func TestSoakNarrow(t *testing.T) {
 	inNamespace(t, func(t *testing.T, lo *loopback) {
-		lo.setTap(tap{rate: 30 << 20, burst: 64 << 10, limit: 4 << 20})
+		lo.setTap(netns.Bucket{Rate: 30 << 20, Burst: 64 << 10, Limit: 4 << 20})
 		soakAll(t, 64<<10)
 	})
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/batchconn/batchconn"
+	"github.com/batchconn/batchconn/internal/netns"
 	"github.com/pion/ice/v4"
 )
 
@@ -35,15 +36,18 @@ var fullKinds = []struct {
 // another fares: on a bare conn its write waits; on a non-blocking one each
 // write is taken or refused at once, and both ways go on when there is room.
 func TestMuxFull(t *testing.T) {
-	inNamespace(t, func(t *testing.T) {
+	netns.Run(t, func(t *testing.T, ns *netns.Namespace) {
+		lo := ns.Loopback()
 		for _, k := range fullKinds {
 			t.Run(k.name, func(t *testing.T) {
 				noLeaks(t)
 				m := newFullMux(t, k.kind)
-				narrow(t, 1) // the burst, and then nothing for minutes
+				// The burst, and then nothing for minutes.
+				netns.Check(t, lo.SetBucket(netns.Bucket{Rate: 1, Burst: 2 << 10, Limit: 1 << 20}))
 				m.flood(t)
 				m.writeMany(t, k.stalls)
-				narrow(t, 125_000) // 1 Mbit/s, which the flood more than fills
+				// 1 Mbit/s, which the flood more than fills.
+				netns.Check(t, lo.SetBucket(netns.Bucket{Rate: 125_000, Burst: 2 << 10, Limit: 1 << 20}))
 				if k.stalls {
 					defer m.writeBeside(t)()
 				} else {
@@ -51,7 +55,7 @@ func TestMuxFull(t *testing.T) {
 					m.echo(t, echoes)
 					t.Logf("%d echoes beside a flood of 1 Mbit/s: %v", echoes, time.Since(start))
 				}
-				widen(t)
+				netns.Check(t, lo.RemoveBucket())
 				m.stop(t)
 				m.echo(t, echoes)
 			})

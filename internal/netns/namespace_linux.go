@@ -19,7 +19,7 @@ import (
 type Namespace struct {
 	file *os.File // network_namespaces(7)
 	rt   *netlink
-	ctl  int // a socket for ioctls
+	ctl  int // a UDP socket, for ioctls and to send by
 	lo   *Link
 }
 

@@ -21,6 +21,7 @@ package netns
 import (
 	"errors"
 	"net/netip"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -95,4 +96,18 @@ func Check(t testing.TB, err error) {
 		t.Skipf("not to be had here: %v", err)
 	}
 	t.Fatal(err)
+}
+
+// Relayed is what a test printed, without what would look like a result of the
+// test that relays it.
+func Relayed(out string) string {
+	var text strings.Builder
+	for line := range strings.Lines(out) {
+		bare := strings.TrimLeft(line, " ")
+		if strings.HasPrefix(bare, "=== ") || strings.HasPrefix(bare, "--- PASS") || bare == "PASS\n" {
+			continue
+		}
+		text.WriteString(line[:len(line)-len(bare)] + strings.TrimPrefix(bare, "--- "))
+	}
+	return strings.TrimSpace(text.String())
 }

@@ -190,7 +190,7 @@ func TestUnprivileged(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	if strings.Contains(string(out), "--- SKIP: TestRun ") {
-		t.Skipf("another user may not: %s", relayed(string(out)))
+		t.Skipf("another user may not: %s", Relayed(string(out)))
 	}
 	if passed := strings.Count(string(out), "\n--- PASS: "); passed != 4 {
 		t.Errorf("%d of 4 passed\n%s", passed, out)

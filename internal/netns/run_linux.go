@@ -42,7 +42,7 @@ func Run(t *testing.T, f func(t *testing.T, ns *Namespace)) {
 		return
 	}
 	out, err := rerun(t)
-	text := relayed(out)
+	text := Relayed(out)
 	switch {
 	case strings.Contains(out, "--- SKIP: "+t.Name()+" ") && err == nil:
 		t.Skip(text)
@@ -171,20 +171,6 @@ func isForbidden(err error) bool {
 		}
 	}
 	return false
-}
-
-// relayed is what a test printed, without what would look like a result of the
-// test that relays it.
-func relayed(out string) string {
-	var text strings.Builder
-	for line := range strings.Lines(out) {
-		bare := strings.TrimLeft(line, " ")
-		if strings.HasPrefix(bare, "=== ") || strings.HasPrefix(bare, "--- PASS") || bare == "PASS\n" {
-			continue
-		}
-		text.WriteString(line[:len(line)-len(bare)] + strings.TrimPrefix(bare, "--- "))
-	}
-	return strings.TrimSpace(text.String())
 }
 
 // OneProcessor keeps this process, and with it what it sends through a [Bucket],
