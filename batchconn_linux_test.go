@@ -5,7 +5,6 @@
 package batchconn
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -24,33 +23,6 @@ import (
 	"github.com/batchconn/batchconn/internal/netns"
 	"github.com/batchconn/batchconn/internal/sys"
 )
-
-func init() {
-	growBuffer = func(c *net.UDPConn) {
-		if setOption(c, unix.SO_RCVBUFFORCE, 16<<20) != nil { // needs CAP_NET_ADMIN
-			c.SetReadBuffer(16 << 20)
-		}
-	}
-	bufferSize = func(c *net.UDPConn) int {
-		raw, err := c.SyscallConn()
-		if err != nil {
-			return 0
-		}
-		size := 0
-		raw.Control(func(fd uintptr) { size, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF) })
-		return size
-	}
-}
-
-// setOption sets an option of SOL_SOCKET.
-func setOption(c *net.UDPConn, option, value int) (err error) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return err
-	}
-	raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, option, value) })
-	return err
-}
 
 // replaceSocket puts another socket in the place of c's.
 func replaceSocket(t *testing.T, c *net.UDPConn, domain, typ, protocol int) {
@@ -106,7 +78,7 @@ func testRefusedByKernel(t *testing.T, w *world, to netip.AddrPort, errno syscal
 func TestBroadcastWithoutPermission(t *testing.T) {
 	for _, k := range []kind{kinds[0], kinds[2]} {
 		w := k.world(t, 3, nil)
-		if err := setOption(w.bare, unix.SO_BROADCAST, 0); err != nil {
+		if err := controlErr(w.bare, option(unix.SOL_SOCKET, unix.SO_BROADCAST, 0)); err != nil {
 			t.Fatal(err)
 		}
 		testRefusedByKernel(t, w, netip.MustParseAddrPort("127.255.255.255:9"), syscall.EACCES)
@@ -175,206 +147,6 @@ func TestControl(t *testing.T) {
 			}
 		}
 	})
-}
-
-// TestReceiverGone: the error of a connected peer that is gone, met after
-// others were sent, is told by the next send, before it sends.
-func TestReceiverGone(t *testing.T) {
-	for _, k := range []kind{kinds[3], kinds[4], kinds[5]} {
-		t.Run(k.name, func(t *testing.T) {
-			for end := time.Now().Add(3 * time.Second); !testReceiverGone(t, k); time.Sleep(20 * time.Millisecond) {
-				if time.Now().Before(end) {
-					continue
-				}
-				if k.name != "udp6-connected" { // ICMPv6 is not limited on loopback
-					t.Skip("the kernel makes too few ICMP errors over IPv4 at the moment")
-				}
-				t.Fatal("the kernel's error never came between two of its calls")
-			}
-		})
-	}
-}
-
-// testReceiverGone reports false if the kernel told of the peer at another
-// moment than the one that is tested: only an error that comes between two of
-// its calls is seen after n > 0, and it makes but 50 in a burst over IPv4
-// (icmp_msgs_burst). So the messages are such that few fit in a call.
-func testReceiverGone(t *testing.T, k kind) bool {
-	t.Helper()
-	w := k.world(t, 1, nil)
-	in := w.inboxes[0]
-	in.conn.Close()
-	msgs := slices.Repeat([]OutputMessage{{Vectors: vectorsOf(60000, sys.MaxVectors+1), BytesSent: -1}}, 100)
-	n, err := w.conn.SendMessages(nil, msgs, 0)
-	if err != nil {
-		if n != 0 {
-			t.Fatalf("n = %d with %v", n, err)
-		}
-		checkError(t, err, syscall.ECONNREFUSED)
-		return false
-	}
-	if n == len(msgs) {
-		return false
-	}
-	for i, m := range msgs {
-		if i < n && m.BytesSent != 60000 || i >= n && m.BytesSent != 0 {
-			t.Fatalf("n = %d: BytesSent of %d is %d", n, i, m.BytesSent)
-		}
-	}
-	again, err := net.ListenUDP(networkOfHost(in.addr.Addr().String()), net.UDPAddrFromAddrPort(in.addr))
-	if err != nil {
-		return false // somebody else took the port
-	}
-	defer again.Close()
-	socketError(t, w.bare) // of the last that was sent, if it came late
-	calls := w.conn.Stats().Calls
-	n, err = w.conn.SendTo(nil, []byte("kept"), netip.AddrPort{}, 0)
-	if n != 0 || w.conn.Stats().Calls != calls {
-		t.Fatalf("n = %d, %v after %d calls of the kernel", n, err, w.conn.Stats().Calls-calls)
-	}
-	checkError(t, err, syscall.ECONNREFUSED)
-	if n, err := w.conn.SendTo(nil, []byte("next"), netip.AddrPort{}, 0); n != 4 || err != nil {
-		t.Fatalf("after the error was told: %d, %v", n, err)
-	}
-	(&inbox{again, in.addr}).expect(t, [][]byte{[]byte("next")})
-	return true
-}
-
-// TestKept: whatever ICMP leaves pending on a connected socket, met after n > 0,
-// is told by the next send, before it sends.
-func TestKept(t *testing.T) {
-	inNamespace(t, func(t *testing.T, lo *loopback) {
-		for code, errno := range map[byte]syscall.Errno{ // net/ipv4/icmp.c, icmp_err_convert
-			2: unix.ENOPROTOOPT, 3: unix.ECONNREFUSED, 6: unix.ENETUNREACH, 7: unix.EHOSTDOWN, 8: unix.ENONET,
-			9: unix.ENETUNREACH, 10: unix.EHOSTUNREACH, 13: unix.EHOSTUNREACH, 14: unix.EHOSTUNREACH, 15: unix.EHOSTUNREACH,
-		} {
-			w := connectedKind.world(t, 1, &Config{GSO: GSOOff})
-			after := &afterFirst{adapter: w.conn.send.kernel, do: func() { unreachable(t, w.bare, code, 0) }}
-			w.conn.send.kernel = after
-			if !sys.HaveBatchCall {
-				after.adapter, w.conn.send.portable = w.conn.send.portable, after
-			}
-			m := w.write(t, maxBatch+1, inTurn, mixed)
-			first, err := w.conn.SendMessages(nil, m.msgs, 0)
-			if first != after.sent || first == 0 || err != nil {
-				t.Fatalf("ICMP code %d: %d, %v; want %d", code, first, err, after.sent)
-			}
-			calls := w.conn.Stats().Calls
-			n, err := w.conn.SendMessages(nil, m.msgs[first:], 0)
-			if n != 0 || w.conn.Stats().Calls != calls {
-				t.Errorf("ICMP code %d: %d were sent before the error was told", code, n)
-			}
-			checkError(t, err, errno)
-			if n, err := w.conn.SendMessages(nil, m.msgs[first:], 0); n != len(m.msgs)-first || err != nil {
-				t.Fatalf("after the error was told: %d, %v", n, err)
-			}
-			w.checkAll(t, m)
-		}
-	})
-}
-
-// TestKeptErrors: of the errors that several sends kept none is lost.
-func TestKeptErrors(t *testing.T) {
-	w := connectedKind.world(t, 1, nil)
-	first, second := errors.New("first"), errors.New("second")
-	w.conn.send.pending.add(ended(first))
-	w.conn.send.pending.add(ended(second))
-	told := map[error]bool{}
-	for range 2 {
-		n, err := w.conn.SendTo(nil, []byte("x"), netip.AddrPort{}, 0)
-		if n != 0 {
-			t.Errorf("%d bytes were sent before all was told", n)
-		}
-		told[cause(err)] = true
-	}
-	if !told[first] || !told[second] {
-		t.Errorf("told of %v", told)
-	}
-	if n, err := w.conn.SendTo(nil, []byte("x"), netip.AddrPort{}, 0); n != 1 || err != nil {
-		t.Errorf("after all was told: %d, %v", n, err)
-	}
-}
-
-// An afterFirst does something when the kernel has taken the first batch.
-type afterFirst struct {
-	adapter
-	do   func()
-	sent int
-}
-
-func (a *afterFirst) writeBatch(ms []ipv4.Message, flags int) (int, error) {
-	n, err := a.adapter.writeBatch(ms, flags)
-	if a.sent == 0 {
-		a.sent = n
-		a.do()
-	}
-	return n, err
-}
-
-// unreachable answers a datagram of c, which is connected, with the ICMP message
-// that its destination is unreachable, and waits until c has it pending. It
-// needs a network namespace of the test's own.
-func unreachable(t *testing.T, c *net.UDPConn, code byte, mtu uint16) {
-	t.Helper()
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMP)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fd)
-	from, to := c.LocalAddr().(*net.UDPAddr), c.RemoteAddr().(*net.UDPAddr)
-	m := []byte{3, code, 0, 0, 0, 0, byte(mtu >> 8), byte(mtu)} // RFC 792, RFC 1191
-	m = append(m, 0x45, 0, 0, 100, 0, 0, 0x40, 0, 64, unix.IPPROTO_UDP, 0, 0)
-	m = append(append(m, from.IP.To4()...), to.IP.To4()...)
-	for _, v := range []int{from.Port, to.Port, 80, 0} {
-		m = binary.BigEndian.AppendUint16(m, uint16(v))
-	}
-	sum := uint32(0)
-	for i := 0; i < len(m); i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(m[i:]))
-	}
-	binary.BigEndian.PutUint16(m[2:], ^uint16(sum+sum>>16))
-	if err := unix.Sendto(fd, m, 0, &unix.SockaddrInet4{Addr: [4]byte(from.IP.To4())}); err != nil {
-		t.Fatal(err)
-	}
-	raw, err := c.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	await(t, "an error is pending", func() bool {
-		fds := []unix.PollFd{{}}
-		raw.Control(func(fd uintptr) {
-			fds[0].Fd = int32(fd)
-			unix.Poll(fds, 0)
-		})
-		return fds[0].Revents&unix.POLLERR != 0
-	})
-}
-
-// pendingError takes the socket's pending error.
-func socketError(t *testing.T, c *net.UDPConn) (errno int) {
-	t.Helper()
-	raw, err := c.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw.Control(func(fd uintptr) { errno, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	return errno
-}
-
-// TestUnconnectedDoesNotHear: an unconnected socket is told nothing of a
-// receiver that is gone, and sends on.
-func TestUnconnectedDoesNotHear(t *testing.T) {
-	for _, k := range kinds[:3] {
-		w := k.world(t, 3, nil)
-		m := w.write(t, 300, inTurn, mixed)
-		w.inboxes[0].conn.Close()
-		if n, err := w.conn.SendMessages(nil, m.msgs, 0); n != 300 || err != nil {
-			t.Errorf("%s: %d, %v", k.name, n, err)
-		}
-	}
 }
 
 // TestNoRoute: in a network of its own, where there is none.

@@ -11,9 +11,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"net/netip"
 	"os"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -23,292 +21,7 @@ import (
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
-
-	"github.com/batchconn/batchconn/internal/netns"
 )
-
-// A narrows is a Conn with a small send buffer and a receiver in a network of
-// their own.
-type narrows struct {
-	t  *testing.T
-	lo *loopback
-	c  *Conn
-	u  *net.UDPConn // what c was made of
-	to netip.AddrPort
-	rx *net.UDPConn
-}
-
-// newNarrows opens both behind a tap.
-func newNarrows(t *testing.T, lo *loopback, tap netns.Bucket, cfg *Config) *narrows {
-	t.Helper()
-	rx, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { rx.Close() })
-	rx.SetReadBuffer(1 << 20)
-	u, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := u.SetWriteBuffer(4608); err != nil { // the least there is: about ten datagrams
-		t.Fatal(err)
-	}
-	c, err := New(u, cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	lo.setTap(tap)
-	return &narrows{t, lo, c, u, rx.LocalAddr().(*net.UDPAddr).AddrPort(), rx}
-}
-
-// filled is newNarrows behind a shut tap, with the socket full.
-func filled(t *testing.T, lo *loopback, cfg *Config) *narrows {
-	t.Helper()
-	nw := newNarrows(t, lo, shut, cfg)
-	nw.fill()
-	return nw
-}
-
-// fill sends until nothing more fits. The receiver knows these as sender 0.
-func (nw *narrows) fill() (sent int) {
-	nw.t.Helper()
-	for ; ; sent++ {
-		_, err := nw.c.SendTo(nil, payload(0, sent), nw.to, MsgDontWait)
-		if errors.Is(err, ErrWouldBlock) {
-			return sent
-		}
-		if err != nil || sent > 10_000 {
-			nw.t.Fatalf("filling the socket: %d sent, %v", sent, err)
-		}
-	}
-}
-
-const payloadSize = 32
-
-// payload is datagram seq of a sender.
-func payload(sender, seq int) []byte {
-	p := make([]byte, payloadSize)
-	binary.BigEndian.PutUint32(p, uint32(sender))
-	binary.BigEndian.PutUint32(p[4:], uint32(seq))
-	for i := range p[8:] {
-		p[8+i] = byte(sender + seq + i)
-	}
-	return p
-}
-
-// messages are datagrams of a sender from first on.
-func (nw *narrows) messages(sender, first, n int) []OutputMessage {
-	msgs := make([]OutputMessage, n)
-	for i := range msgs {
-		msgs[i] = OutputMessage{Addr: nw.to, Vectors: [][]byte{payload(sender, first+i)}, BytesSent: -1}
-	}
-	return msgs
-}
-
-// A arrivals is what arrived from each sender.
-type arrivals struct {
-	got  map[int]int // of each sender the datagrams 0 to got-1, in order
-	done chan struct{}
-	err  error
-}
-
-// lastSender ends a arrivals: what it sent after all others arrives after all
-// others.
-const lastSender = 1 << 30
-
-// receive checks all that arrives until the datagram of lastSender, each
-// datagram once and in order.
-func (nw *narrows) receive() *arrivals {
-	nw.t.Helper()
-	nw.lo.oneProcessor()
-	ty := &arrivals{got: map[int]int{}, done: make(chan struct{})}
-	go func() {
-		defer close(ty.done)
-		p := make([]byte, 2048)
-		for {
-			n, _, err := nw.rx.ReadFromUDPAddrPort(p)
-			if err != nil {
-				ty.err = errors.Join(ty.err, err)
-				return
-			}
-			sender, seq := int(binary.BigEndian.Uint32(p)), int(binary.BigEndian.Uint32(p[4:]))
-			if sender == lastSender {
-				return
-			}
-			if string(p[:n]) != string(payload(sender, seq)) {
-				ty.err = errors.Join(ty.err, fmt.Errorf("damaged: % x", p[:n]))
-			}
-			if seq != ty.got[sender] {
-				ty.err = errors.Join(ty.err, fmt.Errorf("sender %d: datagram %d arrived after %d", sender, seq, ty.got[sender]-1))
-			}
-			ty.got[sender] = seq + 1
-		}
-	}()
-	return ty
-}
-
-// finish opens the tap, sends the last datagram and waits for it.
-func (nw *narrows) finish(ty *arrivals) {
-	nw.t.Helper()
-	nw.c.SetWriteDeadline(time.Time{})
-	nw.lo.setTap(open)
-	if _, err := nw.c.SendTo(nil, payload(lastSender, 0), nw.to, 0); err != nil {
-		nw.t.Fatal(err)
-	}
-	receive(nw.t, "the last datagram", ty.done)
-	if ty.err != nil {
-		nw.t.Error(ty.err)
-	}
-}
-
-// receive waits for what must come at once.
-func receive[T any](t *testing.T, what string, ch <-chan T) T {
-	t.Helper()
-	select {
-	case v := <-ch:
-		return v
-	case <-time.After(patience):
-		buf := make([]byte, 1<<20)
-		t.Fatalf("waited in vain for %s\n%s", what, buf[:runtime.Stack(buf, true)])
-	}
-	panic("unreachable")
-}
-
-// atOnce runs what must not wait.
-func atOnce(t *testing.T, what string, f func()) {
-	t.Helper()
-	done := make(chan struct{})
-	go func() { defer close(done); f() }()
-	receive(t, what, done)
-}
-
-// await waits until something is so.
-func await(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			buf := make([]byte, 1<<20)
-			t.Fatalf("waited in vain: %s\n%s", what, buf[:runtime.Stack(buf, true)])
-		}
-	}
-}
-
-// awaitWaiting waits until n calls wait for room, the first of them parked.
-func (nw *narrows) awaitWaiting(n int) {
-	nw.t.Helper()
-	await(nw.t, fmt.Sprintf("%d wait for room", n), func() bool {
-		waiting, parked := nw.waiting()
-		return waiting == n && (n == 0 || parked)
-	})
-}
-
-// waiting is how many calls wait for room, the one that has the place included,
-// and whether that has been parked.
-func (nw *narrows) waiting() (n int, parked bool) {
-	q := &nw.c.send.queue
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for _, l := range []*line{&q.turn, &q.watch} {
-		if n += len(l.waiters); l.taken {
-			n, parked = n+1, parked || l.parker != nil
-		}
-	}
-	return n, parked
-}
-
-type result struct {
-	n   int
-	err error
-}
-
-// sendAside sends in another goroutine.
-func (nw *narrows) sendAside(ctx context.Context, msgs []OutputMessage) <-chan result {
-	ch := make(chan result, 1)
-	go func() {
-		n, err := nw.c.SendMessages(ctx, msgs, 0)
-		ch <- result{n, err}
-	}()
-	return ch
-}
-
-// park makes n calls wait, the first of them parked and the others in line
-// behind it, in order. Each has one message; first is the first one's sender.
-func (nw *narrows) park(ctx context.Context, first, n int) []<-chan result {
-	nw.t.Helper()
-	before, _ := nw.waiting()
-	calls := make([]<-chan result, n)
-	for i := range calls {
-		calls[i] = nw.sendAside(ctx, nw.messages(first+i, 0, 1))
-		nw.awaitWaiting(before + i + 1)
-	}
-	return calls
-}
-
-// allEnded checks how calls ended.
-func allEnded(t *testing.T, calls []<-chan result, n int, want error) {
-	t.Helper()
-	for i, ch := range calls {
-		r := receive(t, fmt.Sprintf("the end of call %d", i), ch)
-		if r.n != n || !errors.Is(r.err, want) || (want == nil && r.err != nil) {
-			t.Errorf("call %d: %d, %v; want %d, %v", i, r.n, r.err, n, want)
-		}
-	}
-}
-
-// stillWaiting checks that no call has ended.
-func stillWaiting(t *testing.T, calls []<-chan result) {
-	t.Helper()
-	for i, ch := range calls {
-		select {
-		case r := <-ch:
-			t.Fatalf("call %d ended: %d, %v", i, r.n, r.err)
-		default:
-		}
-	}
-}
-
-// openDescriptors counts them.
-func openDescriptors(t *testing.T) int {
-	t.Helper()
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(entries)
-}
-
-// nothingLeft returns a check that no more goroutines and descriptors are there
-// than now.
-func nothingLeft(t *testing.T) func() {
-	t.Helper()
-	goroutines, descriptors := runtime.NumGoroutine(), openDescriptors(t)
-	return func() {
-		t.Helper()
-		await(t, fmt.Sprintf("no more than %d goroutines", goroutines), func() bool { return runtime.NumGoroutine() <= goroutines })
-		await(t, fmt.Sprintf("no more than %d descriptors", descriptors), func() bool { return openDescriptors(t) <= descriptors }) // a parker is kept for a second
-	}
-}
-
-// checkWouldBlock checks what a send that may not wait returned.
-func checkWouldBlock(t *testing.T, what string, n int, err error) {
-	t.Helper()
-	var ne net.Error
-	var op *net.OpError
-	switch {
-	case n != 0 || !errors.Is(err, ErrWouldBlock):
-		t.Errorf("%s: %d, %v; want 0, ErrWouldBlock", what, n, err)
-	case !errors.Is(err, syscall.EAGAIN):
-		t.Errorf("%s: %v is not EAGAIN", what, err)
-	case !errors.As(err, &ne) || ne.Timeout() || os.IsTimeout(err) || errors.Is(err, os.ErrDeadlineExceeded):
-		t.Errorf("%s: %v is a timeout", what, err)
-	case !isTemporary(err):
-		t.Errorf("%s: %v is not temporary", what, err)
-	case !errors.As(err, &op) || op.Op != "write" || op.Err != ErrWouldBlock:
-		t.Errorf("%s: %#v is not one OpError around ErrWouldBlock", what, err)
-	}
-}
 
 func TestFullSocketDontWait(t *testing.T) {
 	inNamespace(t, func(t *testing.T, lo *loopback) {
@@ -479,7 +192,7 @@ func TestWaitWritableErrorQueue(t *testing.T) {
 func testWaitWritable(t *testing.T, lo *loopback, errorQueue bool) {
 	nw := newNarrows(t, lo, shut, nil)
 	if errorQueue {
-		nw.control(func(fd int) error { // each datagram leaves its time in the error queue as it is queued
+		control(t, nw.u, func(fd int) error { // each datagram leaves its time in the error queue as it is queued
 			return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPING,
 				unix.SOF_TIMESTAMPING_TX_SCHED|unix.SOF_TIMESTAMPING_SOFTWARE|unix.SOF_TIMESTAMPING_OPT_TSONLY)
 		})
@@ -523,19 +236,10 @@ func testWaitWritable(t *testing.T, lo *loopback, errorQueue bool) {
 	}
 }
 
-// control runs f on the socket.
-func (nw *narrows) control(f func(fd int) error) {
-	nw.t.Helper()
-	var err error
-	if controlErr := nw.c.raw.Control(func(fd uintptr) { err = f(int(fd)) }); controlErr != nil || err != nil {
-		nw.t.Fatal(controlErr, err)
-	}
-}
-
 // poll is what poll(2) says of the socket.
 func (nw *narrows) poll() (events int16) {
 	nw.t.Helper()
-	nw.control(func(fd int) error {
+	control(nw.t, nw.u, func(fd int) error {
 		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
 		_, err := unix.Poll(fds, 0)
 		events = fds[0].Revents

@@ -22,38 +22,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A refuser is the real adapter, before which a kernel message is refused as
-// sendmmsg(2) does it: those before it go, and it fails the next call.
-type refuser struct {
-	adapter
-	t      *testing.T
-	takes  int                                   // most messages in a call; 0: all
-	refuse func(size int, m *ipv4.Message) error // size is that of the segments, 0 for a plain one
-}
-
-func (r *refuser) writeBatch(ms []ipv4.Message, flags int) (int, error) {
-	if r.takes > 0 {
-		ms = ms[:min(r.takes, len(ms))]
-	}
-	for i := range ms {
-		size, _ := segmentSize(r.t, ms[i].OOB)
-		if err := r.refuse(size, &ms[i]); err != nil {
-			if i == 0 {
-				return 0, os.NewSyscallError("sendmmsg", err)
-			}
-			ms = ms[:i]
-			break
-		}
-	}
-	return r.adapter.writeBatch(ms, flags)
-}
-
-func (r *refuser) sendto(p []byte, to netip.AddrPort, flags int) error {
-	return sendtoByBatch(r, p, to, flags)
-}
-
+// refuse puts before the real adapter a kernel that refuses messages as
+// sendmmsg(2) does it: those before go, and the next call fails. It takes so many
+// messages in a call, or with 0 all. f is told the size of the segments, 0 for a
+// plain message.
 func refuse(t *testing.T, c *Conn, takes int, f func(size int, m *ipv4.Message) error) {
-	c.send.kernel = &refuser{c.send.kernel, t, takes, f}
+	var r *fake
+	r = replaceAdapter(&c.send.kernel, func(call int, ms []ipv4.Message) (int, error) {
+		if takes > 0 {
+			ms = ms[:min(takes, len(ms))]
+		}
+		for i := range ms {
+			size, _ := segmentSize(t, ms[i].OOB)
+			if err := f(size, &ms[i]); err != nil {
+				if i == 0 {
+					return 0, os.NewSyscallError("sendmmsg", err)
+				}
+				ms = ms[:i]
+				break
+			}
+		}
+		return r.ask(call, ms)
+	})
 }
 
 // fallBackSizes are three runs with a plain message between each two.

@@ -186,10 +186,9 @@ func acceptSome(t *testing.T, s *sender, fb *fallback, b *outBatch, msgs []Outpu
 	return got
 }
 
-// A kernelModel is an adapter with a kernel of simple rules, which does to a
+// A kernelModel is a kernel of simple rules for a fake to play, which does to a
 // segmented message what it does to its datagrams, or refuses it.
 type kernelModel struct {
-	adapter
 	t        *testing.T
 	takes    []byte                  // at most so many messages by each call in turn; 0: all
 	refuses  map[netip.Addr]error    // segmented messages to whom
@@ -198,7 +197,7 @@ type kernelModel struct {
 	fallBack int // segmented messages refused
 }
 
-func (k *kernelModel) writeBatch(ms []ipv4.Message, _ int) (int, error) {
+func (k *kernelModel) play(_ int, ms []ipv4.Message) (int, error) {
 	if len(ms) == 0 || len(ms) > maxBatch {
 		k.t.Fatalf("%d messages in one call", len(ms))
 	}
@@ -219,25 +218,18 @@ func (k *kernelModel) writeBatch(ms []ipv4.Message, _ int) (int, error) {
 	return len(ms), nil
 }
 
-func (k *kernelModel) sendto(p []byte, to netip.AddrPort, flags int) error {
-	return sendtoByBatch(k, p, to, flags)
-}
-
 func (k *kernelModel) take(m *ipv4.Message) error {
 	ds, size := cutMessage(k.t, m)
 	if size > 0 && k.refuses[ds[0].to.Addr()] != nil {
 		k.fallBack++
 		return k.refuses[ds[0].to.Addr()]
 	}
-	m.N = 0
 	for i := range ds {
 		if err := k.bad(&ds[i]); err != nil {
 			return err
 		}
-		m.N += len(ds[i].p)
 		ds[i].p, ds[i].control = bytes.Clone(ds[i].p), bytes.Clone(ds[i].control) // the pool has them again
 	}
-	m.NN = len(m.OOB)
 	k.sent = append(k.sent, ds...)
 	return nil
 }
@@ -307,7 +299,7 @@ var fuzzErrors = []syscall.Errno{syscall.EINVAL, syscall.EMSGSIZE, syscall.EIO, 
 
 func fuzzSend(t *testing.T, c *Conn, data, takes []byte, refuses byte, bad uint16, call byte) fuzzOutcome {
 	t.Helper()
-	k := &kernelModel{adapter: c.send.kernel, t: t, takes: bytes.Clone(takes), refuses: map[netip.Addr]error{}}
+	k := &kernelModel{t: t, takes: bytes.Clone(takes), refuses: map[netip.Addr]error{}}
 	for i := range fuzzPeers[:2] {
 		if refuses>>(4*i)&1 != 0 {
 			k.refuses[fuzzPeers[i].Addr()] = os.NewSyscallError("sendmmsg", fuzzErrors[refuses>>(4*i+1)&3])
@@ -323,7 +315,7 @@ func fuzzSend(t *testing.T, c *Conn, data, takes []byte, refuses byte, bad uint1
 		return nil
 	}
 	real := c.send.kernel
-	c.send.kernel = k
+	replaceAdapter(&c.send.kernel, k.play)
 	defer func() { c.send.kernel = real }()
 
 	msgs := fuzzMessages(data, fuzzControls)

@@ -8,13 +8,12 @@ package batchconn
 
 import (
 	"bytes"
-	"encoding/binary"
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -49,25 +48,6 @@ func observe(t *testing.T, in *inbox) {
 		unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_RECVHOPLIMIT, 1)
 		return unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_RECVPKTINFO, 1)
 	})
-}
-
-func control(t testing.TB, c syscall.Conn, f func(fd int) error) {
-	t.Helper()
-	if err := controlErr(c, f); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func controlErr(c syscall.Conn, f func(fd int) error) error {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var errOfF error
-	if err := raw.Control(func(fd uintptr) { errOfF = f(int(fd)) }); err != nil {
-		return err
-	}
-	return errOfF
 }
 
 // observed reads n datagrams and makes sure that there are no more.
@@ -153,10 +133,6 @@ func runs(controls func(v6 bool) []byte) func(w *world) sending {
 func hasIPv4(k kind) bool { return k.name != "udp6" && k.name != "udp6-connected" }
 func hasIPv6(k kind) bool { return k.v6 }
 
-func option(level, name, value int) func(fd int) error {
-	return func(fd int) error { return unix.SetsockoptInt(fd, level, name, value) }
-}
-
 func optionBytes(level, name int, value ...byte) func(fd int) error {
 	return func(fd int) error { return unix.SetsockoptString(fd, level, name, string(value)) }
 }
@@ -207,13 +183,6 @@ var optionRows = []row{
 	{name: "IPV6_RTHDRDSTOPTS", only: hasIPv6, set: optionBytes(unix.SOL_IPV6, unix.IPV6_RTHDRDSTOPTS, padding...), reason: "IPV6_RTHDRDSTOPTS"},
 }
 
-func uint32s(vs ...uint32) (b []byte) {
-	for _, v := range vs {
-		b = binary.NativeEndian.AppendUint32(b, v)
-	}
-	return b
-}
-
 var rows = append([]row{
 	{name: "a run", segmented: "all"},
 	{name: "empty messages inside", segmented: "some", send: func(w *world) sending {
@@ -260,7 +229,7 @@ var rows = append([]row{
 	{name: "RX timestamps", segmented: "all", set: option(unix.SOL_SOCKET, unix.SO_TIMESTAMPING, unix.SOF_TIMESTAMPING_RX_SOFTWARE|unix.SOF_TIMESTAMPING_SOFTWARE)},
 	{name: "SO_TIMESTAMPNS", segmented: "all", set: option(unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1)},
 	{name: "TOS and TTL of the socket", only: hasIPv4, segmented: "all", set: func(fd int) error {
-		return cmpOr(unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_TOS, 0x28), unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_TTL, 9))
+		return cmp.Or(unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_TOS, 0x28), unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_TTL, 9))
 	}},
 	{name: "GSOOff", cfg: Config{GSO: GSOOff}, segmented: "none", reason: "GSOOff"},
 	{name: "GSOOn", cfg: Config{GSO: GSOOn}, segmented: "all"},
@@ -268,15 +237,6 @@ var rows = append([]row{
 	{name: "MaxSegments 2", cfg: Config{MaxSegments: 2}, segmented: "some"},
 	{name: "NonBlocking", cfg: Config{NonBlocking: true}, segmented: "all"},
 }, optionRows...)
-
-func cmpOr(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
 
 func (w *world) isV6(i int) bool { return w.inboxes[i].addr.Addr().Is6() }
 

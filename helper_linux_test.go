@@ -5,7 +5,19 @@
 package batchconn
 
 import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"syscall"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/batchconn/batchconn/internal/netns"
 )
@@ -42,4 +54,327 @@ func (lo *loopback) setTap(b netns.Bucket) {
 func (lo *loopback) oneProcessor() {
 	lo.t.Helper()
 	netns.Check(lo.t, netns.OneProcessor())
+}
+
+func init() {
+	growBuffer = func(c *net.UDPConn) {
+		if controlErr(c, option(unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20)) != nil { // needs CAP_NET_ADMIN
+			c.SetReadBuffer(16 << 20)
+		}
+	}
+	bufferSize = func(c *net.UDPConn) int {
+		raw, err := c.SyscallConn()
+		if err != nil {
+			return 0
+		}
+		size := 0
+		raw.Control(func(fd uintptr) { size, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF) })
+		return size
+	}
+}
+
+func control(t testing.TB, c syscall.Conn, f func(fd int) error) {
+	t.Helper()
+	if err := controlErr(c, f); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func controlErr(c syscall.Conn, f func(fd int) error) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var errOfF error
+	if err := raw.Control(func(fd uintptr) { errOfF = f(int(fd)) }); err != nil {
+		return err
+	}
+	return errOfF
+}
+
+func option(level, name, value int) func(fd int) error {
+	return func(fd int) error { return unix.SetsockoptInt(fd, level, name, value) }
+}
+
+// A narrows is a Conn with a small send buffer and a receiver in a network of
+// their own.
+type narrows struct {
+	t  *testing.T
+	lo *loopback
+	c  *Conn
+	u  *net.UDPConn // what c was made of
+	to netip.AddrPort
+	rx *net.UDPConn
+}
+
+// newNarrows opens both behind a tap.
+func newNarrows(t *testing.T, lo *loopback, tap netns.Bucket, cfg *Config) *narrows {
+	t.Helper()
+	rx, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { rx.Close() })
+	rx.SetReadBuffer(1 << 20)
+	u, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := u.SetWriteBuffer(4608); err != nil { // the least there is: about ten datagrams
+		t.Fatal(err)
+	}
+	c, err := New(u, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	lo.setTap(tap)
+	return &narrows{t, lo, c, u, rx.LocalAddr().(*net.UDPAddr).AddrPort(), rx}
+}
+
+// filled is newNarrows behind a shut tap, with the socket full.
+func filled(t *testing.T, lo *loopback, cfg *Config) *narrows {
+	t.Helper()
+	nw := newNarrows(t, lo, shut, cfg)
+	nw.fill()
+	return nw
+}
+
+// fill sends until nothing more fits. The receiver knows these as sender 0.
+func (nw *narrows) fill() (sent int) {
+	nw.t.Helper()
+	for ; ; sent++ {
+		_, err := nw.c.SendTo(nil, payload(0, sent), nw.to, MsgDontWait)
+		if errors.Is(err, ErrWouldBlock) {
+			return sent
+		}
+		if err != nil || sent > 10_000 {
+			nw.t.Fatalf("filling the socket: %d sent, %v", sent, err)
+		}
+	}
+}
+
+const payloadSize = 32
+
+// payload is datagram seq of a sender.
+func payload(sender, seq int) []byte {
+	p := make([]byte, payloadSize)
+	binary.BigEndian.PutUint32(p, uint32(sender))
+	binary.BigEndian.PutUint32(p[4:], uint32(seq))
+	for i := range p[8:] {
+		p[8+i] = byte(sender + seq + i)
+	}
+	return p
+}
+
+// messages are datagrams of a sender from first on.
+func (nw *narrows) messages(sender, first, n int) []OutputMessage {
+	msgs := make([]OutputMessage, n)
+	for i := range msgs {
+		msgs[i] = OutputMessage{Addr: nw.to, Vectors: [][]byte{payload(sender, first+i)}, BytesSent: -1}
+	}
+	return msgs
+}
+
+// A arrivals is what arrived from each sender.
+type arrivals struct {
+	got  map[int]int // of each sender the datagrams 0 to got-1, in order
+	done chan struct{}
+	err  error
+}
+
+// lastSender ends a arrivals: what it sent after all others arrives after all
+// others.
+const lastSender = 1 << 30
+
+// receive checks all that arrives until the datagram of lastSender, each
+// datagram once and in order.
+func (nw *narrows) receive() *arrivals {
+	nw.t.Helper()
+	nw.lo.oneProcessor()
+	ty := &arrivals{got: map[int]int{}, done: make(chan struct{})}
+	go func() {
+		defer close(ty.done)
+		p := make([]byte, 2048)
+		for {
+			n, _, err := nw.rx.ReadFromUDPAddrPort(p)
+			if err != nil {
+				ty.err = errors.Join(ty.err, err)
+				return
+			}
+			sender, seq := int(binary.BigEndian.Uint32(p)), int(binary.BigEndian.Uint32(p[4:]))
+			if sender == lastSender {
+				return
+			}
+			if string(p[:n]) != string(payload(sender, seq)) {
+				ty.err = errors.Join(ty.err, fmt.Errorf("damaged: % x", p[:n]))
+			}
+			if seq != ty.got[sender] {
+				ty.err = errors.Join(ty.err, fmt.Errorf("sender %d: datagram %d arrived after %d", sender, seq, ty.got[sender]-1))
+			}
+			ty.got[sender] = seq + 1
+		}
+	}()
+	return ty
+}
+
+// finish opens the tap, sends the last datagram and waits for it.
+func (nw *narrows) finish(ty *arrivals) {
+	nw.t.Helper()
+	nw.c.SetWriteDeadline(time.Time{})
+	nw.lo.setTap(open)
+	if _, err := nw.c.SendTo(nil, payload(lastSender, 0), nw.to, 0); err != nil {
+		nw.t.Fatal(err)
+	}
+	receive(nw.t, "the last datagram", ty.done)
+	if ty.err != nil {
+		nw.t.Error(ty.err)
+	}
+}
+
+// awaitWaiting waits until n calls wait for room, the first of them parked.
+func (nw *narrows) awaitWaiting(n int) {
+	nw.t.Helper()
+	await(nw.t, fmt.Sprintf("%d wait for room", n), func() bool {
+		waiting, parked := nw.waiting()
+		return waiting == n && (n == 0 || parked)
+	})
+}
+
+// waiting is how many calls wait for room, the one that has the place included,
+// and whether that has been parked.
+func (nw *narrows) waiting() (n int, parked bool) {
+	q := &nw.c.send.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, l := range []*line{&q.turn, &q.watch} {
+		if n += len(l.waiters); l.taken {
+			n, parked = n+1, parked || l.parker != nil
+		}
+	}
+	return n, parked
+}
+
+type result struct {
+	n   int
+	err error
+}
+
+// sendAside sends in another goroutine.
+func (nw *narrows) sendAside(ctx context.Context, msgs []OutputMessage) <-chan result {
+	ch := make(chan result, 1)
+	go func() {
+		n, err := nw.c.SendMessages(ctx, msgs, 0)
+		ch <- result{n, err}
+	}()
+	return ch
+}
+
+// park makes n calls wait, the first of them parked and the others in line
+// behind it, in order. Each has one message; first is the first one's sender.
+func (nw *narrows) park(ctx context.Context, first, n int) []<-chan result {
+	nw.t.Helper()
+	before, _ := nw.waiting()
+	calls := make([]<-chan result, n)
+	for i := range calls {
+		calls[i] = nw.sendAside(ctx, nw.messages(first+i, 0, 1))
+		nw.awaitWaiting(before + i + 1)
+	}
+	return calls
+}
+
+// allEnded checks how calls ended.
+func allEnded(t *testing.T, calls []<-chan result, n int, want error) {
+	t.Helper()
+	for i, ch := range calls {
+		r := receive(t, fmt.Sprintf("the end of call %d", i), ch)
+		if r.n != n || !errors.Is(r.err, want) || (want == nil && r.err != nil) {
+			t.Errorf("call %d: %d, %v; want %d, %v", i, r.n, r.err, n, want)
+		}
+	}
+}
+
+// stillWaiting checks that no call has ended.
+func stillWaiting(t *testing.T, calls []<-chan result) {
+	t.Helper()
+	for i, ch := range calls {
+		select {
+		case r := <-ch:
+			t.Fatalf("call %d ended: %d, %v", i, r.n, r.err)
+		default:
+		}
+	}
+}
+
+// openDescriptors counts them.
+func openDescriptors(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
+
+// nothingLeft returns a check that no more goroutines and descriptors are there
+// than now.
+func nothingLeft(t *testing.T) func() {
+	t.Helper()
+	goroutines, descriptors := runtime.NumGoroutine(), openDescriptors(t)
+	return func() {
+		t.Helper()
+		await(t, fmt.Sprintf("no more than %d goroutines", goroutines), func() bool { return runtime.NumGoroutine() <= goroutines })
+		await(t, fmt.Sprintf("no more than %d descriptors", descriptors), func() bool { return openDescriptors(t) <= descriptors }) // a parker is kept for a second
+	}
+}
+
+// checkWouldBlock checks what a send that may not wait returned.
+func checkWouldBlock(t *testing.T, what string, n int, err error) {
+	t.Helper()
+	var ne net.Error
+	var op *net.OpError
+	switch {
+	case n != 0 || !errors.Is(err, ErrWouldBlock):
+		t.Errorf("%s: %d, %v; want 0, ErrWouldBlock", what, n, err)
+	case !errors.Is(err, syscall.EAGAIN):
+		t.Errorf("%s: %v is not EAGAIN", what, err)
+	case !errors.As(err, &ne) || ne.Timeout() || os.IsTimeout(err) || errors.Is(err, os.ErrDeadlineExceeded):
+		t.Errorf("%s: %v is a timeout", what, err)
+	case !isTemporary(err):
+		t.Errorf("%s: %v is not temporary", what, err)
+	case !errors.As(err, &op) || op.Op != "write" || op.Err != ErrWouldBlock:
+		t.Errorf("%s: %#v is not one OpError around ErrWouldBlock", what, err)
+	}
+}
+
+// cmsg is a control message as x/net's Marshal makes it (cmsg(3)).
+func cmsg(level, typ int, data ...byte) []byte {
+	var b []byte
+	length := uint64(unix.CmsgLen(len(data)))
+	if unix.SizeofCmsghdr == 12 { // size_t has 32 bits
+		b = binary.NativeEndian.AppendUint32(b, uint32(length))
+	} else {
+		b = binary.NativeEndian.AppendUint64(b, length)
+	}
+	b = binary.NativeEndian.AppendUint32(b, uint32(level))
+	b = append(binary.NativeEndian.AppendUint32(b, uint32(typ)), data...)
+	return append(b, make([]byte, unix.CmsgSpace(len(data))-len(b))...)
+}
+
+func cmsgInt(level, typ, value int) []byte {
+	return cmsg(level, typ, binary.NativeEndian.AppendUint32(nil, uint32(value))...)
+}
+
+func uint16s(vs ...uint16) (b []byte) {
+	for _, v := range vs {
+		b = binary.NativeEndian.AppendUint16(b, v)
+	}
+	return b
+}
+
+func uint32s(vs ...uint32) (b []byte) {
+	for _, v := range vs {
+		b = binary.NativeEndian.AppendUint32(b, v)
+	}
+	return b
 }

@@ -78,11 +78,11 @@ func newModels(t testing.TB) (m models) {
 		p := &modelPair{k.world(t, 3, nil), k.world(t, 3, nil)}
 		for _, w := range []*world{p.real, p.plain} {
 			for _, in := range w.inboxes {
-				level, option := unix.SOL_IP, unix.IP_RECVTOS
+				level, name := unix.SOL_IP, unix.IP_RECVTOS
 				if in.addr.Addr().Is6() {
-					level, option = unix.SOL_IPV6, unix.IPV6_RECVTCLASS
+					level, name = unix.SOL_IPV6, unix.IPV6_RECVTCLASS
 				}
-				if err := setOptionAt(in.conn, level, option, 1); err != nil {
+				if err := controlErr(in.conn, option(level, name, 1)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -90,17 +90,6 @@ func newModels(t testing.TB) (m models) {
 		m = append(m, p)
 	}
 	return m
-}
-
-func setOptionAt(c *net.UDPConn, level, option, value int) (err error) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return err
-	}
-	if e := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), level, option, value) }); e != nil {
-		return e
-	}
-	return err
 }
 
 // A modelBatch is what is to be sent. to is an index of a receiver, or one of
@@ -458,4 +447,19 @@ func (p *modelPair) write(b *modelBatch) modelOutcome {
 
 func (o *modelOutcome) count(to netip.AddrPort, err error) {
 	o.tally[to.String()+": "+modelClass(err)]++
+}
+
+// ownSize is the segment size of fuzzed messages that the user segments: none
+// of ours, and none of fuzzSizes. The planner's model leaves them whole.
+const ownSize = 100
+
+var fuzzControls = [][]byte{
+	nil,
+	cmsgInt(unix.SOL_IP, unix.IP_TOS, 8),
+	cmsgInt(unix.SOL_IP, unix.IP_TOS, 16),
+	append(cmsgInt(unix.SOL_IP, unix.IP_TTL, 8), cmsg(unix.SOL_IP, unix.IP_TOS, 4)...),
+	cmsg(unix.SOL_IP, unix.IP_TOS, 4)[:unix.CmsgLen(1)], // without the padding
+	cmsg(unix.SOL_UDP, unix.UDP_SEGMENT, uint16s(ownSize)...),
+	cmsgInt(unix.SOL_SOCKET, unix.SO_TIMESTAMPING, 2),
+	{1, 2, 3},
 }

@@ -409,10 +409,3 @@ func TestCloseFreesThePort(t *testing.T) {
 		c.Close()
 	})
 }
-
-// isTemporary is the deprecated method of net.Error, which is part of what net's
-// errors are.
-func isTemporary(err error) bool {
-	var t interface{ Temporary() bool }
-	return errors.As(err, &t) && t.Temporary()
-}

@@ -5,13 +5,11 @@
 package batchconn
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"net/netip"
 	"os"
 	"runtime"
 	"slices"
@@ -21,90 +19,6 @@ import (
 	"golang.org/x/net/ipv4"
 
 	"github.com/batchconn/batchconn/internal/sys"
-)
-
-// A script is an adapter whose kernel does what it is told, where the real one
-// cannot be made to.
-type script struct {
-	adapter
-	play  func(call int, ms []ipv4.Message) (n int, err error)
-	calls int
-	flags []int
-	taken [][]byte // what went out
-	most  int      // messages in one call
-}
-
-func (s *script) writeBatch(ms []ipv4.Message, flags int) (int, error) {
-	s.calls++
-	s.flags = append(s.flags, flags)
-	s.most = max(s.most, len(ms))
-	n, err := s.play(s.calls, ms)
-	for i := range ms[:n] {
-		p := bytes.Join(ms[i].Buffers, nil)
-		s.taken = append(s.taken, p)
-		ms[i].N, ms[i].NN = len(p), len(ms[i].OOB)
-	}
-	return n, err
-}
-
-func (s *script) sendto(p []byte, to netip.AddrPort, flags int) error {
-	return sendtoByBatch(s, p, to, flags)
-}
-
-// sendtoByBatch makes the sendto of a fake of its writeBatch.
-func sendtoByBatch(a adapter, p []byte, to netip.AddrPort, flags int) error {
-	ms := []ipv4.Message{{Buffers: [][]byte{p}}}
-	if to.IsValid() {
-		ms[0].Addr = net.UDPAddrFromAddrPort(to)
-	}
-	n, err := a.writeBatch(ms, flags)
-	if n == 1 {
-		return nil
-	}
-	if errno := syscall.Errno(0); errors.As(err, &errno) {
-		return errno
-	}
-	return errors.ErrUnsupported
-}
-
-// follow makes c send through a script.
-func follow(c *Conn, play func(call int, ms []ipv4.Message) (int, error)) *script {
-	s := &script{adapter: c.send.kernel, play: play}
-	c.send.kernel = s
-	c.send.noBatchCall.Store(false)
-	return s
-}
-
-func (s *script) checkTaken(t testing.TB, m *mail, n int) {
-	t.Helper()
-	if len(s.taken) != n {
-		t.Fatalf("%d messages went out, want %d", len(s.taken), n)
-	}
-	for i, p := range s.taken {
-		if !bytes.Equal(p, m.letters[i].p) {
-			t.Fatalf("message %d is %s, want %s", i, brief(p), brief(m.letters[i].p))
-		}
-	}
-	for i := range m.msgs {
-		want := 0
-		if i < n {
-			want = len(m.letters[i].p)
-		}
-		if got := m.msgs[i].BytesSent; got != want {
-			t.Fatalf("message %d: BytesSent %d, want %d", i, got, want)
-		}
-	}
-}
-
-func scripted(t testing.TB, k kind, play func(call int, ms []ipv4.Message) (int, error)) (*world, *script) {
-	t.Helper()
-	w := k.world(t, 1, &Config{GSO: GSOOff})
-	return w, follow(w.conn, play)
-}
-
-var (
-	plainKind     = kinds[0]
-	connectedKind = kinds[3]
 )
 
 // TestShortCounts: whatever part of a batch the kernel takes, all goes, once
@@ -217,84 +131,6 @@ func testErrorAt(t *testing.T, k kind, errno syscall.Errno, at int, together boo
 	}
 	s.taken = s.taken[at:]
 	s.checkTaken(t, &mail{m.msgs[at:], m.letters[at:]}, 10-at)
-}
-
-// keptConn is a Conn that keeps an error: its first message went, and the
-// second met ECONNREFUSED.
-func keptConn(t *testing.T, cfg *Config) (*world, *script) {
-	t.Helper()
-	w := connectedKind.world(t, 1, cfg)
-	s := follow(w.conn, func(call int, ms []ipv4.Message) (int, error) {
-		if call == 1 {
-			return 1, os.NewSyscallError("sendmsg", syscall.ECONNREFUSED)
-		}
-		return len(ms), nil
-	})
-	if n, err := w.conn.SendMessages(nil, make([]OutputMessage, 2), 0); n != 1 || err != nil {
-		t.Fatalf("%d, %v", n, err)
-	}
-	return w, s
-}
-
-// TestKeptError: any next send reports a kept error before it sends, once; a
-// call that ends before it would send leaves it.
-func TestKeptError(t *testing.T) {
-	cancelled, cancel := context.WithCancel(t.Context())
-	cancel()
-	for _, call := range sends {
-		t.Run(call.name, func(t *testing.T) {
-			w, s := keptConn(t, nil)
-			if call.ctx {
-				_, err := call.call(w.conn, cancelled, make([]OutputMessage, 1))
-				checkError(t, err, context.Canceled)
-			}
-			if n, err := w.conn.SendMessages(nil, nil, 0); n != 0 || err != nil {
-				t.Errorf("no messages: %d, %v", n, err)
-			}
-			n, err := call.call(w.conn, nil, make([]OutputMessage, 3))
-			if n != 0 || s.calls != 1 {
-				t.Errorf("n = %d, %d calls of the kernel", n, s.calls)
-			}
-			checkError(t, err, syscall.ECONNREFUSED)
-			if n, err := call.call(w.conn, nil, make([]OutputMessage, 1)); n != 1 || err != nil {
-				t.Errorf("a kept error was reported twice: %d, %v", n, err)
-			}
-		})
-	}
-	t.Run("NonBlocking Write", func(t *testing.T) {
-		w, _ := keptConn(t, &Config{NonBlocking: true, GSO: GSOOff})
-		_, err := w.conn.Write([]byte{1})
-		checkError(t, err, syscall.ECONNREFUSED)
-	})
-	t.Run("closed", func(t *testing.T) {
-		w, _ := keptConn(t, nil)
-		w.conn.Close()
-		_, err := w.conn.SendMessages(nil, make([]OutputMessage, 1), 0)
-		checkError(t, err, net.ErrClosed)
-	})
-}
-
-// TestKeptErrorMeetsWriteBatch: an error kept by one sender in the middle of
-// another's WriteBatch is still told to somebody.
-func TestKeptErrorMeetsWriteBatch(t *testing.T) {
-	w := connectedKind.world(t, 1, &Config{GSO: GSOOff})
-	follow(w.conn, func(call int, ms []ipv4.Message) (int, error) {
-		if call == 1 {
-			w.conn.send.keep(rejected(os.NewSyscallError("sendmmsg", syscall.ECONNREFUSED), netip.AddrPort{}))
-		}
-		return len(ms), nil
-	})
-	ms := make([]ipv4.Message, 3*maxBatch)
-	for n := 0; n < len(ms); {
-		k, err := w.conn.WriteBatch(ms[n:], 0)
-		if err != nil {
-			checkError(t, err, syscall.ECONNREFUSED)
-			return
-		}
-		n += k
-	}
-	_, err := w.conn.WriteBatch(ms[:1], 0)
-	checkError(t, err, syscall.ECONNREFUSED)
 }
 
 // TestWouldBlock: what fits goes; nothing fits: ErrWouldBlock. Neither waits.
@@ -427,5 +263,48 @@ func TestFlags(t *testing.T) {
 		if want := slices.Repeat([]int{flags &^ sys.PrivateFlags}, 5); !slices.Equal(s.flags, want) {
 			t.Errorf("flags %#x: the adapter got %#x", flags, s.flags)
 		}
+	}
+}
+
+// TestSingle: a datagram by itself takes one call and no batch, and where that
+// is interrupted, full or not to be had the batch's way, each once.
+func TestSingle(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		first error
+		calls int
+	}{
+		{"sent", nil, 1},
+		{"interrupted", syscall.EINTR, 2},
+		{"full", sys.EWOULDBLOCK, 2},
+		{"not asked", errors.ErrUnsupported, 2},
+	} {
+		w, s := scripted(t, plainKind, func(call int, ms []ipv4.Message) (int, error) {
+			if call == 1 && test.first != nil {
+				return 0, test.first
+			}
+			return len(ms), nil
+		})
+		n, err := w.conn.SendTo(nil, contents(1, 100), w.dest[0], 0)
+		if n != 100 || err != nil || s.calls != test.calls || len(s.taken) != 1 {
+			t.Errorf("%s: %d, %v; %d went out in %d calls, want 1 in %d", test.name, n, err, len(s.taken), s.calls, test.calls)
+		}
+		if st := w.conn.Stats(); st.Messages != 1 || st.Bytes != 100 {
+			t.Errorf("%s: %+v", test.name, st)
+		}
+	}
+}
+
+// TestSingleRefused: the kernel's error is told once, as that of the datagram,
+// and the datagram is not sent again.
+func TestSingleRefused(t *testing.T) {
+	w, s := scripted(t, plainKind, func(int, []ipv4.Message) (int, error) {
+		return 0, os.NewSyscallError("sendto", syscall.EPERM)
+	})
+	msg := OutputMessage{Addr: w.dest[0], Vectors: [][]byte{contents(1, 100)}, BytesSent: 7}
+	n, err := w.conn.SendMessage(context.Background(), &msg, 0)
+	checkError(t, err, syscall.EPERM)
+	if n != 0 || msg.BytesSent != 0 || s.calls != 1 || w.conn.Stats().Failed != 1 {
+		t.Errorf("%d, BytesSent %d in %d calls; %+v", n, msg.BytesSent, s.calls, w.conn.Stats())
 	}
 }

@@ -113,7 +113,7 @@ func newSoak(t *testing.T, sndbuf int) *soak {
 	s := &soak{t: t}
 	for i := range s.inboxes {
 		in := newInbox(t, "udp4", "127.0.0.1")
-		if err := setOption(in.conn, unix.SO_RXQ_OVFL, 1); err != nil {
+		if err := controlErr(in.conn, option(unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1)); err != nil {
 			t.Skip("no counting of drops: ", err)
 		}
 		s.inboxes[i] = &soakInbox{inbox: in, number: i}

@@ -16,7 +16,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-	"unsafe"
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
@@ -264,9 +263,9 @@ func TestWriterControl(t *testing.T) {
 			ttl := func(n int) []byte {
 				value := binary.NativeEndian.AppendUint32(nil, uint32(n))
 				if k.v6 {
-					return controlMessage(unix.IPPROTO_IPV6, unix.IPV6_HOPLIMIT, value)
+					return cmsg(unix.IPPROTO_IPV6, unix.IPV6_HOPLIMIT, value...)
 				}
-				return controlMessage(unix.IPPROTO_IP, unix.IP_TTL, value)
+				return cmsg(unix.IPPROTO_IP, unix.IP_TTL, value...)
 			}
 			send := func(p, control []byte) {
 				buf, oob := bytes.Clone(p), bytes.Clone(control)
@@ -287,7 +286,7 @@ func TestWriterControl(t *testing.T) {
 				send(p, ttl(1+i/7))
 				want = append(want, arrival{string(p), 1 + i/7})
 			}
-			cut := controlMessage(unix.SOL_UDP, unix.UDP_SEGMENT, binary.NativeEndian.AppendUint16(nil, 3))
+			cut := cmsg(unix.SOL_UDP, unix.UDP_SEGMENT, uint16s(3)...)
 			send([]byte("aaabbbc"), append(cut, ttl(77)...))
 			want = append(want, arrival{"aaa", 77}, arrival{"bbb", 77}, arrival{"c", 77})
 			if err := w.Flush(nil); err != nil {
@@ -311,15 +310,6 @@ func TestWriterControl(t *testing.T) {
 			in.expect(t, nil)
 		})
 	}
-}
-
-func controlMessage(level, typ int32, value []byte) []byte {
-	b := make([]byte, unix.CmsgSpace(len(value)))
-	h := (*unix.Cmsghdr)(unsafe.Pointer(&b[0]))
-	h.Level, h.Type = level, typ
-	h.SetLen(unix.CmsgLen(len(value)))
-	copy(b[unix.CmsgLen(0):], value)
-	return b
 }
 
 func receiveTTL(t *testing.T, in *inbox, v6 bool) {
@@ -388,7 +378,7 @@ func keptOnOneProcessor(t *testing.T) (kept, of int, worst time.Duration) {
 	const bursts, burst = 100, 64
 	world := plainKind.world(t, 1, nil)
 	in := world.inboxes[0]
-	if err := setOption(in.conn, unix.SO_TIMESTAMPNS, 1); err != nil {
+	if err := controlErr(in.conn, option(unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1)); err != nil {
 		t.Skip("no timestamps: ", err)
 	}
 	w := NewWriter(world.conn, nil)

@@ -30,63 +30,6 @@ import (
 	"github.com/batchconn/batchconn/internal/sys"
 )
 
-// A kernel is an adapter that takes everything, except while it is held: then
-// the call that comes ends only once it is let go.
-type kernel struct {
-	*script
-	held    chan struct{} // closed by letGo
-	entered chan struct{} // gets a token for each call that begins
-}
-
-// heldKernel makes a Writer whose first call to the kernel does not end. A nil
-// cfg is one without segmentation.
-func heldKernel(t testing.TB, cfg *Config, wcfg *WriterConfig) (*world, *Writer, *kernel) {
-	t.Helper()
-	if cfg == nil {
-		cfg = &Config{GSO: GSOOff}
-	}
-	world := plainKind.world(t, 4, cfg)
-	k := &kernel{held: make(chan struct{}), entered: make(chan struct{}, 1<<16)}
-	k.script = follow(world.conn, func(_ int, ms []ipv4.Message) (int, error) {
-		k.entered <- struct{}{}
-		<-k.held
-		return len(ms), nil
-	})
-	w := NewWriter(world.conn, wcfg)
-	t.Cleanup(func() {
-		k.letGo()
-		w.Close()
-	})
-	return world, w, k
-}
-
-func (k *kernel) letGo() {
-	select {
-	case <-k.held:
-	default:
-		close(k.held)
-	}
-}
-
-// busy writes one datagram in another goroutine, which is then in the kernel
-// with it until letGo.
-func (k *kernel) busy(t testing.TB, w *Writer, to netip.AddrPort) {
-	t.Helper()
-	go w.WriteToUDPAddrPort(nil, to)
-	awaitToken(t, "a call to the kernel", k.entered)
-}
-
-func awaitToken[T any](t testing.TB, what string, ch <-chan T) (v T) {
-	t.Helper()
-	select {
-	case v = <-ch:
-	case <-time.After(patience):
-		buf := make([]byte, 1<<20)
-		t.Fatalf("waited in vain for %s\n%s", what, buf[:runtime.Stack(buf, true)])
-	}
-	return v
-}
-
 // awaitWaiters waits until n goroutines wait in w.
 func awaitWaiters(t testing.TB, w *Writer, n int) {
 	t.Helper()
@@ -349,7 +292,7 @@ func TestWriterHeldLeaves(t *testing.T) {
 		mustWrite(t, w, nil, world.dest[0])
 	}
 	k.letGo()
-	awaitToken(t, "what was held to leave", k.entered)
+	receive(t, "what was held to leave", k.entered)
 }
 
 // TestWriterRoomComesEarly: a write waits until something has left, and not
@@ -369,7 +312,7 @@ func TestWriterRoomComesEarly(t *testing.T) {
 		mustWrite(t, w, nil, world.dest[0])
 	}
 	go w.Flush(nil)
-	awaitToken(t, "the first chunk", k.entered)
+	receive(t, "the first chunk", k.entered)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -379,7 +322,7 @@ func TestWriterRoomComesEarly(t *testing.T) {
 	}()
 	awaitWaiters(t, w, 1)
 	pass <- struct{}{} // the second chunk stays
-	awaitToken(t, "room for as many as the first chunk had", done)
+	receive(t, "room for as many as the first chunk had", done)
 }
 
 // TestWriterYields: on one processor, who comes back from the kernel and finds
@@ -431,7 +374,7 @@ func TestWriterDelay(t *testing.T) {
 		for range 10 {
 			mustWrite(t, w, []byte("x"), world.dest[0])
 		}
-		awaitToken(t, "the delay to end", k.entered)
+		receive(t, "the delay to end", k.entered)
 		took := time.Since(start)
 		t.Logf("left %v after the first was written", took)
 		if took < delay/2 {
@@ -681,14 +624,14 @@ func TestWriterRoomIsTaken(t *testing.T) {
 			_, err := w.WriteToUDPAddrPort(make([]byte, 5500), world.dest[0])
 			done <- err
 		}()
-		awaitToken(t, "the first chunk", k.entered)
+		receive(t, "the first chunk", k.entered)
 		pass <- struct{}{}
-		awaitToken(t, "the second chunk", k.entered)
+		receive(t, "the second chunk", k.entered)
 		for range 100 {
 			mustWrite(t, w, make([]byte, 10), world.dest[0])
 		}
 		pass <- struct{}{}
-		if err := awaitToken(t, "the write", done); err != nil {
+		if err := receive(t, "the write", done); err != nil {
 			t.Error(err)
 		}
 	}
@@ -1157,14 +1100,14 @@ func TestWriterDeadline(t *testing.T) {
 			sooner := aside(call)
 			awaitWaiters(t, w, 1)
 			w.SetWriteDeadline(time.Now().Add(time.Millisecond))
-			checkError(t, awaitToken(t, "the sooner deadline", sooner), os.ErrDeadlineExceeded)
+			checkError(t, receive(t, "the sooner deadline", sooner), os.ErrDeadlineExceeded)
 
 			start = time.Now()
 			w.SetWriteDeadline(start.Add(50 * time.Millisecond))
 			later := aside(call)
 			awaitWaiters(t, w, 1)
 			w.SetWriteDeadline(start.Add(150 * time.Millisecond))
-			checkError(t, awaitToken(t, "the later deadline", later), os.ErrDeadlineExceeded)
+			checkError(t, receive(t, "the later deadline", later), os.ErrDeadlineExceeded)
 			if time.Since(start) < 150*time.Millisecond {
 				t.Error("before the deadline it was moved to")
 			}
@@ -1180,7 +1123,7 @@ func TestWriterDeadline(t *testing.T) {
 	case <-time.After(150 * time.Millisecond):
 	}
 	k.letGo()
-	if err := awaitToken(t, "room", cleared); err != nil {
+	if err := receive(t, "room", cleared); err != nil {
 		t.Error(err)
 	}
 	if err := w.Flush(nil); err != nil {
@@ -1266,7 +1209,7 @@ func TestWriterLargeIsNotStarved(t *testing.T) {
 	k.letGo()
 	done := make(chan struct{})
 	go func() { wg.Wait(); close(done) }()
-	awaitToken(t, "all to be taken", done)
+	receive(t, "all to be taken", done)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.reserved != 0 || len(w.waiters) != 0 {
@@ -1300,7 +1243,7 @@ func TestWriterReservationEnds(t *testing.T) {
 		mustWrite(t, w, make([]byte, 10), world.dest[0])
 	}
 	go w.Flush(nil)
-	awaitToken(t, "a call to the kernel", k.entered)
+	receive(t, "a call to the kernel", k.entered)
 	var wg sync.WaitGroup
 	write := func(size int) {
 		wg.Go(func() { w.WriteToUDPAddrPort(make([]byte, size), world.dest[0]) })
@@ -1315,7 +1258,7 @@ func TestWriterReservationEnds(t *testing.T) {
 	k.letGo()
 	done := make(chan struct{})
 	go func() { wg.Wait(); close(done) }()
-	awaitToken(t, "all to be taken", done)
+	receive(t, "all to be taken", done)
 }
 
 // TestWriterOnErrorMayWrite: it is called with no lock held.
@@ -1337,7 +1280,7 @@ func TestWriterOnErrorMayWrite(t *testing.T) {
 		w.WriteToUDPAddrPort([]byte("bad"), world.dest[0])
 		done <- w.Flush(nil)
 	}()
-	checkError(t, awaitToken(t, "OnError", done), syscall.EPERM)
+	checkError(t, receive(t, "OnError", done), syscall.EPERM)
 	if s := world.conn.Stats(); s.Messages != 1 {
 		t.Errorf("%d sent", s.Messages)
 	}
@@ -1354,7 +1297,7 @@ func TestWriterOnErrorGoexit(t *testing.T) {
 		defer close(ended)
 		w.WriteToUDPAddrPort([]byte("bad"), world.dest[0])
 	}()
-	awaitToken(t, "the goroutine to end", ended)
+	receive(t, "the goroutine to end", ended)
 	if !w.mu.TryLock() {
 		t.Fatal("the lock is gone")
 	}
@@ -1377,7 +1320,7 @@ func TestWriterCloseAwaitsFlusher(t *testing.T) {
 	case <-time.After(20 * time.Millisecond):
 	}
 	w.run()
-	if err := awaitToken(t, "Close", done); err != nil {
+	if err := receive(t, "Close", done); err != nil {
 		t.Error(err)
 	}
 }
@@ -1441,14 +1384,14 @@ func TestWriterCloseBusy(t *testing.T) {
 		closed := make(chan error, 1)
 		go func() { closed <- w.Close() }()
 		for range 10 {
-			checkError(t, awaitToken(t, "Close to end what waits", errs), net.ErrClosed)
+			checkError(t, receive(t, "Close to end what waits", errs), net.ErrClosed)
 		}
 		awaitWaiters(t, w, 1) // Close
 		if err := w.Close(); !errors.Is(err, net.ErrClosed) {
 			t.Errorf("a second Close while the first waits = %v", err)
 		}
 		k.letGo()
-		if err := awaitToken(t, "Close", closed); err != nil || len(k.taken) != 2 {
+		if err := receive(t, "Close", closed); err != nil || len(k.taken) != 2 {
 			t.Errorf("Linger %v: Close = %v, %d sent; want 2", linger, err, len(k.taken))
 		}
 	}
@@ -1609,7 +1552,7 @@ func testNothingLost(t *testing.T, cfg WriterConfig, nonBlocking bool) {
 	w.Close()
 	done := make(chan struct{})
 	go func() { wg.Wait(); close(done) }()
-	awaitToken(t, "all to end after Close", done)
+	receive(t, "all to end after Close", done)
 	if got, want := len(k.taken)+len(reported.errs), int(accepted.Load()); got != want {
 		t.Errorf("%d sent and %d reported of %d accepted", len(k.taken), len(reported.errs), want)
 	}
@@ -1626,4 +1569,50 @@ func testNothingLost(t *testing.T, cfg WriterConfig, nonBlocking bool) {
 			w.messages, w.bytes, w.finished, w.accepted, w.reserved, len(w.waiters))
 	}
 	awaitGoroutines(t, before)
+}
+
+// TestWriterAloneIsFirst: the datagram of an idle Writer, of which there is no
+// copy yet, leaves before those that are written while it finds no room.
+func TestWriterAloneIsFirst(t *testing.T) {
+	for full := range 4 { // calls that find no room
+		world := plainKind.world(t, 1, nil)
+		entered, goOn := make(chan struct{}), make(chan struct{})
+		s := follow(world.conn, func(call int, ms []ipv4.Message) (int, error) {
+			if call == 1 {
+				close(entered)
+				<-goOn
+			}
+			if call <= full {
+				return 0, os.NewSyscallError("sendmmsg", sys.EWOULDBLOCK)
+			}
+			return len(ms), nil
+		})
+		w := NewWriter(world.conn, nil)
+		written := make(chan struct{})
+		go func() {
+			defer close(written)
+			p := contents(0, 20)
+			mustWrite(t, w, p, world.dest[0])
+			clear(p) // it is the caller's again
+		}()
+		<-entered
+		for i := 1; i < 10; i++ {
+			mustWrite(t, w, contents(i, 20), world.dest[0])
+		}
+		close(goOn)
+		<-written
+		if err := w.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var arrived []byte
+		for _, p := range s.taken {
+			arrived = append(arrived, p...)
+		}
+		for i := range 10 {
+			if want := contents(i, 20); len(arrived) != 200 || string(arrived[20*i:20*i+20]) != string(want) {
+				t.Fatalf("%d calls without room: datagram %d is not in its place, of %d bytes", full, i, len(arrived))
+			}
+		}
+		w.Close()
+	}
 }
