@@ -22,29 +22,12 @@ const HarmlessFlags = unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL | unix.MSG_CONFIRM |
 // more than all harmless control messages together.
 const maxRunControl = 256
 
-// segmentControlSpace is the room of the UDP_SEGMENT control message, a u16.
-var segmentControlSpace = unix.CmsgSpace(2)
-
 // AppendSegmentControl appends the control message that has the kernel cut at
 // size, and after it the user's control messages.
 func AppendSegmentControl(b []byte, size int, control []byte) []byte {
-	start := len(b)
-	b = append(b, make([]byte, segmentControlSpace)...)
-	h := b[start:]
-	putCmsgHeader(h, unix.CmsgLen(2), unix.SOL_UDP, unix.UDP_SEGMENT)
-	binary.NativeEndian.PutUint16(h[unix.CmsgLen(0):], uint16(size))
+	b, data := AppendControl(b, unix.SOL_UDP, unix.UDP_SEGMENT, 2)
+	binary.NativeEndian.PutUint16(data, uint16(size))
 	return append(b, control...)
-}
-
-func putCmsgHeader(b []byte, length, level, typ int) {
-	word := unix.SizeofCmsghdr - 8 // cmsg_len is a size_t
-	if word == 8 {
-		binary.NativeEndian.PutUint64(b, uint64(length))
-	} else {
-		binary.NativeEndian.PutUint32(b, uint32(length))
-	}
-	binary.NativeEndian.PutUint32(b[word:], uint32(level))
-	binary.NativeEndian.PutUint32(b[word+4:], uint32(typ))
 }
 
 // Segmentable reports whether control messages mean the same for a segmented
@@ -59,29 +42,16 @@ func Segmentable(control []byte) bool {
 		return false
 	}
 	for len(control) > 0 {
-		if len(control) < unix.SizeofCmsghdr {
+		level, typ, _, rest, ok := NextControl(control)
+		if !ok || !harmlessControl(level, typ) {
 			return false
 		}
-		length, level, typ := cmsgHeader(control)
-		if length < unix.SizeofCmsghdr || length > uint64(len(control)) || !harmlessControl(level, typ) {
-			return false
-		}
-		control = control[min(len(control), unix.CmsgSpace(int(length)-unix.CmsgLen(0))):]
+		control = rest
 	}
 	return true
 }
 
-func cmsgHeader(b []byte) (length uint64, level, typ int32) {
-	word := unix.SizeofCmsghdr - 8
-	if word == 8 {
-		length = binary.NativeEndian.Uint64(b)
-	} else {
-		length = uint64(binary.NativeEndian.Uint32(b))
-	}
-	return length, int32(binary.NativeEndian.Uint32(b[word:])), int32(binary.NativeEndian.Uint32(b[word+4:]))
-}
-
-func harmlessControl(level, typ int32) bool {
+func harmlessControl(level, typ int) bool {
 	switch level {
 	case unix.SOL_IP:
 		return typ == unix.IP_PKTINFO || typ == unix.IP_TOS || typ == unix.IP_TTL

@@ -64,13 +64,15 @@ func FuzzSegmentable(f *testing.F) {
 		f.Add(c, 1200+i)
 	}
 	huge := bytes.Clone(tos)
-	putCmsgHeader(huge, -1, unix.SOL_IP, unix.IP_TOS)
+	for i := range cmsgWord {
+		huge[i] = 0xff // the length
+	}
 	f.Add(huge, 65535)
 	f.Fuzz(func(t *testing.T, control []byte, size int) {
 		ms, err := unix.ParseSocketControlMessage(control)
 		harmless := err == nil && len(control) <= maxRunControl
 		for _, m := range ms {
-			harmless = harmless && harmlessControl(m.Header.Level, m.Header.Type)
+			harmless = harmless && harmlessControl(int(m.Header.Level), int(m.Header.Type))
 		}
 		got := Segmentable(control)
 		if got && !harmless {
@@ -112,8 +114,7 @@ func rest(control []byte) int {
 
 // control is a control message as x/net's Marshal makes it (cmsg(3)).
 func control(level, typ int, data ...byte) []byte {
-	b := make([]byte, unix.CmsgSpace(len(data)))
-	putCmsgHeader(b, unix.CmsgLen(len(data)), level, typ)
-	copy(b[unix.CmsgLen(0):], data)
+	b, room := AppendControl(nil, level, typ, len(data))
+	copy(room, data)
 	return b
 }
