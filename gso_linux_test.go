@@ -133,10 +133,6 @@ func runs(controls func(v6 bool) []byte) func(w *world) sending {
 func hasIPv4(k kind) bool { return k.name != "udp6" && k.name != "udp6-connected" }
 func hasIPv6(k kind) bool { return k.v6 }
 
-func optionBytes(level, name int, value ...byte) func(fd int) error {
-	return func(fd int) error { return unix.SetsockoptString(fd, level, name, string(value)) }
-}
-
 func family(v4, v6 []byte) func(bool) []byte {
 	return func(isIPv6 bool) []byte {
 		if isIPv6 {

@@ -96,6 +96,10 @@ func option(level, name, value int) func(fd int) error {
 	return func(fd int) error { return unix.SetsockoptInt(fd, level, name, value) }
 }
 
+func optionBytes(level, name int, value ...byte) func(fd int) error {
+	return func(fd int) error { return unix.SetsockoptString(fd, level, name, string(value)) }
+}
+
 // A narrows is a Conn with a small send buffer and a receiver in a network of
 // their own.
 type narrows struct {

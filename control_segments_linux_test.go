@@ -1,0 +1,112 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+//go:build linux && !android && !batchconn_portable
+
+package batchconn
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// marks are control messages of 60 datagrams, and the runs that these make.
+var marks = []struct {
+	name string
+	mark func(i int) ControlMessage
+	runs []int // in datagrams
+}{
+	{"equal", func(int) ControlMessage { return ControlMessage{Flags: ControlTOS | ControlTTL, TOS: 2, TTL: 9} }, []int{60}},
+	{"ECN", func(i int) ControlMessage { return ControlMessage{Flags: ControlTOS, TOS: i / 20} }, []int{20, 20, 20}},
+	{"TTL", func(i int) ControlMessage { return ControlMessage{Flags: ControlTTL, TTL: 5 + i/30} }, []int{30, 30}},
+	{"none and some", func(i int) ControlMessage { return ControlMessage{Flags: ControlTOS * ControlFlags(i/40), TOS: 1} }, []int{40, 20}},
+}
+
+// TestControlSegments: datagrams with equal messages leave as one kernel message,
+// and those with another ECN or TTL in one of their own. Each has its own mark.
+func TestControlSegments(t *testing.T) {
+	const size = 100
+	for _, k := range kinds {
+		for _, test := range marks {
+			t.Run(k.name+"/"+test.name, func(t *testing.T) {
+				w := k.world(t, 1, nil)
+				var msgs []OutputMessage
+				for i := range 60 {
+					m := test.mark(i)
+					msgs = append(msgs, OutputMessage{Addr: w.dest[0], Vectors: [][]byte{make([]byte, size)}, Control: m.Append(nil, w.inboxes[0].addr.Addr())})
+				}
+				send := func() {
+					t.Helper()
+					if n, err := w.conn.SendMessages(nil, msgs, 0); n != len(msgs) || err != nil {
+						t.Fatal(n, err)
+					}
+				}
+				r := newConn(t, w.inboxes[0].conn, nil)
+				if err := r.ReceiveControl(ControlTOS | ControlTTL); err != nil {
+					t.Fatal(err)
+				}
+				send()
+				for i := range msgs {
+					want := ControlMessage{Flags: ControlTOS | ControlTTL, TTL: 64}
+					if m := test.mark(i); m.Flags&ControlTOS != 0 {
+						want.TOS = m.TOS
+					}
+					if m := test.mark(i); m.Flags&ControlTTL != 0 {
+						want.TTL = m.TTL
+					}
+					if _, m, _ := r.next(t); m != want {
+						t.Fatalf("datagram %d has %+v, want %+v", i, m, want)
+					}
+				}
+				if s := w.conn.Stats(); s.Calls != 1 || s.Segmented != uint64(len(msgs)) || s.Fallbacks != 0 {
+					t.Errorf("%+v, want 1 call, all segmented", s)
+				}
+				w.testRuns(t, send, size, test.runs)
+			})
+		}
+	}
+}
+
+// testRuns sends again, to one who reads runs as they were sent.
+func (w *world) testRuns(t *testing.T, send func(), size int, want []int) {
+	t.Helper()
+	control(t, w.inboxes[0].conn, option(unix.SOL_UDP, unix.UDP_GRO, 1))
+	send()
+	total := 0
+	for _, n := range want {
+		total += n
+	}
+	bursts := w.inboxes[0].bursts(t, total*size)
+	for i := range bursts {
+		bursts[i] /= size
+	}
+	if !slices.Equal(bursts, want) {
+		t.Errorf("runs of %d datagrams, want %d", bursts, want)
+	}
+}
+
+// TestControlReplySegments: many datagrams of a reply from the address that was
+// asked are one kernel message.
+func TestControlReplySegments(t *testing.T) {
+	server := controlConn(t, "udp", "::", replyFields|ControlTOS)
+	client := newConn(t, listen(t, "udp4", "127.0.0.1"), nil)
+	send1(t, client, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), server.port()), nil)
+	_, m, from := server.next(t)
+	m.TOS = 2
+	msgs := AppendSegments(nil, from, make([]byte, 5000), 100, m.Append(nil, from.Addr()))
+	if n, err := server.SendMessages(nil, msgs, 0); n != 50 || err != nil {
+		t.Fatal(n, err)
+	}
+	if s := server.Stats(); s.Calls != 1 || s.Segmented != 50 {
+		t.Errorf("%+v, want 1 call, 50 segmented", s)
+	}
+	for range msgs {
+		if _, _, from := client.next(t); from.Addr() != netip.MustParseAddr("127.0.0.2") {
+			t.Fatalf("from %v", from)
+		}
+	}
+}
