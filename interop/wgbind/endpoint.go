@@ -5,15 +5,13 @@
 package wgbind
 
 import (
-	"bytes"
 	"net/netip"
 	"sync/atomic"
 
-	"golang.org/x/net/ipv4"
-	"golang.org/x/net/ipv6"
+	"github.com/batchconn/batchconn"
 )
 
-// An endpoint is where a peer is, and how it came to us.
+// An endpoint is where a peer is, and which address of ours it speaks to.
 type endpoint struct {
 	dst netip.AddrPort
 	src atomic.Pointer[source] // never nil
@@ -22,25 +20,19 @@ type endpoint struct {
 // A source is the address to send from, if any. It names no interface: routes change.
 type source struct {
 	ip      netip.Addr
-	info    []byte // the control messages that told us
-	control []byte // those that tell the kernel
+	control []byte
 }
 
-func newEndpoint(dst netip.AddrPort, info []byte) *endpoint {
-	e, src := &endpoint{dst: netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port())}, &source{info: bytes.Clone(info)}
-	v4, v6 := ipv4.ControlMessage{}, ipv6.ControlMessage{}
-	if e.dst.Addr().Is4() && v4.Parse(info) == nil && v4.Dst != nil {
-		src.ip, src.control = netip.AddrFrom4([4]byte(v4.Dst.To4())), (&ipv4.ControlMessage{Src: v4.Dst}).Marshal()
-	} else if e.dst.Addr().Is6() && v6.Parse(info) == nil && v6.Dst != nil {
-		src.ip, src.control = netip.AddrFrom16([16]byte(v6.Dst.To16())), (&ipv6.ControlMessage{Src: v6.Dst}).Marshal()
-	}
-	e.src.Store(src)
+func newEndpoint(dst netip.AddrPort, src netip.Addr) *endpoint {
+	e := &endpoint{dst: netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port())}
+	m := batchconn.ControlMessage{Flags: batchconn.ControlLocal, Local: src}
+	e.src.Store(&source{src, m.Append(nil, e.dst.Addr())})
 	return e
 }
 
-// is reports whether a datagram came from e in the way that e knows.
-func (e *endpoint) is(from netip.AddrPort, info []byte) bool {
-	return e.dst.Port() == from.Port() && e.dst.Addr() == from.Addr().Unmap() && bytes.Equal(e.src.Load().info, info)
+// is reports whether a datagram came from e to the address that e sends from.
+func (e *endpoint) is(from netip.AddrPort, to netip.Addr) bool {
+	return e.dst.Port() == from.Port() && e.dst.Addr() == from.Addr().Unmap() && e.SrcIP() == to
 }
 
 func (e *endpoint) ClearSrc()           { e.src.Store(new(source)) }

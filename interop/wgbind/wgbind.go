@@ -13,7 +13,6 @@ import (
 
 	"github.com/batchconn/batchconn"
 	"golang.org/x/net/ipv4"
-	"golang.org/x/net/ipv6"
 	"golang.zx2c4.com/wireguard/conn"
 )
 
@@ -44,17 +43,17 @@ func (b *Bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 		return nil, 0, err
 	}
 	// What the system refuses of these is done without: large buffers, many
-	// datagrams in one message, and the address that each came to, to answer from.
+	// datagrams in one message, and below the address that each came to, to answer
+	// from.
 	udp.SetReadBuffer(socketBuffer)
 	udp.SetWriteBuffer(socketBuffer)
 	joinReceived(udp)
-	ipv4.NewPacketConn(udp).SetControlMessage(ipv4.FlagDst, true)
-	ipv6.NewPacketConn(udp).SetControlMessage(ipv6.FlagDst, true)
 	c, err := batchconn.New(udp, b.cfg)
 	if err != nil {
 		udp.Close()
 		return nil, 0, err
 	}
+	c.ReceiveControl(batchconn.ControlLocal)
 	b.open.Store(c)
 	return []conn.ReceiveFunc{newReceiver(c).receive}, uint16(c.LocalAddr().(*net.UDPAddr).Port), nil
 }
@@ -70,7 +69,7 @@ type receiver struct {
 }
 
 func newReceiver(c *batchconn.Conn) *receiver {
-	r := &receiver{c: c, ms: make([]ipv4.Message, receiveBatch), from: newEndpoint(netip.AddrPort{}, nil)}
+	r := &receiver{c: c, ms: make([]ipv4.Message, receiveBatch), from: newEndpoint(netip.AddrPort{}, netip.Addr{})}
 	for i := range r.ms {
 		r.ms[i].Buffers, r.ms[i].OOB = [][]byte{make([]byte, messageSize)}, make([]byte, 128)
 	}
@@ -87,9 +86,11 @@ func (r *receiver) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint) (n i
 	}
 	for ; len(r.left) > 0; r.left, r.at = r.left[1:], 0 {
 		m := &r.left[0]
-		size, info := joined(m)
-		if from := m.Addr.(*net.UDPAddr).AddrPort(); !r.from.is(from, info) {
-			r.from = newEndpoint(from, info)
+		size, control := joined(m)
+		var to batchconn.ControlMessage
+		to.Parse(control) // of what cannot be read, the system picks the source
+		if from := m.Addr.(*net.UDPAddr).AddrPort(); !r.from.is(from, to.Local) {
+			r.from = newEndpoint(from, to.Local)
 		}
 		for r.at < m.N {
 			if n == len(bufs) {
@@ -135,7 +136,7 @@ func (b *Bind) Close() error {
 
 func (b *Bind) ParseEndpoint(s string) (conn.Endpoint, error) {
 	dst, err := netip.ParseAddrPort(s)
-	return newEndpoint(dst, nil), err
+	return newEndpoint(dst, netip.Addr{}), err
 }
 
 func (b *Bind) BatchSize() int { return conn.IdealBatchSize }
