@@ -10,8 +10,11 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/batchconn/batchconn/internal/sys"
 )
 
 // marks are control messages of 60 datagrams, and the runs that these make.
@@ -107,6 +110,17 @@ func TestControlReplySegments(t *testing.T) {
 	for range msgs {
 		if _, _, from := client.next(t); from.Addr() != netip.MustParseAddr("127.0.0.2") {
 			t.Fatalf("from %v", from)
+		}
+	}
+}
+
+// TestControlTimeNotSegmented: a time to leave is that of one kernel message.
+func TestControlTimeNotSegmented(t *testing.T) {
+	to := netip.IPv6Loopback()
+	for flags, want := range map[ControlFlags]bool{allControl &^ ControlTime: true, allControl: false} {
+		m := ControlMessage{Flags: flags, Local: to, IfIndex: 1, TOS: 1, TTL: 1, Time: time.Now()}
+		if got := sys.Segmentable(m.Append(nil, to)); got != want {
+			t.Errorf("%#x: segmentable is %v, want %v", flags, got, want)
 		}
 	}
 }

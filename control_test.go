@@ -365,3 +365,40 @@ func TestControlParseResets(t *testing.T) {
 		t.Errorf("%+v, %v", m, err)
 	}
 }
+
+// BenchmarkControl makes and reads the messages of a reply, as x/net does it too.
+func BenchmarkControl(b *testing.B) {
+	addr := netip.MustParseAddr("127.0.0.2")
+	m := ControlMessage{Flags: ControlLocal | ControlInterface, Local: addr, IfIndex: 1}
+	control := m.Append(nil, addr)
+	x := ipv4.ControlMessage{Src: addr.AsSlice(), IfIndex: 1}
+	b.Run("Append", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			control = m.Append(control[:0], addr)
+		}
+	})
+	b.Run("Append/xnet", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			control = x.Marshal()
+		}
+	})
+	b.Run("Parse", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if err := m.Parse(control); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("Parse/xnet", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			x = ipv4.ControlMessage{}
+			if err := x.Parse(control); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
