@@ -14,18 +14,22 @@ import (
 
 // Writable reports whether poll(2) says POLLOUT, and does not wait. POLLERR,
 // which an unread error queue raises, says nothing about room.
-func Writable(fd uintptr) (bool, error) { return poll(fd, unix.POLLOUT) }
+func Writable(fd uintptr) (bool, error) {
+	fds := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+	known, err := poll(fds[:])
+	return !known || fds[0].Revents&unix.POLLOUT != 0, err
+}
 
-func poll(fd uintptr, events int16) (bool, error) {
-	fds := [1]unix.PollFd{{Fd: int32(fd), Events: events}}
+// poll asks once. Where RLIMIT_NOFILE is below 1, poll(2) takes no descriptor, and
+// nothing is known: the caller has to try.
+func poll(fds []unix.PollFd) (known bool, err error) {
 	for {
-		_, err := unix.Poll(fds[:], 0)
-		switch err {
+		switch _, err := unix.Poll(fds, 0); err {
 		case unix.EINTR:
-			continue
-		case unix.EINVAL: // RLIMIT_NOFILE is below 1: let the caller try
-			return true, nil
+		case unix.EINVAL:
+			return false, nil
+		default:
+			return true, os.NewSyscallError("poll", err)
 		}
-		return fds[0].Revents&events != 0, os.NewSyscallError("poll", err)
 	}
 }
