@@ -123,7 +123,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer, p *progre
 		code, err = measure(ctx, opt, stdout, p)
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "batchbench: %v\n", err)
+		fmt.Fprintf(stderr, "batchbench: %v\n", oneLine(err))
 		return max(code, exitFailed)
 	}
 	return code

@@ -33,7 +33,7 @@ const (
 
 // rounds says how often each has its turn, and for how long.
 func (opt *options) rounds() (n int, each time.Duration) {
-	n = int(min(max(opt.duration/roundTime, 1), math.MaxInt32))
+	n = int(min(max(opt.duration/roundTime, 1), math.MaxInt)) // which is less where an int has 32 bits
 	return n, opt.duration / time.Duration(n)
 }
 
@@ -101,18 +101,23 @@ func (b *bench) alternate(ctx context.Context, results *results, p *progress) {
 
 // newBench opens all sockets. What cannot be opened is left out; its result says
 // why.
-func newBench(opt *options) (b *bench, res *results, err error) {
-	b = &bench{opt: opt}
-	defer func() {
-		if err != nil {
-			b.close()
-		}
-	}()
+func newBench(opt *options) (*bench, *results, error) {
+	b := &bench{opt: opt}
+	res, err := b.open()
+	if err != nil {
+		b.close()
+		return nil, nil, err
+	}
+	return b, res, nil
+}
+
+func (b *bench) open() (res *results, err error) {
+	opt := b.opt
 	var to []netip.AddrPort
 	if opt.to != "" {
 		to = []netip.AddrPort{unmapped(opt.addr)}
 	} else if to, err = b.openReceivers(); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	for i := range opt.senders {
 		b.senders = append(b.senders, newSender(i, opt, to))
@@ -122,16 +127,16 @@ func newBench(opt *options) (b *bench, res *results, err error) {
 		b.compete(&res.ways[i], func() (contender, error) { return b.newSending(w, to[0]) })
 	}
 	if opt.to != "" {
-		return b, res, nil
+		return res, nil
 	}
 	if res.burst, err = findBurst(opt); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	for i := range res.readings {
 		r := &res.readings[i]
 		b.compete(r, func() (contender, error) { return newReadingOf(opt, res.burst, r) })
 	}
-	return b, res, nil
+	return res, nil
 }
 
 // openReceivers opens those that the senders send to.

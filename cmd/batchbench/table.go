@@ -253,7 +253,7 @@ func (res *results) code() (int, error) {
 	}
 	switch {
 	case errs != nil:
-		return exitFailed, oneLine(errs)
+		return exitFailed, errors.Join(errs...)
 	case res.interrupted != 0:
 		return res.interrupted, nil
 	}
@@ -265,9 +265,7 @@ func (r *row) complaint() string {
 		commas(*r.Damaged), commas(*r.Duplicated), commas(*r.Uncounted))
 }
 
-func oneLine(errs []error) error {
-	return errors.New(strings.ReplaceAll(errors.Join(errs...).Error(), "\n", "; "))
-}
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 func (res *results) print(w io.Writer) error {
 	if res.opt.json {
