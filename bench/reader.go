@@ -18,6 +18,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/batchconn/batchconn/internal/harness"
 )
 
 // The receivers are read by a process of their own, so that the time of this one
@@ -57,7 +59,12 @@ func startReader(rs []receiver, size int) (*reader, error) {
 	r.cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d %d", readerVariable, size, len(rs)), "GOMAXPROCS=1")
 	r.cmd.Stderr = os.Stderr
 	for _, rc := range rs {
-		r.cmd.ExtraFiles = append(r.cmd.ExtraFiles, rc.file)
+		f, err := rc.File()
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		r.cmd.ExtraFiles = append(r.cmd.ExtraFiles, f)
 	}
 	if r.control, err = r.cmd.StdinPipe(); err != nil {
 		return nil, err
@@ -112,6 +119,10 @@ func serveReader(what string) error {
 		return err
 	}
 	m := newMailbag(size)
+	inlets := make([]*harness.Inlet, sockets)
+	for i := range inlets {
+		inlets[i] = harness.InletOf(firstSocket + i)
+	}
 	for {
 		var command [1]byte
 		if _, err := os.Stdin.Read(command[:]); err == io.EOF {
@@ -122,7 +133,7 @@ func serveReader(what string) error {
 		if _, err := os.Stdout.Write(command[:]); err != nil { // ready
 			return err
 		}
-		c, err := m.readUntilTold(sockets, size)
+		c, err := readUntilTold(inlets, m, size)
 		if err != nil {
 			return err
 		}
@@ -133,17 +144,17 @@ func serveReader(what string) error {
 }
 
 // readUntilTold reads until it is told to end and nothing is left.
-func (m *mailbag) readUntilTold(sockets, size int) (c count, err error) {
+func readUntilTold(inlets []*harness.Inlet, m *harness.Mailbag, size int) (c count, err error) {
 	for told := false; ; {
 		end := told // before the read: nothing is sent after it
 		found := false
-		for fd := firstSocket; fd < firstSocket+sockets; fd++ {
-			n, err := m.read(fd)
+		for _, in := range inlets {
+			n, err := in.Read(m)
 			if err != nil {
 				return c, err
 			}
-			for i := range m.headers[:n] {
-				if int(m.headers[i].n) != size {
+			for _, length := range m.Lengths[:n] {
+				if length != size {
 					c.Wrong++
 				}
 			}
