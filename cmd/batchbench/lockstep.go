@@ -6,11 +6,8 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"os"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -18,10 +15,6 @@ import (
 	"github.com/batchconn/batchconn"
 	"github.com/batchconn/batchconn/internal/harness"
 )
-
-// Reading is compared in one thread: it sends a burst and then reads it, and only
-// the reading is on the clock. So a reader always finds the same queue, nothing
-// is dropped, and nobody is woken.
 
 // sendings are how the bursts come: to a reader it matters whether the kernel
 // still has them in one piece.
@@ -32,7 +25,7 @@ var sendings = []way{
 
 // A lockstep is one way of reading what comes in one way.
 type lockstep struct {
-	mail     *harness.Mailbag
+	burst    harness.Burst
 	receiver *receiver
 	sender   *sender
 	socket   *socket
@@ -41,8 +34,8 @@ type lockstep struct {
 func newLockstep(opt *options, burst int, how *reading, w way) (l *lockstep, err error) {
 	one := *opt
 	one.batch, one.receivers, one.senders = burst, 1, 1
-	l = &lockstep{mail: harness.NewMailbag(burst, opt.size)}
-	if l.receiver, err = newReceiver(0, &one, how, l.mail); err != nil {
+	l = &lockstep{burst: harness.Burst{Mail: harness.NewMailbag(burst, opt.size)}}
+	if l.receiver, err = newReceiver(0, &one, how, l.burst.Mail); err != nil {
 		return nil, err
 	}
 	if l.socket, err = openSocket(w, l.receiver.addr); err != nil {
@@ -50,7 +43,10 @@ func newLockstep(opt *options, burst int, how *reading, w way) (l *lockstep, err
 		return nil, err
 	}
 	l.sender = newSender(0, &one, []netip.AddrPort{l.receiver.addr})
-	l.sender.send[l.socket] = l.socket.sender(l.sender.slots)
+	send := l.socket.sender(l.sender.slots)
+	var never atomic.Bool
+	l.burst.Send = func() error { return l.sender.sendBatch(send, 0, burst, &never) }
+	l.burst.Read, l.burst.SetReadDeadline = l.receiver.in.read, l.receiver.in.conn.SetReadDeadline
 	return l, nil
 }
 
@@ -67,65 +63,25 @@ func (l *lockstep) run(ctx context.Context, d time.Duration) (s sample, err erro
 	l.receiver.begin(id)
 	l.sender.prepare(id)
 	calls := l.socket.callsNow()
+	var times harness.BurstTimes
 	for end := time.Now().Add(d); ctx.Err() == nil; {
-		if err = l.burst(&s); err != nil || !time.Now().Before(end) {
+		n, err := l.burst.Run(&times)
+		if err != nil {
+			return s, err
+		}
+		for i := range n {
+			l.receiver.take(l.burst.Mail.Datagram(i))
+		}
+		if !time.Now().Before(end) {
 			break
 		}
 	}
+	s.elapsed, s.cpu, s.readCPU = times.Read, times.SendCPU, times.ReadCPU
 	s.calls = l.socket.callsNow() - calls
 	s.sent = l.sender.sequence[0]
 	s.tally, s.uncounted = l.receiver.result(l.sender.sequence)
 	s.moved = s.tally.arrived
-	return s, err
-}
-
-// burst sends once and reads all of it.
-func (l *lockstep) burst(s *sample) error {
-	if err := l.setDeadline(); err != nil {
-		return err
-	}
-	var never atomic.Bool
-	cpu0 := harness.ThreadCPU()
-	if err := l.sender.sendBatch(l.sender.send[l.socket], 0, l.sender.batch, &never); err != nil {
-		return err
-	}
-	cpu1, begin := harness.ThreadCPU(), time.Now()
-	n, err := l.readAll()
-	s.elapsed += time.Since(begin)
-	cpu2 := harness.ThreadCPU()
-	s.cpu += cpu1 - cpu0
-	s.readCPU += cpu2 - cpu1
-	for i := range n {
-		l.receiver.take(l.mail.Datagram(i))
-	}
-	return err
-}
-
-// readAll reads until the mailbag is full. What did not come is lost.
-func (l *lockstep) readAll() (n int, err error) {
-	const tries = 3 // the process may have been stopped until after the deadline
-	for failed := 0; n < len(l.mail.Buffers); {
-		k, err := l.receiver.in.read(n)
-		n += k
-		if err == nil {
-			failed = 0
-			continue
-		}
-		if !errors.Is(err, os.ErrDeadlineExceeded) {
-			return n, fmt.Errorf("reading: %w", err)
-		}
-		if failed++; failed == tries {
-			return n, nil
-		}
-		if err := l.setDeadline(); err != nil {
-			return n, err
-		}
-	}
-	return n, nil
-}
-
-func (l *lockstep) setDeadline() error {
-	return l.receiver.in.conn.SetReadDeadline(time.Now().Add(quiet))
+	return s, nil
 }
 
 // maxBurst is the most datagrams that are sent before they are read.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"runtime"
 	"slices"
 	"testing"
@@ -211,5 +212,45 @@ func TestCPU(t *testing.T) {
 	}
 	if d := other.CPU() - before; d > 2*time.Millisecond {
 		t.Errorf("another thread, which does nothing, has worked for %v", d)
+	}
+}
+
+// TestBurst: what is missing is lost, not waited for without end, and a reader's
+// faults are told.
+func TestBurst(t *testing.T) {
+	broken := errors.New("broken")
+	late := func(int) (int, error) { return 0, os.ErrDeadlineExceeded }
+	for _, c := range []struct {
+		name  string
+		reads []func(i int) (int, error)
+		n     int
+		err   error
+	}{
+		{"all", []func(i int) (int, error){func(int) (int, error) { return 3, nil }, func(int) (int, error) { return 5, nil }}, 8, nil},
+		{"late", []func(i int) (int, error){late, late, func(int) (int, error) { return 8, nil }}, 8, nil},
+		{"lost", []func(i int) (int, error){func(int) (int, error) { return 7, nil }, late, late, late}, 7, nil},
+		{"broken", []func(i int) (int, error){func(int) (int, error) { return 2, nil }, func(int) (int, error) { return 0, broken }}, 2, broken},
+		{"nothing", []func(i int) (int, error){func(int) (int, error) { return 0, nil }}, 0, errNothing},
+	} {
+		sent, read, at := 0, 0, 0
+		b := Burst{
+			Mail: NewMailbag(8, 1),
+			Send: func() error { sent++; return nil },
+			Read: func(i int) (int, error) {
+				if i != at {
+					t.Errorf("%s: read at %d, want %d", c.name, i, at)
+				}
+				n, err := c.reads[read](i)
+				read++
+				at += n
+				return n, err
+			},
+			SetReadDeadline: func(time.Time) error { return nil },
+		}
+		var times BurstTimes
+		n, err := b.Run(&times)
+		if n != c.n || err != c.err || sent != 1 || read != len(c.reads) || times.Read <= 0 {
+			t.Errorf("%s: %d, %v, after %d reads in %v; want %d, %v", c.name, n, err, read, times.Read, c.n, c.err)
+		}
 	}
 }
