@@ -217,7 +217,7 @@ func TestIPv6Only(t *testing.T) {
 	was := loopbacks
 	t.Cleanup(func() { loopbacks = was })
 	loopbacks = append([]net.IP{net.IPv4(192, 0, 2, 1)}, was[1:]...) // which nobody has
-	u, err := listenLoopback()
+	u, err := net.ListenUDP("udp6", &net.UDPAddr{IP: net.IPv6loopback})
 	if err != nil {
 		t.Skip(err)
 	}
