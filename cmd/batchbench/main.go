@@ -138,7 +138,8 @@ func flags(opt *options) *flag.FlagSet {
 	f.IntVar(&opt.receivers, "receivers", 1, "`sockets` on loopback that receive")
 	f.IntVar(&opt.senders, "senders", 1, "`goroutines` that send at once, all through one socket")
 	f.DurationVar(&opt.duration, "duration", 2*time.Second, "`time` to send each way, or to listen, which else goes on until interrupted")
-	f.StringVar(&opt.read, "read", "", "how receivers read: net, xnet, conn, from, batch, or prompt, the usual `way`, which costs the sender nothing;\nof the ways of reading, this one and net's are compared then")
+	f.StringVar(&opt.read, "read", "", "how receivers read: "+prompt.key+", which costs the sender nothing and is the usual `way`;\n"+
+		readingKeys()+". Then only that one of these is compared with net's.\n-listen reads with batch unless told otherwise")
 	f.BoolVar(&opt.json, "json", false, "print JSON, with -listen one object a line")
 	f.StringVar(&opt.to, "to", "", "send to `host:port`, where batchbench -listen runs, instead of loopback")
 	f.StringVar(&opt.listen, "listen", "", "be the receiving end at `address` and print what arrives each second")

@@ -201,8 +201,8 @@ func TestManyReceivers(t *testing.T) {
 		t.Fatal(err)
 	}
 	closeCollectors(all)
-	if most := max(1, runtime.GOMAXPROCS(0)-1); len(all) > most {
-		t.Errorf("%d threads read, want %d at most", len(all), most)
+	if limit := max(1, runtime.GOMAXPROCS(0)-1); len(all) > limit {
+		t.Errorf("%d threads read, want no more than %d", len(all), limit)
 	}
 	out := runJSON(t, t.Context(), exitOK, "-receivers", "500", "-size", "64", "-duration", "20ms")
 	for _, r := range out.Ways {
@@ -286,14 +286,14 @@ func TestNarrowTerminal(t *testing.T) {
 		columns := 0
 		p := &progress{w: &shown, width: func() int { return columns }}
 		for _, columns = range widths {
-			most := columns - 1
+			limit := columns - 1
 			if columns == 0 {
-				most = usualWidth - 1
+				limit = usualWidth - 1
 			}
-			for _, text := range []string{strings.Repeat("long ", 50), "short", strings.Repeat("x", max(most, 1))} {
+			for _, text := range []string{strings.Repeat("long ", 50), "short", strings.Repeat("x", max(limit, 1))} {
 				shown.Reset()
 				p.show("%s", text)
-				if line := shown.String(); line[0] != '\r' || len(line) > 1+most || !strings.HasPrefix(line[1:], text[:min(most, len(text))]) {
+				if line := shown.String(); line[0] != '\r' || len(line) > 1+limit || !strings.HasPrefix(line[1:], text[:min(limit, len(text))]) {
 					t.Errorf("%d columns: %q", columns, line)
 				}
 			}

@@ -41,7 +41,7 @@ var readings = []reading{
 
 // prompt is how receivers read when sending is compared: it costs the sender
 // nothing (see [harness.Inlet]).
-var prompt = reading{"prompt", "a batch at a time, never woken", false, readPrompt}
+var prompt = reading{"prompt", harness.InletReads, false, readPrompt}
 
 // A reader is a socket with one way of receiving.
 type reader struct {
@@ -57,8 +57,8 @@ type deadlineCloser interface {
 	Close() error
 }
 
+// readingOf finds a way by its key.
 func readingOf(key string) (*reading, error) {
-	keys := []string{prompt.key}
 	if key == prompt.key {
 		return &prompt, nil
 	}
@@ -66,9 +66,16 @@ func readingOf(key string) (*reading, error) {
 		if readings[i].key == key {
 			return &readings[i], nil
 		}
+	}
+	return nil, fmt.Errorf("-read %s is none of %s, %s", key, prompt.key, readingKeys())
+}
+
+func readingKeys() string {
+	var keys []string
+	for i := range readings {
 		keys = append(keys, readings[i].key)
 	}
-	return nil, fmt.Errorf("-read %s is none of %s", key, strings.Join(keys, ", "))
+	return strings.Join(keys, ", ")
 }
 
 const (

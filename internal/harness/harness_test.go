@@ -175,7 +175,7 @@ func TestSinks(t *testing.T) {
 	c.Close()
 }
 
-// TestCPU: work is seen on the clock of who did it.
+// TestCPU: work is seen on the clock of the thread that did it.
 func TestCPU(t *testing.T) {
 	if !HaveProcessCPU {
 		t.Skip("not known here")

@@ -13,6 +13,9 @@ import (
 	"time"
 )
 
+// InletReads says how an Inlet reads.
+const InletReads = "one at a time"
+
 // Here the poller cannot be avoided.
 type inletSocket struct{ *net.UDPConn }
 

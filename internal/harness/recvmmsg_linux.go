@@ -13,6 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// InletReads says how an Inlet reads.
+const InletReads = "a batch at a time, never woken"
+
 // A batchCall is what recvmmsg(2) reads into. x/net's ReadBatch makes an address
 // for each datagram, and so work for the collector.
 type batchCall struct{ headers []mmsghdr }

@@ -12,6 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// InletReads says how an Inlet reads.
+const InletReads = "one at a time, never woken"
+
 type batchCall struct{}
 
 func (batchCall) prepare([][]byte) {}

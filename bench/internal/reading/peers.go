@@ -23,7 +23,7 @@ import (
 	"github.com/batchconn/batchconn/internal/harness"
 )
 
-// roomySize is that of the buffers of those who let the kernel coalesce.
+// roomySize is that of buffers for what the kernel has coalesced.
 const roomySize = 1<<16 - 1
 
 // roomy gives the mailbag buffers of their own. A read of up to batch datagrams

@@ -46,7 +46,7 @@ func TestArrival(t *testing.T) {
 	}
 }
 
-// TestLoserIsFound: who does not hand out all, or not as it was, is out.
+// TestLoserIsFound: a way that does not hand out all, or changes it, is out.
 func TestLoserIsFound(t *testing.T) {
 	for name, spoil := range map[string]func(m *harness.Mailbag, n int) int{
 		"loses one":    func(m *harness.Mailbag, n int) int { return n - 1 },

@@ -3,7 +3,7 @@
 // license that can be found in the LICENSE file.
 
 // The loops that one would write by hand in C: what recvmmsg(2) and UDP_GRO can
-// give at most.
+// give.
 
 #define _GNU_SOURCE
 #include "recv.h"
@@ -20,28 +20,28 @@
 #endif
 
 enum {
-	most_messages = 64, // in a call of recvmmsg
-	most_runs = 8,
+	max_messages = 64, // in a call of recvmmsg
+	max_runs = 8,
 	run_size = 65535,
 	control_size = 128,
 };
 
 static int allocate(struct recv *r)
 {
-	int n = r->with == with_gro ? most_runs : r->count;
+	int n = r->with == with_gro ? max_runs : r->count;
 	r->buffers = calloc(r->count, r->size);
 	r->lengths = calloc(r->count, sizeof *r->lengths);
 	r->ms = calloc(n, sizeof *r->ms);
 	r->iov = calloc(n, sizeof *r->iov);
 	r->from = calloc(n, sizeof *r->from);
-	r->runs = r->with == with_gro ? malloc(most_runs * (run_size + control_size)) : NULL;
+	r->runs = r->with == with_gro ? malloc(max_runs * (run_size + control_size)) : NULL;
 	return r->buffers && r->lengths && r->ms && r->iov && r->from && (r->runs || r->with != with_gro);
 }
 
 // prepare lays out what recvmmsg receives into.
 static void prepare(struct recv *r)
 {
-	int n = r->with == with_gro ? most_runs : r->count;
+	int n = r->with == with_gro ? max_runs : r->count;
 	for (int i = 0; i < n; i++) {
 		r->iov[i] = (struct iovec){r->buffers + (long)i * r->size, r->size};
 		if (r->with == with_gro)
@@ -53,7 +53,7 @@ static void prepare(struct recv *r)
 			.msg_iovlen = 1,
 		};
 		if (r->with == with_gro)
-			r->ms[i].msg_hdr.msg_control = r->runs + (long)most_runs * run_size + (long)i * control_size;
+			r->ms[i].msg_hdr.msg_control = r->runs + (long)max_runs * run_size + (long)i * control_size;
 	}
 }
 
@@ -108,7 +108,7 @@ static int some_recvfrom(struct recv *r, int i)
 
 static int some_recvmmsg(struct recv *r, int i)
 {
-	int n = r->count - i < most_messages ? r->count - i : most_messages;
+	int n = r->count - i < max_messages ? r->count - i : max_messages;
 	n = recvmmsg(r->fd, r->ms + i, n, MSG_DONTWAIT, NULL);
 	if (n < 0)
 		return -errno;
@@ -153,11 +153,11 @@ static int cut(struct recv *r, int run, int i)
 
 static int some_gro(struct recv *r, int i)
 {
-	for (int k = 0; k < most_runs; k++) {
+	for (int k = 0; k < max_runs; k++) {
 		r->ms[k].msg_hdr.msg_namelen = sizeof r->from[0];
 		r->ms[k].msg_hdr.msg_controllen = control_size;
 	}
-	int n = recvmmsg(r->fd, r->ms, most_runs, MSG_DONTWAIT, NULL), at = i;
+	int n = recvmmsg(r->fd, r->ms, max_runs, MSG_DONTWAIT, NULL), at = i;
 	if (n < 0)
 		return -errno;
 	for (int k = 0; k < n; k++) {
