@@ -43,7 +43,8 @@
 //   - damaged: datagrams that arrived with another content or length, twice, at
 //     the wrong receiver, or without having been counted as sent. It is to be 0.
 //   - ratio: median of each round's rate divided by that of the first row in the
-//     same round; of ways of reading, the first row with the same sender.
+//     same round. Of ways of reading: the first row's with the same sender, by
+//     rCPU-ns where that is known.
 //
 // # Exit status
 //

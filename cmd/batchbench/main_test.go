@@ -89,7 +89,7 @@ func TestEachWay(t *testing.T) {
 		{size: largest(), batch: 1024, receivers: 1, senders: 1},
 	} {
 		t.Run(fmt.Sprintf("size=%d/batch=%d/receivers=%d/senders=%d", o.size, o.batch, o.receivers, o.senders), func(t *testing.T) {
-			out := runJSON(t, t.Context(), exitOK, "-duration", "40ms", "-size", fmt.Sprint(o.size), "-batch", fmt.Sprint(o.batch),
+			out := runJSON(t, t.Context(), exitOK, "-duration", "25ms", "-size", fmt.Sprint(o.size), "-batch", fmt.Sprint(o.batch),
 				"-receivers", fmt.Sprint(o.receivers), "-senders", fmt.Sprint(o.senders))
 			if out.Size != o.size || out.Batch != o.batch || out.Receivers != o.receivers || out.Senders != o.senders || !out.Loopback {
 				t.Errorf("other settings: %+v", out)

@@ -144,6 +144,15 @@ func (r *row) wrong() uint64 {
 
 func (s *sample) rate() float64 { return float64(s.moved) / s.elapsed.Seconds() }
 
+// cost is what ratios compare: the time for each datagram. Reading is done in one
+// thread, whose processor's time a busy machine disturbs less than the clock's.
+func (s *sample) cost(r *result) float64 {
+	if r.how != nil && harness.HaveThreadCPU {
+		return float64(s.readCPU) / float64(s.moved)
+	}
+	return 1 / s.rate()
+}
+
 func (s *sample) valid() bool { return s.elapsed > 0 && s.moved > 0 }
 
 // first is what a result is compared with.
@@ -178,7 +187,7 @@ func (res *results) row(r *result) row {
 			readCPUs = append(readCPUs, float64(s.readCPU)/float64(s.tally.arrived))
 		}
 		if i < len(first.samples) && first.samples[i].valid() {
-			ratios = append(ratios, s.rate()/first.samples[i].rate())
+			ratios = append(ratios, first.samples[i].cost(r)/s.cost(r))
 		}
 	}
 	out.Rounds, out.Sent = len(rates), total.sent
@@ -393,10 +402,14 @@ func (res *results) notes(w io.Writer, rows []row) {
 	}
 	each := (res.each << res.shift).Round(100 * time.Microsecond)
 	fmt.Fprintf(w, "Medians of %s of %v in which all took turns", plural(spans, "round"), each)
+	byCPU := ""
 	if len(res.readings) > 0 {
 		fmt.Fprintf(w, " (reading: %v)", each/readingPart)
+		if harness.HaveThreadCPU {
+			byCPU = ", of reading by rCPU-ns"
+		}
 	}
-	fmt.Fprint(w, "; ratio: the median of\neach round's own. calls, arrived and damaged: of all rounds.\n")
+	fmt.Fprint(w, "; ratio: the median of\neach round's own"+byCPU+". calls, arrived and damaged: of all rounds.\n")
 	if harness.HaveThreadCPU && res.opt.to == "" {
 		fmt.Fprintf(w, "CPU-ns, rCPU-ns: user and system time of the sending and of the reading threads. On loopback the\n"+
 			"sender does the kernel's work up to the receiver's queue too. Receivers of the first table\nread %s.\n", res.opt.reading.name)
