@@ -31,7 +31,7 @@ import (
 var (
 	rounds = flag.Int("rounds", 15, "rounds, each of all ways in turn")
 	slot   = flag.Duration("time", 10*time.Millisecond, "how long a way is fed and reads in a round")
-	quick  = flag.Bool("quick", false, "two loads only")
+	quick  = flag.Bool("quick", false, "one dimension only: segmented or not")
 )
 
 func main() {
@@ -60,19 +60,30 @@ func main() {
 	}
 }
 
+// loads are the base and what differs from it in one dimension each, segmented and
+// not.
 func loads() (all []reading.Load) {
-	for _, segmented := range []bool{true, false} {
-		all = append(all, reading.Load{Burst: 64, Size: 1200, Segmented: segmented})
-	}
+	bursts, sizes, flows := []int{1, 4, 16, 256}, []int{64, 300, 1400, 8900}, []int{16, 64}
 	if *quick {
-		return all
+		bursts, sizes, flows = nil, nil, nil
 	}
 	for _, segmented := range []bool{true, false} {
-		for _, burst := range []int{1, 4, 16, 256} {
-			all = append(all, reading.Load{Burst: burst, Size: 1200, Segmented: segmented})
+		base := reading.Load{Flows: 1, Burst: 64, Size: 1200, Segmented: segmented}
+		all = append(all, base)
+		for _, n := range bursts {
+			l := base
+			l.Burst = n
+			all = append(all, l)
 		}
-		for _, size := range []int{64, 300, 1400, 8900} {
-			all = append(all, reading.Load{Burst: 64, Size: size, Segmented: segmented})
+		for _, n := range sizes {
+			l := base
+			l.Size = n
+			all = append(all, l)
+		}
+		for _, n := range flows {
+			l := base
+			l.Flows = n
+			all = append(all, l)
 		}
 	}
 	return all
@@ -147,7 +158,7 @@ func print(l reading.Load, entries []*entry) {
 	if l.Segmented {
 		how = "segmented"
 	}
-	fmt.Printf("%d datagrams of %d bytes, sent %s; %d rounds of %v; ns for each datagram\n\n", l.Burst, l.Size, how, *rounds, *slot)
+	fmt.Printf("%d datagrams of %d bytes in %d flows, sent %s; %d rounds of %v; ns for each datagram\n\n", l.Burst, l.Size, l.Flows, how, *rounds, *slot)
 	tw := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, "\tread\tCPU\tbest tenth\tx CPU\tsend CPU")
 	first := entries[0]

@@ -19,9 +19,10 @@ import (
 	"github.com/batchconn/batchconn/internal/harness"
 )
 
-// A Load is what is sent to be read: bursts of datagrams of a size, by one
-// sender.
+// A Load is what is sent to be read: bursts of datagrams of a size. Each of the
+// flows, which are sockets, sends its part of a burst in a row.
 type Load struct {
+	Flows     int  `json:"flows"`
 	Burst     int  `json:"burst"`
 	Size      int  `json:"size"`
 	Segmented bool `json:"segmented"` // the kernel still has them in one piece
@@ -31,7 +32,7 @@ type Load struct {
 type Feed struct {
 	harness.Burst
 	socket  *Socket
-	conn    *batchconn.Conn
+	conns   []*batchconn.Conn // by flow
 	payload []byte
 	last    int // bytes of the last datagram
 	size    int
@@ -49,35 +50,50 @@ func NewFeed(w Way, l Load) (*Feed, error) {
 	if f.socket, err = w.Open(f.Mail); err != nil {
 		return nil, err
 	}
-	if err := f.openSender(l); err != nil {
-		f.socket.Close()
+	if err := f.openSenders(l); err != nil {
+		f.Close()
 		return nil, err
 	}
 	f.Read, f.SetReadDeadline = f.socket.Read, f.socket.SetReadDeadline
 	return f, nil
 }
 
-func (f *Feed) openSender(l Load) error {
-	u, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		return err
-	}
+func (f *Feed) openSenders(l Load) error {
 	cfg := &batchconn.Config{GSO: batchconn.GSOOff}
 	if l.Segmented {
 		cfg.GSO = batchconn.GSOOn
 	}
-	if f.conn, err = batchconn.New(u, cfg); err != nil {
-		u.Close()
-		return err
-	}
 	msgs := batchconn.AppendSegments(nil, f.socket.Addr, f.payload, l.Size, nil)
-	f.Send = func() error { return harness.SendAll(f.conn, context.Background(), msgs) }
+	part := (len(msgs) + l.Flows - 1) / l.Flows
+	for range l.Flows {
+		u, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		if err != nil {
+			return err
+		}
+		c, err := batchconn.New(u, cfg)
+		if err != nil {
+			u.Close()
+			return err
+		}
+		f.conns = append(f.conns, c)
+	}
+	f.Send = func() error {
+		for i, c := range f.conns {
+			own := msgs[min(i*part, len(msgs)):min((i+1)*part, len(msgs))]
+			if err := harness.SendAll(c, context.Background(), own); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 	return nil
 }
 
 // Close closes both ends.
 func (f *Feed) Close() {
-	f.conn.Close()
+	for _, c := range f.conns {
+		c.Close()
+	}
 	f.socket.Close()
 }
 

@@ -23,7 +23,11 @@ func TestArrival(t *testing.T) {
 	if len(all) < 9 {
 		t.Errorf("%d ways", len(all))
 	}
-	for _, l := range []Load{{1, 1200, false}, {1, 1200, true}, {64, 1200, false}, {64, 1200, true}, {64, 64, true}, {200, 300, false}, {200, 300, true}, {64, 8900, false}, {64, 8900, true}, {3, 1, true}} {
+	for _, l := range []Load{
+		{1, 1, 1200, false}, {1, 1, 1200, true}, {1, 64, 1200, false}, {1, 64, 1200, true}, {1, 64, 64, true},
+		{1, 200, 300, false}, {1, 200, 300, true}, {1, 64, 8900, false}, {1, 64, 8900, true}, {1, 3, 1, true},
+		{16, 64, 1200, true}, {64, 64, 1200, true}, {16, 64, 1200, false}, {7, 50, 100, true},
+	} {
 		l, err := Fit(l)
 		if err != nil {
 			t.Fatal(err)
@@ -70,7 +74,7 @@ func TestLoserIsFound(t *testing.T) {
 			}
 			return s, nil
 		}}
-		f, err := NewFeed(bad, Load{8, 100, false})
+		f, err := NewFeed(bad, Load{1, 8, 100, false})
 		if err != nil {
 			t.Fatal(err)
 		}
