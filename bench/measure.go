@@ -123,7 +123,7 @@ func (c *contest) sample(e *entry, slot time.Duration) (s sample, err error) {
 	if c.reader == nil {
 		return s, nil
 	}
-	got, err := c.reader.end()
+	got, err := c.reader.end(s.sent)
 	s.arrived = int(got.Datagrams)
 	switch {
 	case err != nil || e.err != nil:

@@ -129,6 +129,9 @@ func checkRow(t *testing.T, o *options, name string, r row) {
 	if r.Rate == nil || r.Ratio == nil || *r.Rate <= 0 || *r.Gbit <= 0 || *r.Nanos <= 0 || *r.Ratio <= 0 {
 		t.Fatalf("%s: numbers are missing: %+v", name, r)
 	}
+	if sent := float64(r.Sent) / *r.Rate; r.Rounds == 1 && sent < 0.0249 {
+		t.Errorf("%s: sent for %v s only", name, sent)
+	}
 	if harness.HaveProcessCPU && (r.CPUNanos == nil || *r.CPUNanos <= 0) {
 		t.Errorf("%s: no CPU time", name)
 	}

@@ -86,7 +86,7 @@ func (b *bench) alternate(ctx context.Context, results *results, p *progress) {
 		}
 		p.show("round %d of %d: %-18s %s", round+1, results.rounds, c.result.title(), c.result.soFar())
 		each := results.each
-		if c.result.reading != "" && c.result.sending != "" {
+		if c.result.how != nil {
 			each /= readingPart
 		}
 		var s sample

@@ -50,6 +50,10 @@ type reader struct {
 	// read puts what has arrived into the mailbag from buffer i on, as much of
 	// it as one call takes. It returns how many datagrams that were.
 	read func(i int) (int, error)
+
+	// drops counts what found the receive buffer full, modulo 1<<32; nil if that
+	// cannot be told.
+	drops func() (uint32, error)
 }
 
 type deadlineCloser interface {
@@ -93,7 +97,11 @@ func readPrompt(u *net.UDPConn, m *harness.Mailbag) (*reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &reader{inletConn{in}, func(int) (int, error) { return in.Read(m) }}, nil
+	r := &reader{conn: inletConn{in}, read: func(int) (int, error) { return in.Read(m) }}
+	if harness.HaveDrops {
+		r.drops = in.Drops
+	}
+	return r, nil
 }
 
 // An inletConn needs no deadline.
@@ -103,7 +111,7 @@ func (inletConn) SetReadDeadline(time.Time) error { return nil }
 
 // readEach reads one datagram a call.
 func readEach[A any](conn deadlineCloser, m *harness.Mailbag, read func(p []byte) (int, A, error)) *reader {
-	return &reader{conn, func(i int) (int, error) {
+	return &reader{conn: conn, read: func(i int) (int, error) {
 		n, _, err := read(m.Buffers[i])
 		if err != nil {
 			return 0, err
@@ -139,7 +147,7 @@ func readBatches(conn deadlineCloser, m *harness.Mailbag, read func(ms []ipv4.Me
 	for i := range ms {
 		ms[i].Buffers = m.Buffers[i : i+1]
 	}
-	return &reader{conn, func(i int) (int, error) {
+	return &reader{conn: conn, read: func(i int) (int, error) {
 		n, err := read(ms[i:min(i+batchSize, len(ms))], 0)
 		for k := range max(n, 0) {
 			m.Lengths[i+k] = ms[i+k].N

@@ -24,9 +24,14 @@ const (
 	// wakeTime is that of a thread whose reads wait, once a run is over.
 	wakeTime = time.Millisecond
 
-	// quiet is how long a thread waits in vain for the rest of a run. The kernel
-	// has delivered on loopback when the send returns, or is about to.
+	// quiet is how long a thread waits in vain for the rest of a run, where drops
+	// are not counted. The kernel has delivered on loopback when the send
+	// returns, or is about to.
 	quiet = 20 * time.Millisecond
+
+	// latest is that for what was neither read nor dropped: a busy kernel takes
+	// its time.
+	latest = 500 * time.Millisecond
 )
 
 // loopbacks are where receivers listen: at the first that this machine has.
@@ -109,6 +114,7 @@ type collector struct {
 	done     chan error
 	thread   harness.Thread
 	cpu      time.Duration // of the thread, when it is done
+	dropped  uint32        // before
 }
 
 // newCollectors opens all receivers. So many threads read them that the senders
@@ -149,6 +155,10 @@ func (c *collector) start(run uint64) error {
 			return err
 		}
 	}
+	var err error
+	if c.dropped, _, err = c.drops(); err != nil {
+		return err
+	}
 	c.expected.Store(-1)
 	c.done = make(chan error, 1)
 	started := make(chan struct{})
@@ -183,7 +193,7 @@ func (c *collector) read() error {
 	if c.how.waits {
 		step = wakeTime
 	}
-	for idle := time.Duration(0); ; {
+	for last := time.Now(); ; {
 		expected := c.expected.Load() // before the read: nothing is sent after it
 		found, err := c.readEach()
 		if err != nil {
@@ -191,19 +201,48 @@ func (c *collector) read() error {
 		}
 		switch {
 		case found:
-			idle = 0
+			last = time.Now()
 			continue
 		case expected < 0:
-			idle = 0
-		case c.arrived() >= uint64(expected) || idle >= quiet:
-			return nil
+			last = time.Now()
 		default:
-			idle += step
+			over, err := c.over(uint64(expected), time.Since(last))
+			if over || err != nil {
+				return err
+			}
 		}
 		if err := c.rest(step); err != nil {
 			return err
 		}
 	}
+}
+
+// over reports whether a run is over, of which nothing was left for some time.
+func (c *collector) over(expected uint64, idle time.Duration) (bool, error) {
+	came := c.came()
+	if came >= expected {
+		return true, nil
+	}
+	dropped, counted, err := c.drops()
+	if !counted || err != nil {
+		return idle >= quiet, err
+	}
+	return came+uint64(dropped-c.dropped) >= expected || idle >= latest, nil
+}
+
+// drops is what all of its receivers had no room for, if that is counted.
+func (c *collector) drops() (n uint32, counted bool, err error) {
+	for _, r := range c.receivers {
+		if r.in.drops == nil {
+			return 0, false, nil
+		}
+		k, err := r.in.drops()
+		if err != nil {
+			return 0, false, err
+		}
+		n += k
+	}
+	return n, true, nil
 }
 
 // rest waits, or lets the next read wait, for no longer than d.
@@ -230,9 +269,10 @@ func (c *collector) readEach() (found bool, err error) {
 	return found, nil
 }
 
-func (c *collector) arrived() (n uint64) {
+// came is how many datagrams were read in this run, damaged ones too.
+func (c *collector) came() (n uint64) {
 	for _, r := range c.receivers {
-		n += r.tally.arrived
+		n += r.tally.arrived + r.tally.damaged + r.tally.duplicated
 	}
 	return n
 }

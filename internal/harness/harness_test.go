@@ -157,6 +157,48 @@ func TestInlet(t *testing.T) {
 	}
 }
 
+// TestDrops: what was sent was read, or is counted as dropped.
+func TestDrops(t *testing.T) {
+	if !HaveDrops {
+		t.Skip("not known here")
+	}
+	u, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.SetReadBuffer(20000)
+	in, err := NewInlet(u)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(in.Addr()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	const sent = 500
+	for range sent {
+		if _, err := c.Write(make([]byte, 1000)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, read, dropped := NewMailbag(64, 1000), 0, uint32(0)
+	for limit := time.Now().Add(10 * time.Second); read+int(dropped) < sent && time.Now().Before(limit); {
+		n, err := in.Read(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		read += n
+		if dropped, err = in.Drops(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if read == 0 || dropped == 0 || read+int(dropped) != sent {
+		t.Errorf("of %d, %d read and %d dropped", sent, read, dropped)
+	}
+}
+
 // TestSinks: they take what is sent, and closeAll frees their ports.
 func TestSinks(t *testing.T) {
 	addrs, closeAll, err := Sinks(3)
