@@ -10,29 +10,24 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/net/ipv4"
 
+	"github.com/batchconn/batchconn/internal/harness"
 	"github.com/batchconn/batchconn/internal/sys"
 )
 
-// sinks opens receivers that nobody reads: the kernel drops what does not fit,
-// at the same cost for every sibling.
+// sinks opens receivers that nobody reads.
 func sinks(b *testing.B, n int) []netip.AddrPort {
 	b.Helper()
-	addrs := make([]netip.AddrPort, n)
-	for i := range addrs {
-		c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-		if err != nil {
-			b.Fatal(err)
-		}
-		b.Cleanup(func() { c.Close() })
-		addrs[i] = c.LocalAddr().(*net.UDPAddr).AddrPort()
+	addrs, closeAll, err := harness.Sinks(n)
+	if err != nil {
+		b.Fatal(err)
 	}
+	b.Cleanup(closeAll)
 	return addrs
 }
 
@@ -73,27 +68,6 @@ func perMessage(b *testing.B, n int, f func() error) {
 	}
 }
 
-func sendAll(c *Conn, ctx context.Context, msgs []OutputMessage) error {
-	n, err := c.SendMessages(ctx, msgs, 0)
-	if err == nil && n != len(msgs) {
-		return fmt.Errorf("sent %d of %d", n, len(msgs))
-	}
-	return err
-}
-
-func writeAll(w interface {
-	WriteBatch([]ipv4.Message, int) (int, error)
-}, ms []ipv4.Message) error {
-	for len(ms) > 0 {
-		n, err := w.WriteBatch(ms, 0)
-		if err != nil {
-			return err
-		}
-		ms = ms[n:]
-	}
-	return nil
-}
-
 // A sibling is one of the ways that a benchmark compares: each call of send
 // sends n datagrams.
 type sibling struct {
@@ -108,25 +82,31 @@ type sibling struct {
 func alternate(b *testing.B, siblings ...sibling) {
 	b.Helper()
 	const turn = 1024
-	took, times := make([][]float64, len(siblings)), make([][]float64, len(siblings))
-	for i := 0; i < b.N || i == 0; i += turn * len(siblings) {
-		for k, s := range siblings {
-			start, sent := time.Now(), 0
-			for ; sent < turn; sent += s.n {
-				if err := s.send(); err != nil {
-					b.Fatal(err)
-				}
+	rounds := 1 + (b.N-1)/(turn*len(siblings))
+	took := make([][]float64, len(siblings))
+	err := harness.Alternate(rounds, len(siblings), func(_, k int) error {
+		s, start, sent := siblings[k], time.Now(), 0
+		for ; sent < turn; sent += s.n {
+			if err := s.send(); err != nil {
+				return err
 			}
-			took[k] = append(took[k], float64(time.Since(start))/float64(sent))
-			times[k] = append(times[k], took[k][len(took[k])-1]/took[0][len(took[0])-1])
 		}
+		took[k] = append(took[k], float64(time.Since(start))/float64(sent))
+		return nil
+	})
+	if err != nil {
+		b.Fatal(err)
 	}
-	median := func(v []float64) float64 { return slices.Sorted(slices.Values(v))[len(v)/2] }
 	for k, s := range siblings {
-		b.ReportMetric(median(took[k]), "ns-"+s.name)
-		if k > 0 {
-			b.ReportMetric(median(times[k]), "x-"+s.name)
+		b.ReportMetric(harness.Median(took[k]), "ns-"+s.name)
+		if k == 0 {
+			continue
 		}
+		times := make([]float64, rounds)
+		for round := range times {
+			times[round] = took[k][round] / took[0][round]
+		}
+		b.ReportMetric(harness.Median(times), "x-"+s.name)
 	}
 }
 
@@ -139,15 +119,15 @@ func BenchmarkFanOut(b *testing.B) {
 	pc := ipv4.NewPacketConn(u)
 	p, i := make([]byte, 1200), 0
 	alternate(b,
-		sibling{"XNet", 64, func() error { return writeAll(pc, ms) }},
+		sibling{"XNet", 64, func() error { return harness.WriteAll(pc, ms) }},
 		sibling{"Net", 1, func() error {
 			_, err := u.WriteToUDPAddrPort(p, addrs[i%64])
 			i++
 			return err
 		}},
-		sibling{"SendMessages", 64, func() error { return sendAll(c, nil, msgs) }},
+		sibling{"SendMessages", 64, func() error { return harness.SendAll(c, nil, msgs) }},
 		sibling{"SendEach", 64, func() error { _, err := c.SendEach(nil, msgs, 0); return err }},
-		sibling{"WriteBatch", 64, func() error { return writeAll(c, ms) }},
+		sibling{"WriteBatch", 64, func() error { return harness.WriteAll(c, ms) }},
 	)
 }
 
@@ -178,8 +158,8 @@ func BenchmarkShared(b *testing.B) {
 		}
 	}
 	alternate(b,
-		sibling{"XNet", 2 * 64 * batches, shared(func(_ []OutputMessage, ms []ipv4.Message) error { return writeAll(pc, ms) })},
-		sibling{"SendMessages", 2 * 64 * batches, shared(func(msgs []OutputMessage, _ []ipv4.Message) error { return sendAll(c, nil, msgs) })},
+		sibling{"XNet", 2 * 64 * batches, shared(func(_ []OutputMessage, ms []ipv4.Message) error { return harness.WriteAll(pc, ms) })},
+		sibling{"SendMessages", 2 * 64 * batches, shared(func(msgs []OutputMessage, _ []ipv4.Message) error { return harness.SendAll(c, nil, msgs) })},
 	)
 }
 
@@ -210,8 +190,8 @@ func BenchmarkBatchSize(b *testing.B) {
 		name string
 		send func(i, n int) error
 	}{
-		{"XNet", func(i, n int) error { return writeAll(pc, ms[i:i+n]) }},
-		{"SendMessages", func(i, n int) error { return sendAll(c, nil, msgs[i:i+n]) }},
+		{"XNet", func(i, n int) error { return harness.WriteAll(pc, ms[i:i+n]) }},
+		{"SendMessages", func(i, n int) error { return harness.SendAll(c, nil, msgs[i:i+n]) }},
 	} {
 		b.Run(way.name, func(b *testing.B) {
 			var sizes []sibling
@@ -261,19 +241,19 @@ func benchBursts(b *testing.B, receivers, n, burst int) {
 			return err
 		})
 	})
-	b.Run("XNet", func(b *testing.B) { perMessage(b, n, func() error { return writeAll(pc, ms) }) })
-	b.Run("GSOOff", func(b *testing.B) { perMessage(b, n, func() error { return sendAll(plain, nil, msgs) }) })
-	b.Run("SendMessages", func(b *testing.B) { perMessage(b, n, func() error { return sendAll(c, nil, msgs) }) })
+	b.Run("XNet", func(b *testing.B) { perMessage(b, n, func() error { return harness.WriteAll(pc, ms) }) })
+	b.Run("GSOOff", func(b *testing.B) { perMessage(b, n, func() error { return harness.SendAll(plain, nil, msgs) }) })
+	b.Run("SendMessages", func(b *testing.B) { perMessage(b, n, func() error { return harness.SendAll(c, nil, msgs) }) })
 	b.Run("SendEach", func(b *testing.B) {
 		perMessage(b, n, func() error { _, err := c.SendEach(nil, msgs, 0); return err })
 	})
-	b.Run("WriteBatch", func(b *testing.B) { perMessage(b, n, func() error { return writeAll(c, ms) }) })
+	b.Run("WriteBatch", func(b *testing.B) { perMessage(b, n, func() error { return harness.WriteAll(c, ms) }) })
 	b.Run("HandMade", func(b *testing.B) {
 		if whyNot := c.Stats().GSOReason; whyNot != "" {
 			b.Skip(whyNot)
 		}
 		made := handMade(msgs, burst)
-		perMessage(b, n, func() error { return writeAll(pc, made) })
+		perMessage(b, n, func() error { return harness.WriteAll(pc, made) })
 	})
 	b.Run("AppendSegments", func(b *testing.B) {
 		perMessage(b, n, func() error {
@@ -281,7 +261,7 @@ func benchBursts(b *testing.B, receivers, n, burst int) {
 			for i := range n / burst {
 				msgs = AppendSegments(msgs, addrs[i%receivers], buf, 1200, nil)
 			}
-			return sendAll(c, nil, msgs)
+			return harness.SendAll(c, nil, msgs)
 		})
 	})
 }
@@ -347,8 +327,8 @@ func BenchmarkNoRuns(b *testing.B) {
 		name string
 		msgs []OutputMessage
 	}{{"Destinations", destinations}, {"Sizes", sizes}} {
-		b.Run(test.name+"/GSOOff", func(b *testing.B) { perMessage(b, 64, func() error { return sendAll(off, nil, test.msgs) }) })
-		b.Run(test.name+"/GSOAuto", func(b *testing.B) { perMessage(b, 64, func() error { return sendAll(auto, nil, test.msgs) }) })
+		b.Run(test.name+"/GSOOff", func(b *testing.B) { perMessage(b, 64, func() error { return harness.SendAll(off, nil, test.msgs) }) })
+		b.Run(test.name+"/GSOAuto", func(b *testing.B) { perMessage(b, 64, func() error { return harness.SendAll(auto, nil, test.msgs) }) })
 		if auto.Stats().Segmented != 0 {
 			b.Error("something was coalesced")
 		}

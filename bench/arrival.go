@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/batchconn/batchconn/bench/internal/way"
+	"github.com/batchconn/batchconn/internal/harness"
 )
 
 const (
@@ -94,11 +95,11 @@ func collect(b *way.Batch, rs []receiver) (reordered int, err error) {
 	for _, r := range rs {
 		var want [][]byte
 		for i, p := range b.Datagrams {
-			if b.Destination(i) == r.addr {
+			if b.Destination(i) == r.Addr() {
 				want = append(want, p)
 			}
 		}
-		moved, err := m.collect(r, want)
+		moved, err := collectFrom(r, m, want)
 		reordered += moved
 		if err != nil {
 			return reordered, err
@@ -107,24 +108,24 @@ func collect(b *way.Batch, rs []receiver) (reordered int, err error) {
 	return reordered, nil
 }
 
-// collect reads the datagrams it wants, and what else there is.
-func (m *mailbag) collect(r receiver, want [][]byte) (reordered int, err error) {
+// collectFrom reads the datagrams it wants, and what else there is.
+func collectFrom(r receiver, m *harness.Mailbag, want [][]byte) (reordered int, err error) {
 	left := make([]int, len(want)) // those that did not come yet, in order
 	for i := range left {
 		left[i] = i
 	}
 	for limit := time.Now().Add(checkPatience); ; {
-		n, err := m.read(r.fd())
+		n, err := r.Read(m)
 		if err != nil {
 			return reordered, err
 		}
 		for i := range n {
 			at := 0
-			for at < len(left) && !bytes.Equal(m.datagram(i), want[left[at]]) {
+			for at < len(left) && !bytes.Equal(m.Datagram(i), want[left[at]]) {
 				at++
 			}
 			if at == len(left) {
-				return reordered, fmt.Errorf("a datagram of %d bytes that was not sent so, or came before", m.headers[i].n)
+				return reordered, fmt.Errorf("a datagram of %d bytes that was not sent so, or came before", m.Lengths[i])
 			}
 			if at > 0 {
 				reordered++
@@ -147,7 +148,7 @@ func (m *mailbag) collect(r receiver, want [][]byte) (reordered int, err error) 
 func drain(rs []receiver, size int) {
 	m := newMailbag(size)
 	for _, r := range rs {
-		for n := 1; n > 0; n, _ = m.read(r.fd()) {
+		for n := 1; n > 0; n, _ = r.Read(m) {
 		}
 	}
 }

@@ -9,14 +9,12 @@ package main
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"runtime"
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/batchconn/batchconn/bench/internal/way"
+	"github.com/batchconn/batchconn/internal/harness"
 )
 
 // A contest is all contenders at one work.
@@ -96,23 +94,20 @@ func (c *contest) close() (err error) {
 // it cannot go on. An entry that fails is out. The first round does not count.
 func (c *contest) run(rounds int, slot time.Duration) error {
 	runtime.GC() // what came before is not theirs to clean up
-	order := rand.New(rand.NewPCG(1, 2))
-	for round := range rounds + 1 {
-		for _, i := range order.Perm(len(c.entries)) {
-			e := c.entries[i]
-			if e.err != nil {
-				continue
-			}
-			s, err := c.sample(e, slot)
-			if err != nil {
-				return fmt.Errorf("%s: %w", e.Name, err)
-			}
-			if round > 0 && e.err == nil {
-				e.samples = append(e.samples, s)
-			}
+	return harness.Alternate(rounds+1, len(c.entries), func(round, i int) error {
+		e := c.entries[i]
+		if e.err != nil {
+			return nil
 		}
-	}
-	return nil
+		s, err := c.sample(e, slot)
+		if err != nil {
+			return fmt.Errorf("%s: %w", e.Name, err)
+		}
+		if round > 0 && e.err == nil {
+			e.samples = append(e.samples, s)
+		}
+		return nil
+	})
 }
 
 // sample lets one entry send for a slot. What fails of the entry's is noted there.
@@ -122,13 +117,13 @@ func (c *contest) sample(e *entry, slot time.Duration) (s sample, err error) {
 			return s, err
 		}
 	}
-	begin, cpu := time.Now(), processTime()
+	begin, cpu := time.Now(), harness.ProcessCPU()
 	s.sent, e.err = e.send(slot)
-	s.wall, s.cpu = time.Since(begin), processTime()-cpu
+	s.wall, s.cpu = time.Since(begin), harness.ProcessCPU()-cpu
 	if c.reader == nil {
 		return s, nil
 	}
-	got, err := c.reader.end()
+	got, err := c.reader.end(s.sent)
 	s.arrived = int(got.Datagrams)
 	switch {
 	case err != nil || e.err != nil:
@@ -164,10 +159,4 @@ func (e *entry) sendAtOnce(slot time.Duration) (sent int, err error) {
 		sent += n
 	}
 	return sent, errors.Join(errs...)
-}
-
-func processTime() time.Duration {
-	var t unix.Timespec
-	unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &t)
-	return time.Duration(t.Nano())
 }

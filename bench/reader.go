@@ -16,8 +16,11 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/batchconn/batchconn/internal/harness"
 )
 
 // The receivers are read by a process of their own, so that the time of this one
@@ -57,7 +60,12 @@ func startReader(rs []receiver, size int) (*reader, error) {
 	r.cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d %d", readerVariable, size, len(rs)), "GOMAXPROCS=1")
 	r.cmd.Stderr = os.Stderr
 	for _, rc := range rs {
-		r.cmd.ExtraFiles = append(r.cmd.ExtraFiles, rc.file)
+		f, err := rc.File()
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		r.cmd.ExtraFiles = append(r.cmd.ExtraFiles, f)
 	}
 	if r.control, err = r.cmd.StdinPipe(); err != nil {
 		return nil, err
@@ -77,9 +85,10 @@ func (r *reader) begin() error {
 	return err
 }
 
-// end returns when all that there is was read.
-func (r *reader) end() (c count, err error) {
-	if _, err := r.control.Write([]byte{endReading}); err != nil {
+// end returns when all that there is of what was sent was read.
+func (r *reader) end(sent int) (c count, err error) {
+	command := binary.NativeEndian.AppendUint64([]byte{endReading}, uint64(sent))
+	if _, err := r.control.Write(command); err != nil {
 		return c, err
 	}
 	err = binary.Read(r.results, binary.NativeEndian, &c)
@@ -112,6 +121,10 @@ func serveReader(what string) error {
 		return err
 	}
 	m := newMailbag(size)
+	inlets := make([]*harness.Inlet, sockets)
+	for i := range inlets {
+		inlets[i] = harness.InletOf(firstSocket + i)
+	}
 	for {
 		var command [1]byte
 		if _, err := os.Stdin.Read(command[:]); err == io.EOF {
@@ -122,7 +135,7 @@ func serveReader(what string) error {
 		if _, err := os.Stdout.Write(command[:]); err != nil { // ready
 			return err
 		}
-		c, err := m.readUntilTold(sockets, size)
+		c, err := readUntilTold(inlets, m, size)
 		if err != nil {
 			return err
 		}
@@ -132,18 +145,27 @@ func serveReader(what string) error {
 	}
 }
 
+// latest is how long the reader waits in vain for what was neither read nor
+// dropped: a busy kernel delivers on loopback some time after the send returned.
+const latest = 200 * time.Millisecond
+
 // readUntilTold reads until it is told to end and nothing is left.
-func (m *mailbag) readUntilTold(sockets, size int) (c count, err error) {
-	for told := false; ; {
+func readUntilTold(inlets []*harness.Inlet, m *harness.Mailbag, size int) (c count, err error) {
+	droppedBefore, err := drops(inlets)
+	if err != nil {
+		return c, err
+	}
+	told, sent, last := false, uint64(0), time.Now()
+	for {
 		end := told // before the read: nothing is sent after it
 		found := false
-		for fd := firstSocket; fd < firstSocket+sockets; fd++ {
-			n, err := m.read(fd)
+		for _, in := range inlets {
+			n, err := in.Read(m)
 			if err != nil {
 				return c, err
 			}
-			for i := range m.headers[:n] {
-				if int(m.headers[i].n) != size {
+			for _, length := range m.Lengths[:n] {
+				if length != size {
 					c.Wrong++
 				}
 			}
@@ -151,15 +173,36 @@ func (m *mailbag) readUntilTold(sockets, size int) (c count, err error) {
 			found = found || n > 0
 		}
 		if found {
+			last = time.Now()
 			continue
 		}
 		if end {
-			return c, nil
+			dropped, err := drops(inlets)
+			if err != nil || c.Datagrams+uint64(dropped-droppedBefore) >= sent || time.Since(last) > latest {
+				return c, err
+			}
 		}
-		if told, err = waitForCommand(); err != nil {
+		if came, err := waitForCommand(); err != nil {
 			return c, err
+		} else if came {
+			told, last = true, time.Now()
+			if err := binary.Read(os.Stdin, binary.NativeEndian, &sent); err != nil {
+				return c, err
+			}
 		}
 	}
+}
+
+// drops counts what the kernel had no room for.
+func drops(inlets []*harness.Inlet) (n uint32, err error) {
+	for _, in := range inlets {
+		k, err := in.Drops()
+		if err != nil {
+			return 0, err
+		}
+		n += k
+	}
+	return n, nil
 }
 
 // waitForCommand waits for a nap at most.

@@ -6,7 +6,11 @@
 
 package main
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/batchconn/batchconn/internal/harness"
+)
 
 // A Spread is a median with its quartiles.
 type Spread struct {
@@ -16,18 +20,7 @@ type Spread struct {
 }
 
 func spread(v []float64) Spread {
-	v = slices.Sorted(slices.Values(v))
-	return Spread{quantile(v, 0.5), quantile(v, 0.25), quantile(v, 0.75)}
-}
-
-// quantile is that of sorted values, between two of them if need be.
-func quantile(v []float64, q float64) float64 {
-	at := q * float64(len(v)-1)
-	i := int(at)
-	if i+1 >= len(v) {
-		return v[len(v)-1]
-	}
-	return v[i] + (at-float64(i))*(v[i+1]-v[i])
+	return Spread{harness.Median(v), harness.Quantile(v, 0.25), harness.Quantile(v, 0.75)}
 }
 
 // chance is how often, of comparisons between equals, one may be called unequal.

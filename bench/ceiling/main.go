@@ -16,16 +16,13 @@ import (
 	"flag"
 	"fmt"
 	"log"
-	"net"
-	"net/netip"
 	"os"
 	"runtime"
-	"slices"
 	"text/tabwriter"
 	"time"
 
 	"github.com/batchconn/batchconn/bench/internal/way"
-	"golang.org/x/sys/unix"
+	"github.com/batchconn/batchconn/internal/harness"
 )
 
 var (
@@ -79,28 +76,22 @@ func main() {
 
 // each is nanoseconds for a datagram of what a way sends in a round.
 func each(send way.Sender) (float64, error) {
-	wall, cpu := time.Now(), threadTime()
+	wall, cpu := time.Now(), harness.ThreadCPU()
 	n, err := send(*slot)
 	t := time.Since(wall)
 	if *byCPU {
-		t = threadTime() - cpu
+		t = harness.ThreadCPU() - cpu
 	}
 	return float64(t) / float64(n), err
 }
 
-func threadTime() time.Duration {
-	var t unix.Timespec
-	unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t)
-	return time.Duration(t.Nano())
-}
-
 func measure(l load) error {
-	to, err := unread(l.receivers)
+	to, closeAll, err := harness.Sinks(l.receivers)
 	if err != nil {
 		return err
 	}
-	defer to.close()
-	wl := way.Load{To: to.addrs, Count: l.count, Burst: l.burst, Size: *size, Step: l.step}
+	defer closeAll()
+	wl := way.Load{To: to, Count: l.count, Burst: l.burst, Size: *size, Step: l.step}
 	senders := make([]way.Sender, len(l.ways))
 	for i, w := range l.ways {
 		s, err := w.Open(&wl)
@@ -111,43 +102,19 @@ func measure(l load) error {
 		senders[i] = s.Sender(way.NewBatch(wl, w.Roomy))
 	}
 	times := make([][]float64, len(senders))
-	for round := range *rounds {
-		for i := range senders {
-			at := (i + round) % len(senders) // who goes first gains or loses by it
-			ns, err := each(senders[at])
-			if err != nil {
-				return fmt.Errorf("%s: %w", l.ways[at].Name, err)
-			}
-			times[at] = append(times[at], ns)
+	err = harness.Alternate(*rounds, len(senders), func(_, i int) error {
+		ns, err := each(senders[i])
+		if err != nil {
+			return fmt.Errorf("%s: %w", l.ways[i].Name, err)
 		}
+		times[i] = append(times[i], ns)
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	print(l, times)
 	return nil
-}
-
-// receivers are sockets that nobody reads, so that the kernel drops what does
-// not fit, at the same cost for every way.
-type receivers struct {
-	conns []*net.UDPConn
-	addrs []netip.AddrPort
-}
-
-func unread(n int) (r receivers, err error) {
-	for range n {
-		c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-		if err != nil {
-			return r, err
-		}
-		r.conns = append(r.conns, c)
-		r.addrs = append(r.addrs, c.LocalAddr().(*net.UDPAddr).AddrPort())
-	}
-	return r, nil
-}
-
-func (r *receivers) close() {
-	for _, c := range r.conns {
-		c.Close()
-	}
 }
 
 // print shows each way's time, and how many times as fast as each it is.
@@ -165,13 +132,13 @@ func print(l load, times [][]float64) {
 	}
 	fmt.Fprintln(tw)
 	for i, w := range l.ways {
-		fmt.Fprintf(tw, "%d %s\t%.1f\t%.1f\t", i, w.Name, median(times[i]), bestTenth(times[i]))
+		fmt.Fprintf(tw, "%d %s\t%.1f\t%.1f\t", i, w.Name, harness.Median(times[i]), bestTenth(times[i]))
 		for j := range l.ways {
 			ratios := make([]float64, len(times[i]))
 			for r := range ratios {
 				ratios[r] = times[j][r] / times[i][r]
 			}
-			fmt.Fprintf(tw, "%.3f\t", median(ratios))
+			fmt.Fprintf(tw, "%.3f\t", harness.Median(ratios))
 		}
 		fmt.Fprintln(tw)
 	}
@@ -181,9 +148,4 @@ func print(l load, times [][]float64) {
 
 // bestTenth is what a tenth of the rounds did not need: on a busy machine, nearer
 // to what a way costs by itself.
-func bestTenth(v []float64) float64 { return slices.Sorted(slices.Values(v))[len(v)/10] }
-
-func median(v []float64) float64 {
-	v = slices.Sorted(slices.Values(v))
-	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
-}
+func bestTenth(v []float64) float64 { return harness.Quantile(v, 0.1) }

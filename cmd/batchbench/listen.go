@@ -15,20 +15,18 @@ import (
 	"sync"
 	"time"
 
-	"github.com/batchconn/batchconn"
+	"github.com/batchconn/batchconn/internal/harness"
 )
 
 const (
 	// flowRest is how long a flow may be silent before it is forgotten.
 	flowRest = 10 * time.Second
-
-	// listenSize is room for any datagram.
-	listenSize = 1 << 16
 )
 
 // A listener counts what batchbench -to sends here.
 type listener struct {
-	conn *batchconn.Conn
+	in   *reader
+	mail *harness.Mailbag
 
 	mu    sync.Mutex
 	flows map[flowKey]*remoteFlow
@@ -49,24 +47,26 @@ type remoteFlow struct {
 // listen prints what arrives, each second in which anything did, until ctx is
 // done or -duration is over.
 func listen(ctx context.Context, opt *options, stdout io.Writer) (code int, err error) {
-	u, err := listenUDP(opt.addr)
+	u, err := harness.ListenUDP(opt.addr)
 	if err != nil {
 		return exitFailed, err
 	}
-	conn, err := batchconn.New(u, nil)
+	addr := u.LocalAddr()
+	mail := harness.NewMailbag(readCount(maxSize), maxSize)
+	in, err := opt.reading.open(u, mail)
 	if err != nil {
 		u.Close()
 		return exitFailed, err
 	}
-	defer conn.Close()
+	defer in.conn.Close()
 	if opt.set["duration"] {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, opt.duration)
 		defer cancel()
 	}
-	l := &listener{conn: conn, flows: make(map[flowKey]*remoteFlow)}
+	l := &listener{in: in, mail: mail, flows: make(map[flowKey]*remoteFlow)}
 	out := &reports{w: stdout, json: opt.json}
-	out.begin(conn.LocalAddr())
+	out.begin(addr, opt.reading)
 	if err := l.run(ctx, out); err != nil {
 		return exitFailed, err
 	}
@@ -89,7 +89,7 @@ func (l *listener) run(ctx context.Context, out *reports) error {
 		case err = <-done:
 			running = false
 		case <-ctx.Done():
-			l.conn.SetReadDeadline(time.Now())
+			l.in.conn.SetReadDeadline(time.Now())
 			err = <-done
 			running = false
 		}
@@ -101,13 +101,12 @@ func (l *listener) run(ctx context.Context, out *reports) error {
 
 // read counts until the read deadline.
 func (l *listener) read() error {
-	ms := messages(listenSize)
 	for {
-		n, err := l.conn.ReadBatch(ms, 0)
+		n, err := l.in.read(0)
 		now := time.Now()
 		l.mu.Lock()
-		for i := range ms[:n] {
-			l.take(ms[i].Buffers[0][:ms[i].N], now)
+		for i := range n {
+			l.take(l.mail.Datagram(i), now)
 		}
 		l.mu.Unlock()
 		if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -178,14 +177,14 @@ type reports struct {
 
 const reportLine = "%8s %12s %7s %12s %10s %8s\n"
 
-func (o *reports) begin(addr net.Addr) {
+func (o *reports) begin(addr net.Addr, how *reading) {
 	o.start = time.Now()
 	o.last = o.start
 	if o.json {
-		o.write(map[string]string{"listening": addr.String()})
+		o.write(map[string]string{"listening": addr.String(), "read_with": how.name})
 		return
 	}
-	o.printf("listening on %v, a line for each second in which anything arrives\n\n", addr)
+	o.printf("listening on %v with %s, a line for each second in which anything arrives\n\n", addr, how.name)
 	o.printf(reportLine, "second", "datagrams/s", "Gbit/s", "arrived", "lost", "damaged")
 }
 

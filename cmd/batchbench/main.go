@@ -18,16 +18,23 @@
 //
 // sends over a real network, where the receiving end prints what arrives.
 //
+// Then it compares ways of reading: in one thread, a burst of datagrams is sent,
+// plainly or segmented, and then read, and only the reading is timed.
+//
 // # Columns
 //
 //   - datagrams/s: datagrams that the sends counted as sent, by wall-clock time,
-//     all senders together. Nothing paces them.
+//     all senders together. Nothing paces them. Of a way of reading: datagrams
+//     that were read, by the time that reading took.
 //   - Gbit/s: the same in bits of payload, without headers.
 //   - ns: wall-clock time per datagram, the inverse of the rate.
-//   - CPU-ns: user and system time per datagram. On Linux it is that of the
-//     process but for the receivers' threads; on loopback the sender does the
+//   - CPU-ns: user and system time per datagram sent. On Linux it is that of the
+//     process except for the receivers' threads; on loopback the sender does the
 //     kernel's work up to the receiver's queue too. On other Unix systems it is
 //     that of the whole process, receivers included. Elsewhere it is "-".
+//   - rCPU-ns: that of the threads that read, per datagram that arrived. Linux
+//     only. It includes looking in vain; what the collector does in other threads
+//     is not in it.
 //   - calls: system calls per datagram that carried datagrams to the kernel.
 //     "-" where a way does not count them.
 //   - arrived: datagrams that arrived once and intact, of those counted as sent.
@@ -36,12 +43,15 @@
 //   - damaged: datagrams that arrived with another content or length, twice, at
 //     the wrong receiver, or without having been counted as sent. It is to be 0.
 //   - ratio: median of each round's rate divided by that of the first row in the
-//     same round.
+//     same round. Of ways of reading: the first row's with the same sender, by
+//     rCPU-ns where that is known.
 //
 // # Exit status
 //
 // 0; 1 if a datagram was damaged in any of these senses, or a way failed; 2 for
-// wrong flags; 130 if it was interrupted. -listen ends with 0 when interrupted.
+// wrong flags; 128 and the signal's number if one ended it, after it printed what
+// there was: 130 for SIGINT, 143 for SIGTERM. -listen ends with 0 then. A second
+// signal kills.
 // (go run makes 1 of all but 0.)
 package main
 
@@ -53,8 +63,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/signal"
-	"strings"
 	"time"
 )
 
@@ -63,7 +71,7 @@ const (
 	exitOK          = 0
 	exitFailed      = 1
 	exitUsage       = 2
-	exitInterrupted = 128 + 2 // as shells say it of SIGINT
+	exitInterrupted = 128 + 2 // and more, as shells say it of SIGINT
 )
 
 // Bounds of the flags.
@@ -82,28 +90,24 @@ type options struct {
 	receivers int
 	senders   int
 	duration  time.Duration
+	read      string
 	json      bool
 	to        string
 	listen    string
 
-	addr *net.UDPAddr    // of to or listen
-	set  map[string]bool // the flags that were given
+	reading *reading        // of read
+	addr    *net.UDPAddr    // of to or listen
+	set     map[string]bool // the flags that were given
 }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	context.AfterFunc(ctx, stop) // a second Ctrl-C kills
-	show := isTerminal(os.Stdout) && isTerminal(os.Stderr)
-	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr, show))
+	ctx, stop := withSignals(context.Background())
+	context.AfterFunc(ctx, stop) // a second one kills
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr, progressOn(os.Stdout, os.Stderr)))
 }
 
-func isTerminal(f *os.File) bool {
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
-}
-
-// run is main: it returns the exit code, and shows progress on stderr if asked.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer, showProgress bool) int {
+// run is main: it returns the exit code. p is where progress is shown.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer, p *progress) int {
 	opt, err := parseFlags(args)
 	if errors.Is(err, flag.ErrHelp) {
 		usage(stdout)
@@ -117,14 +121,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer, showProgr
 	if opt.listen != "" {
 		code, err = listen(ctx, opt, stdout)
 	} else {
-		p := &progress{}
-		if showProgress {
-			p.w = stderr
-		}
 		code, err = measure(ctx, opt, stdout, p)
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "batchbench: %v\n", err)
+		fmt.Fprintf(stderr, "batchbench: %v\n", oneLine(err))
 		return max(code, exitFailed)
 	}
 	return code
@@ -138,7 +138,9 @@ func flags(opt *options) *flag.FlagSet {
 	f.IntVar(&opt.batch, "batch", 64, "`datagrams` in each call, 1 to each receiver in turn")
 	f.IntVar(&opt.receivers, "receivers", 1, "`sockets` on loopback that receive")
 	f.IntVar(&opt.senders, "senders", 1, "`goroutines` that send at once, all through one socket")
-	f.DurationVar(&opt.duration, "duration", 3*time.Second, "`time` to send each way, or to listen, which else goes on until interrupted")
+	f.DurationVar(&opt.duration, "duration", 2*time.Second, "`time` to send each way, or to listen, which else goes on until interrupted")
+	f.StringVar(&opt.read, "read", "", "how receivers read: "+prompt.key+", which costs the sender nothing and is the usual `way`;\n"+
+		readingKeys()+". Then only that one of these is compared with net's.\n-listen reads with batch unless told otherwise")
 	f.BoolVar(&opt.json, "json", false, "print JSON, with -listen one object a line")
 	f.StringVar(&opt.to, "to", "", "send to `host:port`, where batchbench -listen runs, instead of loopback")
 	f.StringVar(&opt.listen, "listen", "", "be the receiving end at `address` and print what arrives each second")
@@ -185,15 +187,44 @@ func (opt *options) validate() error {
 	if opt.senders*opt.receivers > maxFlows {
 		return fmt.Errorf("-senders %d times -receivers %d is more than %d", opt.senders, opt.receivers, maxFlows)
 	}
-	held := int64(opt.senders*slotCount(opt) + opt.receivers*readCount(opt.size+1))
-	if bytes := held * int64(opt.size); bytes > maxMemory { // may be more than an int has where it has 32 bits
-		return fmt.Errorf("-size %d, -batch %d, -senders %d and -receivers %d take %d MiB of buffers, more than %d",
+	if bytes := opt.memory(); bytes > maxMemory {
+		return fmt.Errorf("-size %d, -batch %d, -senders %d and -receivers %d take %d MiB, more than %d",
 			opt.size, opt.batch, opt.senders, opt.receivers, bytes>>20, maxMemory>>20)
 	}
 	if err := opt.exclude(); err != nil {
 		return err
 	}
+	if err := opt.findReading(); err != nil {
+		return err
+	}
 	return opt.resolve()
+}
+
+// memory is about what a measurement takes: more than an int has, where it has 32
+// bits.
+func (opt *options) memory() int64 {
+	const slotBytes = 1 << 10 // what the ways make of a slot, each its own
+	const receiverBytes = 4 << 10
+	slots := int64(opt.senders) * int64(slotCount(opt))
+	flows := int64(opt.senders) * int64(opt.receivers)
+	mailbags := int64(opt.receivers) * int64(readCount(opt.size))
+	return slots*int64(opt.size+slotBytes) + flows*(windowSize/8) + mailbags*int64(opt.size) + int64(opt.receivers)*receiverBytes
+}
+
+// findReading is what -read says.
+func (opt *options) findReading() (err error) {
+	name := opt.read
+	if !opt.set["read"] {
+		name = prompt.key
+		if opt.set["listen"] {
+			name = "batch"
+		}
+	}
+	if opt.set["listen"] && name == prompt.key {
+		return fmt.Errorf("-listen waits, and -read %s does not", name)
+	}
+	opt.reading, err = readingOf(name)
+	return err
 }
 
 // resolve finds the address of -to or -listen.
@@ -222,7 +253,7 @@ func (opt *options) exclude() error {
 	case opt.set["listen"]:
 		mode, others = "listen", []string{"to", "size", "batch", "receivers", "senders"}
 	case opt.set["to"]:
-		mode, others = "to", []string{"receivers"}
+		mode, others = "to", []string{"receivers", "read"}
 	default:
 		return nil
 	}
@@ -235,26 +266,4 @@ func (opt *options) exclude() error {
 		}
 	}
 	return nil
-}
-
-// A progress shows one line that is written over and over; with no w, nothing.
-type progress struct {
-	w    io.Writer
-	last int
-}
-
-func (p *progress) show(format string, args ...any) {
-	if p.w == nil {
-		return
-	}
-	line := fmt.Sprintf(format, args...)
-	fmt.Fprint(p.w, "\r", line, strings.Repeat(" ", max(p.last-len(line), 0)))
-	p.last = len(line)
-}
-
-func (p *progress) clear() {
-	if p.w != nil && p.last > 0 {
-		p.show("")
-		fmt.Fprint(p.w, "\r")
-	}
 }

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"runtime"
 	"slices"
@@ -20,6 +21,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/batchconn/batchconn/internal/harness"
+	"github.com/batchconn/batchconn/internal/sys"
 )
 
 // output is what -json prints.
@@ -29,14 +33,15 @@ type output struct {
 	Rounds                                int
 	RoundSeconds                          float64 `json:"round_seconds"`
 	Loopback, Interrupted                 bool
-	Ways                                  []row
+	ReadingBurst                          int `json:"reading_burst"`
+	Ways, Reading                         []row
 }
 
 // runMain runs the program and returns what it printed.
 func runMain(t *testing.T, ctx context.Context, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var o, e bytes.Buffer
-	code = run(ctx, args, &o, &e, false)
+	code = run(ctx, args, &o, &e, &progress{})
 	return code, o.String(), e.String()
 }
 
@@ -84,7 +89,7 @@ func TestEachWay(t *testing.T) {
 		{size: largest(), batch: 1024, receivers: 1, senders: 1},
 	} {
 		t.Run(fmt.Sprintf("size=%d/batch=%d/receivers=%d/senders=%d", o.size, o.batch, o.receivers, o.senders), func(t *testing.T) {
-			out := runJSON(t, t.Context(), exitOK, "-duration", "60ms", "-size", fmt.Sprint(o.size), "-batch", fmt.Sprint(o.batch),
+			out := runJSON(t, t.Context(), exitOK, "-duration", "25ms", "-size", fmt.Sprint(o.size), "-batch", fmt.Sprint(o.batch),
 				"-receivers", fmt.Sprint(o.receivers), "-senders", fmt.Sprint(o.senders))
 			if out.Size != o.size || out.Batch != o.batch || out.Receivers != o.receivers || out.Senders != o.senders || !out.Loopback {
 				t.Errorf("other settings: %+v", out)
@@ -95,6 +100,7 @@ func TestEachWay(t *testing.T) {
 			for i, r := range out.Ways {
 				checkRow(t, &o, ways[i].name, r)
 			}
+			checkReading(t, &o, &out)
 			if first := out.Ways[0]; *first.Ratio != 1 || *first.Calls != 1 {
 				t.Errorf("first row: ratio %v, calls %v", *first.Ratio, *first.Calls)
 			}
@@ -123,7 +129,10 @@ func checkRow(t *testing.T, o *options, name string, r row) {
 	if r.Rate == nil || r.Ratio == nil || *r.Rate <= 0 || *r.Gbit <= 0 || *r.Nanos <= 0 || *r.Ratio <= 0 {
 		t.Fatalf("%s: numbers are missing: %+v", name, r)
 	}
-	if hasCPU && (r.CPUNanos == nil || *r.CPUNanos <= 0) {
+	if sent := float64(r.Sent) / *r.Rate; r.Rounds == 1 && sent < 0.0249 {
+		t.Errorf("%s: sent for %v s only", name, sent)
+	}
+	if harness.HaveProcessCPU && (r.CPUNanos == nil || *r.CPUNanos <= 0) {
 		t.Errorf("%s: no CPU time", name)
 	}
 	batch := o.batch
@@ -131,12 +140,103 @@ func checkRow(t *testing.T, o *options, name string, r row) {
 		batch = 1024
 	}
 	if r.Calls == nil {
-		if !strings.Contains(name, "net ") && !callsAreSystemCalls {
+		if !strings.Contains(name, "net ") && !sys.HaveBatchCall {
 			return
 		}
 		t.Errorf("%s: no calls", name)
 	} else if *r.Calls < 1/float64(batch) {
 		t.Errorf("%s: %v calls a datagram with %d a batch", name, *r.Calls, batch)
+	}
+}
+
+// checkReading checks the rows of reading: every datagram of each.
+func checkReading(t *testing.T, o *options, out *output) {
+	t.Helper()
+	if len(out.Reading) != len(sendings)*len(readings) || out.ReadingBurst < 1 || out.ReadingBurst > o.batch {
+		t.Fatalf("%d rows of reading, bursts of %d", len(out.Reading), out.ReadingBurst)
+	}
+	for i, r := range out.Reading {
+		if name := readings[i%len(readings)].name; r.Reading != name || r.Way != sendings[i/len(readings)].name {
+			t.Errorf("row of %q, %q; want %q", r.Reading, r.Way, name)
+		}
+		if runtime.GOOS == "windows" && r.Error != "" {
+			continue
+		}
+		if r.Error != "" || r.Sent == 0 || *r.Arrived != r.Sent || r.wrong() != 0 || *r.Reordered != 0 {
+			t.Errorf("%s, %s: %+v, %s", r.Reading, r.Way, r, r.complaint())
+		}
+		if harness.HaveThreadCPU && (r.ReadCPU == nil || *r.ReadCPU <= 0 || *r.CPUNanos <= 0) {
+			t.Errorf("%s, %s: no CPU time", r.Reading, r.Way)
+		}
+	}
+}
+
+// TestEachReader: receivers of what is sent can read in each way.
+func TestEachReader(t *testing.T) {
+	for _, how := range append(readings, prompt) {
+		out := runJSON(t, t.Context(), exitOK, "-read", how.key, "-receivers", "3", "-duration", "30ms")
+		for _, r := range out.Ways {
+			if r.Error == "" && (r.Reading != how.name || *r.Arrived == 0 || r.wrong() != 0) {
+				t.Errorf("-read %s: %+v", how.key, r)
+			}
+			if harness.HaveThreadCPU && r.Error == "" && (r.ReadCPU == nil || *r.ReadCPU <= 0) {
+				t.Errorf("-read %s: no CPU time of %s", how.key, r.Way)
+			}
+		}
+		rows := len(readings)
+		if how.key == readings[0].key {
+			rows = 1
+		} else if how.key != prompt.key {
+			rows = 2 // and the one that it is compared with
+		}
+		if len(out.Reading) != rows*len(sendings) {
+			t.Errorf("-read %s: %d rows of reading", how.key, len(out.Reading))
+		}
+	}
+}
+
+// TestManyReceivers: as many threads as there are receivers would leave none of
+// the processors to the senders.
+func TestManyReceivers(t *testing.T) {
+	opt := &options{size: 64, batch: 64, receivers: 500, senders: 1, reading: &prompt}
+	all, err := newCollectors(opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeCollectors(all)
+	if limit := max(1, runtime.GOMAXPROCS(0)-1); len(all) > limit {
+		t.Errorf("%d threads read, want no more than %d", len(all), limit)
+	}
+	out := runJSON(t, t.Context(), exitOK, "-receivers", "500", "-size", "64", "-duration", "20ms")
+	for _, r := range out.Ways {
+		if r.Error == "" && *r.Arrived == 0 {
+			t.Errorf("%s: nothing arrived", r.Way)
+		}
+	}
+}
+
+// TestIPv6Only: a machine may have no 127.0.0.1.
+func TestIPv6Only(t *testing.T) {
+	was := loopbacks
+	t.Cleanup(func() { loopbacks = was })
+	loopbacks = append([]net.IP{net.IPv4(192, 0, 2, 1)}, was[1:]...) // which nobody has
+	u, err := net.ListenUDP("udp6", &net.UDPAddr{IP: net.IPv6loopback})
+	if err != nil {
+		t.Skip(err)
+	}
+	u.Close()
+	out := runJSON(t, t.Context(), exitOK, "-duration", "20ms")
+	if to := netip.MustParseAddrPort(out.To); to.Addr() != netip.IPv6Loopback() {
+		t.Errorf("sent to %v", to)
+	}
+	for _, r := range append(out.Ways, out.Reading...) {
+		if r.Error == "" && *r.Arrived == 0 {
+			t.Errorf("%s: nothing arrived", r.Way)
+		}
+	}
+	loopbacks = loopbacks[:1]
+	if code, _, stderr := runMain(t, t.Context()); code != exitFailed || strings.Count(stderr, "\n") != 1 {
+		t.Errorf("no loopback: exit code %d, stderr %q", code, stderr)
 	}
 }
 
@@ -150,7 +250,12 @@ func TestTable(t *testing.T) {
 			t.Errorf("no row for %s in\n%s", w.name, stdout)
 		}
 	}
-	for _, heading := range []string{"datagrams/s", "Gbit/s", " ns ", "CPU-ns", "calls", "arrived", "damaged", "ratio", "1200 bytes, 64 a call"} {
+	for _, how := range readings {
+		if strings.Count(stdout, "\n"+how.name+" ") != len(sendings) {
+			t.Errorf("not %d rows for %s in\n%s", len(sendings), how.name, stdout)
+		}
+	}
+	for _, heading := range []string{"datagrams/s", "Gbit/s", " ns ", "CPU-ns", "rCPU-ns", "read " + prompt.name, "calls", "arrived", "damaged", "ratio", "1200 bytes, 64 a call"} {
 		if !strings.Contains(stdout, heading) {
 			t.Errorf("no %q in\n%s", heading, stdout)
 		}
@@ -164,7 +269,8 @@ func TestTable(t *testing.T) {
 
 func TestProgress(t *testing.T) {
 	var stdout, stderr bytes.Buffer
-	if code := run(t.Context(), []string{"-duration", "50ms"}, &stdout, &stderr, true); code != exitOK {
+	wide := &progress{w: &stderr, width: func() int { return 200 }}
+	if code := run(t.Context(), []string{"-duration", "50ms"}, &stdout, &stderr, wide); code != exitOK {
 		t.Fatalf("exit code %d: %s", code, &stderr)
 	}
 	if strings.Contains(stdout.String(), "\r") || !strings.Contains(stderr.String(), "\rround 1 of 1: "+ways[1].name) {
@@ -172,6 +278,34 @@ func TestProgress(t *testing.T) {
 	}
 	if shown := stderr.String(); strings.Trim(shown[strings.LastIndex(strings.TrimSuffix(shown, "\r"), "\r"):], "\r ") != "" {
 		t.Errorf("the last line is left on the terminal: %q", shown)
+	}
+}
+
+// TestNarrowTerminal: what is shown stays in one line, also when the terminal
+// becomes narrower, and when it does not say how wide it is.
+func TestNarrowTerminal(t *testing.T) {
+	for _, widths := range [][]int{{1}, {2}, {20}, {40, 10, 30}, {0}, {200, 5}} {
+		var shown bytes.Buffer
+		columns := 0
+		p := &progress{w: &shown, width: func() int { return columns }}
+		for _, columns = range widths {
+			limit := columns - 1
+			if columns == 0 {
+				limit = usualWidth - 1
+			}
+			for _, text := range []string{strings.Repeat("long ", 50), "short", strings.Repeat("x", max(limit, 1))} {
+				shown.Reset()
+				p.show("%s", text)
+				if line := shown.String(); line[0] != '\r' || len(line) > 1+limit || !strings.HasPrefix(line[1:], text[:min(limit, len(text))]) {
+					t.Errorf("%d columns: %q", columns, line)
+				}
+			}
+		}
+		shown.Reset()
+		p.clear()
+		if len(shown.String()) > max(columns, usualWidth*(1-min(columns, 1)))+1 {
+			t.Errorf("%d columns: cleared with %q", columns, &shown)
+		}
 	}
 }
 
@@ -188,6 +322,16 @@ func TestWrongFlags(t *testing.T) {
 		{"-senders 257", "-senders is 257"},
 		{"-senders 256 -receivers 1024", "-receivers 1024"},
 		{"-senders 256 -batch 16384", "MiB"},
+		{"-senders 256 -batch 16384 -size 40", "MiB"}, // what the ways keep of each
+		{"-size 65507 -batch 16384", "MiB"},
+		{"-size 9999999999999999999999", "-size"},
+		{"-size -1", "-size is -1"},
+		{"-batch -1", "-batch is -1"},
+		{"-read", "-read"},
+		{"-read fast", "-read fast"},
+		{"-read=", "-read"},
+		{"-listen :0 -read prompt", "-read prompt"},
+		{"-to 127.0.0.1:9 -read net", "-read"},
 		{"-duration 0s", "-duration is 0s"},
 		{"-duration -1s", "-duration is -1s"},
 		{"-duration 5", "-duration"},
@@ -222,7 +366,7 @@ func TestHelp(t *testing.T) {
 		if code != exitOK || stderr != "" {
 			t.Errorf("%s: exit code %d, stderr %q", arg, code, stderr)
 		}
-		for _, f := range []string{"-size", "-batch", "-receivers", "-senders", "-duration", "-json", "-to", "-listen"} {
+		for _, f := range []string{"-size", "-batch", "-receivers", "-senders", "-duration", "-read", "-json", "-to", "-listen"} {
 			if !strings.Contains(stdout, "  "+f) {
 				t.Errorf("%s does not say %s", arg, f)
 			}
@@ -230,29 +374,32 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// TestInterrupted ends a long run as soon as the first row has begun.
+// TestInterrupted ends a long run as soon as a way has sent: the others have no
+// turn.
 func TestInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	replaceWays(t, way{"WriteTo", func(u *net.UDPConn) (*socket, error) {
+	open := func(u *net.UDPConn) (*socket, error) {
 		s, err := openNet(u)
 		return s, errors.Join(err, alter(s, func(send sendFunc, slots []slot) sendFunc {
 			return func(from, to int) (int, error) { defer cancel(); return send(from, to) }
 		}))
-	}}, way{"next", func(u *net.UDPConn) (*socket, error) {
-		s, err := openNet(u)
-		return s, errors.Join(err, alter(s, func(send sendFunc, slots []slot) sendFunc {
-			t.Error("the next way had its turn")
-			return send
-		}))
-	}})
+	}
+	replaceWays(t, way{"one", open}, way{"other", open})
 	begin := time.Now()
 	out := runJSON(t, ctx, exitInterrupted, "-duration", "10m")
 	if d := time.Since(begin); d > time.Minute {
 		t.Errorf("took %v", d)
 	}
-	if !out.Interrupted || out.Ways[0].Sent == 0 || out.Ways[1].Sent != 0 || out.Ways[1].Rate != nil {
-		t.Errorf("%+v", out)
+	turns := 0
+	for _, r := range out.Ways {
+		turns += r.Rounds
+		if (r.Sent > 0) != (r.Rounds == 1) || (r.Rate != nil) != (r.Rounds == 1) {
+			t.Errorf("%+v", r)
+		}
+	}
+	if !out.Interrupted || turns != 1 {
+		t.Errorf("%d turns, %+v", turns, out)
 	}
 	cancelled, stop := context.WithCancel(t.Context())
 	stop()
@@ -358,6 +505,93 @@ func TestWrongWays(t *testing.T) {
 	}
 }
 
+// TestWrongReaders lets a way of reading do what a broken library could do.
+func TestWrongReaders(t *testing.T) {
+	was := readings
+	t.Cleanup(func() { readings = was })
+	for _, c := range []struct {
+		name  string
+		alter func(m *harness.Mailbag, n int) int // what one read has put into the first n buffers
+		wrong func(r *row) bool
+	}{
+		{"damages", func(m *harness.Mailbag, n int) int { m.Buffers[0][50] ^= 1; return n },
+			func(r *row) bool { return *r.Damaged > 0 }},
+		{"cuts", func(m *harness.Mailbag, n int) int { m.Lengths[0]--; return n },
+			func(r *row) bool { return *r.Damaged > 0 }},
+		{"glues", func(m *harness.Mailbag, n int) int {
+			m.Lengths[0] = copy(m.Buffers[0][1199:], m.Buffers[1]) + 1199
+			return n
+		},
+			func(r *row) bool { return *r.Damaged > 0 }},
+		{"doubles", func(m *harness.Mailbag, n int) int { m.Lengths[1] = copy(m.Buffers[1], m.Datagram(0)); return n },
+			func(r *row) bool { return *r.Duplicated > 0 }},
+		{"loses", func(m *harness.Mailbag, n int) int { return n - 1 },
+			func(r *row) bool { return *r.Arrived < r.Sent }},
+		{"reorders", func(m *harness.Mailbag, n int) int {
+			m.Buffers[0], m.Buffers[1] = m.Buffers[1], m.Buffers[0]
+			return n
+		}, func(r *row) bool { return *r.Reordered > 0 }},
+	} {
+		bad := reading{"bad", c.name, true, func(u *net.UDPConn, m *harness.Mailbag) (*reader, error) {
+			r, err := readBatch(u, m)
+			if err != nil {
+				return nil, err
+			}
+			read, once := r.read, false
+			r.read = func(i int) (int, error) {
+				n, err := read(i)
+				if i == 0 && n > 1 && !once {
+					once = true
+					n = c.alter(m, n)
+				}
+				return n, err
+			}
+			return r, nil
+		}}
+		readings = []reading{was[0], bad}
+		var o, e bytes.Buffer
+		run(t.Context(), []string{"-json", "-duration", "20ms"}, &o, &e, &progress{})
+		var out output
+		if err := json.Unmarshal(o.Bytes(), &out); err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range out.Reading {
+			if got := c.wrong(&r); got != (r.Reading == c.name) {
+				t.Errorf("who %s, in the row of %s: %+v, %s", c.name, r.Reading, r, r.complaint())
+			}
+		}
+	}
+}
+
+// TestLongMeasurement: it takes no more memory than a short one, and counts
+// exactly.
+func TestLongMeasurement(t *testing.T) {
+	const rounds = 5*maxSpans + 3
+	opt := &options{duration: 100000 * time.Hour, reading: &prompt, size: 1000, set: map[string]bool{}}
+	res := newResults(opt, netip.AddrPort{})
+	if res.rounds < rounds || res.each != roundTime {
+		t.Errorf("%d rounds of %v", res.rounds, res.each)
+	}
+	for round := range rounds {
+		for i := range 2 {
+			moved := uint64(100 * (i + 1))
+			res.add(&res.ways[i], round, &sample{elapsed: time.Second, sent: moved, moved: moved, tally: tally{arrived: moved - 1}})
+		}
+	}
+	r := res.row(&res.ways[1])
+	if r.Sent != 200*rounds || *r.Arrived != 199*rounds || *r.Rate != 200 || *r.Ratio != 2 {
+		t.Errorf("%+v", r)
+	}
+	if n := len(res.ways[1].samples); n > maxSpans || r.Rounds != n {
+		t.Errorf("%d samples, %d in the row", n, r.Rounds)
+	}
+	cancelled, stop := context.WithCancel(t.Context())
+	stop()
+	if code, stdout, _ := runMain(t, cancelled, "-duration", "2000000h"); code != exitInterrupted || !strings.Contains(stdout, "Interrupted in round 1 of ") {
+		t.Errorf("exit code %d and\n%s", code, stdout)
+	}
+}
+
 // TestFailingWay: a way that fails, or cannot be opened, leaves the others
 // their rows.
 func TestFailingWay(t *testing.T) {
@@ -395,7 +629,7 @@ func listenForTest(t *testing.T, args ...string) (lines *bufio.Scanner, addr str
 	code := make(chan int, 1)
 	var stderr bytes.Buffer
 	go func() {
-		c := run(ctx, append([]string{"-listen", "127.0.0.1:0"}, args...), w, &stderr, false)
+		c := run(ctx, append([]string{"-listen", "127.0.0.1:0"}, args...), w, &stderr, &progress{})
 		w.Close()
 		code <- c
 	}()

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -17,14 +18,22 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/batchconn/batchconn/internal/harness"
 )
 
-// roundTime is about how long a way sends before it is another's turn.
-const roundTime = 200 * time.Millisecond
+const (
+	// roundTime is about how long a way sends before it is another's turn.
+	roundTime = 200 * time.Millisecond
 
-// rounds says how often each way has its turn, and for how long.
+	// readingPart is the part of that for a way of reading: there are more of
+	// them, and nothing else runs meanwhile.
+	readingPart = 2
+)
+
+// rounds says how often each has its turn, and for how long.
 func (opt *options) rounds() (n int, each time.Duration) {
-	n = max(int(opt.duration/roundTime), 1)
+	n = int(min(max(opt.duration/roundTime, 1), math.MaxInt)) // which is less where an int has 32 bits
 	return n, opt.duration / time.Duration(n)
 }
 
@@ -36,76 +45,139 @@ func slotCount(opt *options) int {
 
 // A bench is all that a measurement needs.
 type bench struct {
-	opt       *options
-	ways      []way
-	receivers []*receiver // none with -to
-	senders   []*sender
-	sockets   []*socket // by way; nil if it could not be opened
+	opt        *options
+	collectors []*collector // none with -to
+	receivers  []*receiver  // of all collectors, by index
+	senders    []*sender
+	contenders []contender
 }
 
-// measure lets the ways take turns and prints the table.
+// A contender has a row of the table.
+type contender struct {
+	result *result
+	run    func(ctx context.Context, d time.Duration) (sample, error)
+	close  func()
+}
+
+// measure lets all take turns and prints the tables.
 func measure(ctx context.Context, opt *options, stdout io.Writer, p *progress) (code int, err error) {
-	b, results, err := newBench(opt, ways)
+	b, results, err := newBench(opt)
 	if err != nil {
 		return exitFailed, err
 	}
 	defer b.close()
-	for round := range results.rounds {
-		for i := range b.ways {
-			w := (round + i) % len(b.ways) // no way is always the one after another
-			if b.sockets[w] == nil || ctx.Err() != nil {
-				continue
-			}
-			r := &results.ways[w]
-			p.show("round %d of %d: %-18s %s", round+1, results.rounds, r.name, r.soFar())
-			s, err := b.run(ctx, b.sockets[w], results.each)
-			r.samples[round] = s
-			if err != nil {
-				r.err = err
-				b.sockets[w].conn.Close()
-				b.sockets[w] = nil
-			}
-		}
-	}
+	b.alternate(ctx, results, p)
 	p.clear()
-	results.interrupted = ctx.Err() != nil
+	if ctx.Err() != nil {
+		results.interrupted = interruptedBy(ctx)
+	}
 	if err := results.print(stdout); err != nil {
 		return exitFailed, err
 	}
 	return results.code()
 }
 
-// newBench opens all sockets. A way that cannot be opened is left out; its
-// result says why.
-func newBench(opt *options, ways []way) (b *bench, res *results, err error) {
-	b = &bench{opt: opt, ways: ways, sockets: make([]*socket, len(ways))}
-	defer func() {
-		if err != nil {
-			b.close()
+// alternate lets all take turns until the rounds are over or ctx is done.
+func (b *bench) alternate(ctx context.Context, results *results, p *progress) {
+	harness.Alternate(results.rounds, len(b.contenders), func(round, i int) error {
+		c := &b.contenders[i]
+		if c.result.err != nil {
+			return ctx.Err()
 		}
-	}()
+		p.show("round %d of %d: %-18s %s", round+1, results.rounds, c.result.title(), c.result.soFar())
+		each := results.each
+		if c.result.how != nil {
+			each /= readingPart
+		}
+		var s sample
+		s, c.result.err = c.run(ctx, each)
+		results.add(c.result, round, &s)
+		if c.result.err != nil {
+			c.close()
+		}
+		return ctx.Err()
+	})
+}
+
+// newBench opens all sockets. What cannot be opened is left out; its result says
+// why.
+func newBench(opt *options) (*bench, *results, error) {
+	b := &bench{opt: opt}
+	res, err := b.open()
+	if err != nil {
+		b.close()
+		return nil, nil, err
+	}
+	return b, res, nil
+}
+
+func (b *bench) open() (res *results, err error) {
+	opt := b.opt
 	var to []netip.AddrPort
 	if opt.to != "" {
 		to = []netip.AddrPort{unmapped(opt.addr)}
-	}
-	for i := 0; opt.to == "" && i < opt.receivers; i++ {
-		r, err := newReceiver(i, opt)
-		if err != nil {
-			return nil, nil, err
-		}
-		b.receivers = append(b.receivers, r)
-		to = append(to, r.addr)
+	} else if to, err = b.openReceivers(); err != nil {
+		return nil, err
 	}
 	for i := range opt.senders {
 		b.senders = append(b.senders, newSender(i, opt, to))
 	}
-	res = newResults(opt, ways, to[0])
+	res = newResults(opt, to[0])
 	for i, w := range ways {
-		if b.sockets[i], err = b.openSocket(w, to[0]); err != nil {
-			res.ways[i].err, err = err, nil
+		b.compete(&res.ways[i], func() (contender, error) { return b.newSending(w, to[0]) })
+	}
+	if opt.to != "" {
+		return res, nil
+	}
+	if res.burst, err = findBurst(opt); err != nil {
+		return nil, err
+	}
+	for i := range res.readings {
+		r := &res.readings[i]
+		b.compete(r, func() (contender, error) { return newReadingOf(opt, res.burst, r) })
+	}
+	return res, nil
+}
+
+// openReceivers opens those that the senders send to.
+func (b *bench) openReceivers() (to []netip.AddrPort, err error) {
+	if b.collectors, err = newCollectors(b.opt); err != nil {
+		return nil, err
+	}
+	b.receivers = make([]*receiver, b.opt.receivers)
+	to = make([]netip.AddrPort, b.opt.receivers)
+	for _, c := range b.collectors {
+		for _, r := range c.receivers {
+			b.receivers[r.index], to[r.index] = r, r.addr
 		}
 	}
-	return b, res, nil
+	return to, nil
+}
+
+// compete adds a contender, or says why there is none.
+func (b *bench) compete(r *result, open func() (contender, error)) {
+	c, err := open()
+	if r.err = err; err == nil {
+		c.result = r
+		b.contenders = append(b.contenders, c)
+	}
+}
+
+func (b *bench) newSending(w way, to netip.AddrPort) (contender, error) {
+	s, err := openSocket(w, to)
+	if err != nil {
+		return contender{}, err
+	}
+	run := func(ctx context.Context, d time.Duration) (sample, error) { return b.run(ctx, s, d) }
+	return contender{run: run, close: func() { s.conn.Close() }}, nil
+}
+
+func newReadingOf(opt *options, burst int, r *result) (contender, error) {
+	l, err := newLockstep(opt, burst, r.how, r.by)
+	if err != nil {
+		return contender{}, err
+	}
+	return contender{run: l.run, close: l.close}, nil
 }
 
 func unmapped(a *net.UDPAddr) netip.AddrPort {
@@ -114,7 +186,7 @@ func unmapped(a *net.UDPAddr) netip.AddrPort {
 }
 
 // openSocket opens a socket that sends to an address.
-func (b *bench) openSocket(w way, to netip.AddrPort) (*socket, error) {
+func openSocket(w way, to netip.AddrPort) (*socket, error) {
 	network, local := "udp6", netip.IPv6Unspecified()
 	if to.Addr().Is4() {
 		network, local = "udp4", netip.IPv4Unspecified()
@@ -134,31 +206,44 @@ func (b *bench) openSocket(w way, to netip.AddrPort) (*socket, error) {
 }
 
 func (b *bench) close() {
-	for _, s := range b.sockets {
-		if s != nil {
-			s.conn.Close()
+	for _, c := range b.contenders {
+		if c.result.err == nil { // else it is closed
+			c.close()
 		}
 	}
-	for _, r := range b.receivers {
-		r.inlet.Close()
-	}
+	closeCollectors(b.collectors)
 }
 
-// A sample is what one run of one way gave.
+// A sample is what one run gave.
 type sample struct {
-	elapsed   time.Duration // 0: there was no run
+	elapsed   time.Duration // of what is compared; 0: there was no run
 	sent      uint64
-	cpu       time.Duration // if hasCPU
+	moved     uint64        // sent or read while the clock ran
+	cpu       time.Duration // of the sending side, if haveCPU
+	readCPU   time.Duration // of the reading side, if harness.HaveThreadCPU
 	calls     uint64        // if the socket counts them
 	tally     tally         // of all receivers
 	uncounted uint64        // arrived, but not counted as sent
 }
 
+func (s *sample) add(t *sample) {
+	s.elapsed += t.elapsed
+	s.sent += t.sent
+	s.moved += t.moved
+	s.cpu += t.cpu
+	s.readCPU += t.readCPU
+	s.calls += t.calls
+	s.tally.add(t.tally)
+	s.uncounted += t.uncounted
+}
+
 // run sends one way for a while and waits for what arrives.
 func (b *bench) run(ctx context.Context, s *socket, d time.Duration) (sample, error) {
 	id := rand.Uint64()
-	for _, r := range b.receivers {
-		r.start(id)
+	for _, c := range b.collectors {
+		if err := c.start(id); err != nil {
+			return sample{}, err
+		}
 	}
 	for _, sn := range b.senders {
 		sn.prepare(id)
@@ -167,15 +252,27 @@ func (b *bench) run(ctx context.Context, s *socket, d time.Duration) (sample, er
 		}
 	}
 	res, err := b.send(ctx, s, d)
-	for i, r := range b.receivers {
-		sent := make([]uint64, len(b.senders))
-		for j, sn := range b.senders {
-			sent[j] = sn.sequence[i]
+	for _, c := range b.collectors {
+		expected := uint64(0)
+		for _, r := range c.receivers {
+			for _, sn := range b.senders {
+				expected += sn.sequence[r.index]
+			}
 		}
-		t, uncounted, recvErr := r.finish(sent)
+		err = errors.Join(err, c.end(expected))
+	}
+	for _, c := range b.collectors {
+		err = errors.Join(err, <-c.done)
+		res.readCPU += c.cpu
+	}
+	sent := make([]uint64, len(b.senders))
+	for _, r := range b.receivers {
+		for i, sn := range b.senders {
+			sent[i] = sn.sequence[r.index]
+		}
+		t, uncounted := r.result(sent)
 		res.tally.add(t)
 		res.uncounted += uncounted
-		err = errors.Join(err, recvErr)
 	}
 	return res, err
 }
@@ -212,6 +309,7 @@ func (b *bench) send(ctx context.Context, s *socket, d time.Duration) (res sampl
 			res.sent += n
 		}
 	}
+	res.moved = res.sent
 	if err == nil && len(failed) > 0 {
 		err = <-failed
 	}
@@ -220,9 +318,9 @@ func (b *bench) send(ctx context.Context, s *socket, d time.Duration) (res sampl
 
 // cpu is the CPU time of all but the receivers, where that can be told.
 func (b *bench) cpu() time.Duration {
-	d := processCPU()
-	for _, r := range b.receivers {
-		d -= r.thread.cpu()
+	d := harness.ProcessCPU()
+	for _, c := range b.collectors {
+		d -= c.thread.CPU()
 	}
 	return d
 }

@@ -5,236 +5,91 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"runtime"
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/net/ipv4"
+	"github.com/batchconn/batchconn/internal/harness"
 )
 
 const (
-	// receiveBuffer is what each receiver asks of the system, which gives as
-	// much as it allows (Linux: net.core.rmem_max).
-	receiveBuffer = 16 << 20
+	// nap is how long a thread that found nothing waits before it looks again.
+	nap = 50 * time.Microsecond
 
-	// readBatch is how many datagrams a receiver takes in one call, or fewer if
-	// they are large.
-	readBatch      = 64
-	readBatchBytes = 1 << 20
+	// wakeTime is that of a thread whose reads wait, once a run is over.
+	wakeTime = time.Millisecond
 
-	// nap is how long a receiver that found nothing waits before it looks again,
-	// times the number of receivers, each of which then gets as much less.
-	nap    = 50 * time.Microsecond
-	maxNap = 5 * time.Millisecond
-
-	// quiet is how long a receiver waits in vain for the rest of a run. The
-	// kernel has delivered on loopback when the send returns, or is about to.
+	// quiet is how long a thread waits in vain for the rest of a run, where drops
+	// are not counted. The kernel has delivered on loopback when the send
+	// returns, or is about to.
 	quiet = 20 * time.Millisecond
 
-	// windowSize is how many sequence numbers back a duplicate is told from a
-	// late datagram.
-	windowSize = 1 << 16
+	// latest is that for what was neither read nor dropped: a busy kernel takes
+	// its time.
+	latest = 500 * time.Millisecond
 )
 
-// A tally counts what arrived.
-type tally struct {
-	arrived    uint64 // intact, and for the first time
-	bytes      uint64 // of those
-	reordered  uint64 // of those, after one that was sent later
-	damaged    uint64 // content, length, or receiver is wrong
-	duplicated uint64 // intact, but here before
-}
+// loopbacks are where receivers listen: at the first that this machine has.
+var loopbacks = []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}
 
-func (t *tally) add(u tally) {
-	t.arrived += u.arrived
-	t.bytes += u.bytes
-	t.reordered += u.reordered
-	t.damaged += u.damaged
-	t.duplicated += u.duplicated
-}
-
-// A flow is what one sender sends to one receiver in one run.
-type flow struct {
-	arrived uint64
-	first   uint64 // lowest sequence seen
-	next    uint64 // one more than the highest
-	seen    [windowSize / 64]uint64
-}
-
-// note counts an intact datagram in t.
-func (f *flow) note(sequence uint64, bytes int, t *tally) {
-	late := sequence < f.next
-	if late && (f.next-sequence > windowSize || f.has(sequence)) {
-		t.duplicated++
-		return
-	}
-	if late {
-		t.reordered++
-	} else {
-		f.advance(sequence)
-	}
-	if f.arrived == 0 || sequence < f.first {
-		f.first = sequence
-	}
-	f.seen[sequence/64%uint64(len(f.seen))] |= 1 << (sequence % 64)
-	f.arrived++
-	t.arrived++
-	t.bytes += uint64(bytes)
-}
-
-func (f *flow) has(sequence uint64) bool {
-	return f.seen[sequence/64%uint64(len(f.seen))]&(1<<(sequence%64)) != 0
-}
-
-// advance makes sequence the highest, and forgets what leaves the window.
-func (f *flow) advance(sequence uint64) {
-	if sequence-f.next >= windowSize {
-		clear(f.seen[:])
-	} else {
-		for s := f.next; s <= sequence; s++ {
-			f.seen[s/64%uint64(len(f.seen))] &^= 1 << (s % 64)
+func listenLoopback() (u *net.UDPConn, err error) {
+	var errs []error
+	for _, ip := range loopbacks {
+		if u, err = harness.ListenUDP(&net.UDPAddr{IP: ip}); err == nil {
+			return u, nil
 		}
+		errs = append(errs, err)
 	}
-	f.next = sequence + 1
-}
-
-// atLeast counts what arrived with this sequence number or a higher one, in
-// the window.
-func (f *flow) atLeast(sequence uint64) (n uint64) {
-	if f.next > windowSize {
-		sequence = max(sequence, f.next-windowSize)
-	}
-	for ; sequence < f.next; sequence++ {
-		if f.has(sequence) {
-			n++
-		}
-	}
-	return n
-}
-
-// lost is how many are missing between the first and the last that arrived.
-func (f *flow) lost() uint64 { return f.next - f.first - f.arrived }
-
-// readCount is how many datagrams of up to size bytes are read in one call.
-func readCount(size int) int { return min(readBatch, 1+readBatchBytes/size) }
-
-// messages makes what to read datagrams of up to size bytes into.
-func messages(size int) []ipv4.Message {
-	n := readCount(size)
-	ms := make([]ipv4.Message, n)
-	buf := make([]byte, n*size)
-	for i := range ms {
-		ms[i].Buffers = [][]byte{buf[i*size:][:size:size]}
-	}
-	return ms
-}
-
-// listenUDP opens a socket with a large receive buffer.
-func listenUDP(at *net.UDPAddr) (*net.UDPConn, error) {
-	u, err := net.ListenUDP("udp", at)
-	if err != nil {
-		return nil, err
-	}
-	for size := receiveBuffer; size >= 64<<10 && u.SetReadBuffer(size) != nil; size /= 2 {
-	}
-	return u, nil
+	return nil, errors.Join(errs...)
 }
 
 // A receiver checks what arrives at one socket on loopback.
 type receiver struct {
-	inlet *inlet
+	in    *reader
 	addr  netip.AddrPort
 	index int
 	size  int // of every datagram
-	nap   time.Duration
-	ms    []ipv4.Message
 
 	// Of the current run:
-	run      uint64
-	flows    []flow // by sender
-	tally    tally
-	expected atomic.Int64 // how many were sent; -1 while they are
-	done     chan error
-	thread   thread // that reads
+	run   uint64
+	flows []flow // by sender
+	tally tally
 }
 
-func newReceiver(index int, opt *options) (*receiver, error) {
-	in, err := openInlet(&net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+func newReceiver(index int, opt *options, how *reading, mail *harness.Mailbag) (*receiver, error) {
+	u, err := listenLoopback()
 	if err != nil {
 		return nil, fmt.Errorf("receiver %d: %w", index, err)
 	}
-	return &receiver{
-		inlet: in,
-		addr:  in.LocalAddr().(*net.UDPAddr).AddrPort(),
-		index: index,
-		size:  opt.size,
-		nap:   min(time.Duration(opt.receivers)*nap, maxNap),
-		ms:    messages(opt.size + 1), // one byte more shows a longer one
-		flows: make([]flow, opt.senders),
-	}, nil
+	addr := unmapped(u.LocalAddr().(*net.UDPAddr))
+	in, err := how.open(u, mail)
+	if err != nil {
+		u.Close()
+		return nil, fmt.Errorf("receiver %d: %w", index, err)
+	}
+	return &receiver{in: in, addr: addr, index: index, size: opt.size, flows: make([]flow, opt.senders)}, nil
 }
 
-// start begins to receive a run.
-func (r *receiver) start(run uint64) {
+// begin forgets what was received before a run.
+func (r *receiver) begin(run uint64) {
 	r.run = run
 	clear(r.flows)
 	r.tally = tally{}
-	r.expected.Store(-1)
-	r.done = make(chan error, 1)
-	started := make(chan struct{})
-	go func() {
-		runtime.LockOSThread() // its CPU time is not the senders'
-		defer runtime.UnlockOSThread()
-		r.thread = thisThread()
-		close(started)
-		r.done <- r.read()
-	}()
-	<-started
 }
 
-// finish returns when all that there is of a run was read. sent is how many
-// each sender counted.
-func (r *receiver) finish(sent []uint64) (t tally, uncounted uint64, err error) {
-	expected := uint64(0)
-	for _, n := range sent {
-		expected += n
-	}
-	r.expected.Store(int64(expected))
-	err = <-r.done
+// result sums up a run of which each sender counted so many as sent.
+func (r *receiver) result(sent []uint64) (t tally, uncounted uint64) {
 	for i := range r.flows {
 		uncounted += r.flows[i].atLeast(sent[i])
 	}
-	r.tally.arrived -= uncounted
-	return r.tally, uncounted, err
-}
-
-// read checks what arrives until the run is over and nothing is left.
-func (r *receiver) read() error {
-	for empty := time.Duration(0); ; {
-		expected := r.expected.Load() // before the read: nothing is sent after it
-		n, err := r.inlet.read(r.ms)
-		if err != nil {
-			return fmt.Errorf("receiver %d: %w", r.index, err)
-		}
-		for i := range r.ms[:n] {
-			r.take(r.ms[i].Buffers[0][:r.ms[i].N])
-		}
-		switch {
-		case n > 0:
-			empty = 0
-			continue
-		case expected < 0:
-			empty = 0
-		case int64(r.tally.arrived) >= expected || empty >= quiet:
-			return nil
-		default:
-			empty += r.nap
-		}
-		pause(r.nap)
-	}
+	t = r.tally
+	t.arrived -= uncounted
+	return t, uncounted
 }
 
 // take checks one datagram.
@@ -245,4 +100,179 @@ func (r *receiver) take(p []byte) {
 		return
 	}
 	r.flows[h.sender].note(h.sequence, len(p), &r.tally)
+}
+
+// A collector is a thread that reads its receivers in turn. Where reads wait it
+// has one of them.
+type collector struct {
+	how       *reading
+	mail      *harness.Mailbag
+	receivers []*receiver
+
+	// Of the current run:
+	expected atomic.Int64 // how many were sent to its receivers; -1 while they are
+	done     chan error
+	thread   harness.Thread
+	cpu      time.Duration // of the thread, when it is done
+	dropped  uint32        // before
+}
+
+// newCollectors opens all receivers. So many threads read them that the senders
+// keep a processor, unless each read waits.
+func newCollectors(opt *options) (all []*collector, err error) {
+	threads := min(opt.receivers, max(1, runtime.GOMAXPROCS(0)-1))
+	if opt.reading.waits {
+		threads = opt.receivers
+	}
+	for range threads {
+		all = append(all, &collector{how: opt.reading, mail: harness.NewMailbag(readCount(opt.size), opt.size)})
+	}
+	for i := range opt.receivers {
+		c := all[i%threads]
+		r, err := newReceiver(i, opt, opt.reading, c.mail)
+		if err != nil {
+			closeCollectors(all)
+			return nil, err
+		}
+		c.receivers = append(c.receivers, r)
+	}
+	return all, nil
+}
+
+func closeCollectors(all []*collector) {
+	for _, c := range all {
+		for _, r := range c.receivers {
+			r.in.conn.Close()
+		}
+	}
+}
+
+// start begins to receive a run.
+func (c *collector) start(run uint64) error {
+	for _, r := range c.receivers {
+		r.begin(run)
+		if err := r.in.conn.SetReadDeadline(time.Time{}); err != nil {
+			return err
+		}
+	}
+	var err error
+	if c.dropped, _, err = c.drops(); err != nil {
+		return err
+	}
+	c.expected.Store(-1)
+	c.done = make(chan error, 1)
+	started := make(chan struct{})
+	go func() {
+		runtime.LockOSThread() // its CPU time is not the senders'
+		defer runtime.UnlockOSThread()
+		c.thread = harness.ThisThread()
+		begin := harness.ThreadCPU()
+		close(started)
+		err := c.read()
+		c.cpu = harness.ThreadCPU() - begin
+		c.done <- err
+	}()
+	<-started
+	return nil
+}
+
+// end tells that no more is sent than was expected. done says when all that there
+// is was read.
+func (c *collector) end(expected uint64) error {
+	c.expected.Store(int64(expected))
+	var errs []error
+	for _, r := range c.receivers {
+		errs = append(errs, r.in.conn.SetReadDeadline(time.Now()))
+	}
+	return errors.Join(errs...)
+}
+
+// read checks what arrives until the run is over and nothing is left.
+func (c *collector) read() error {
+	step := nap
+	if c.how.waits {
+		step = wakeTime
+	}
+	for last := time.Now(); ; {
+		expected := c.expected.Load() // before the read: nothing is sent after it
+		found, err := c.readEach()
+		if err != nil {
+			return err
+		}
+		switch {
+		case found:
+			last = time.Now()
+			continue
+		case expected < 0:
+			last = time.Now()
+		default:
+			over, err := c.over(uint64(expected), time.Since(last))
+			if over || err != nil {
+				return err
+			}
+		}
+		if err := c.rest(step); err != nil {
+			return err
+		}
+	}
+}
+
+// over reports whether a run is over, of which nothing was left for some time.
+func (c *collector) over(expected uint64, idle time.Duration) (bool, error) {
+	came := c.came()
+	if came >= expected {
+		return true, nil
+	}
+	dropped, counted, err := c.drops()
+	if !counted || err != nil {
+		return idle >= quiet, err
+	}
+	return came+uint64(dropped-c.dropped) >= expected || idle >= latest, nil
+}
+
+// drops is what all of its receivers had no room for, if that is counted.
+func (c *collector) drops() (n uint32, counted bool, err error) {
+	for _, r := range c.receivers {
+		if r.in.drops == nil {
+			return 0, false, nil
+		}
+		k, err := r.in.drops()
+		if err != nil {
+			return 0, false, err
+		}
+		n += k
+	}
+	return n, true, nil
+}
+
+// rest waits, or lets the next read wait, for no longer than d.
+func (c *collector) rest(d time.Duration) error {
+	if !c.how.waits {
+		harness.Pause(d)
+		return nil
+	}
+	return c.receivers[0].in.conn.SetReadDeadline(time.Now().Add(d))
+}
+
+// readEach reads once from each receiver and checks what came.
+func (c *collector) readEach() (found bool, err error) {
+	for _, r := range c.receivers {
+		n, err := r.in.read(0)
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			return false, fmt.Errorf("receiver %d: %w", r.index, err)
+		}
+		for i := range n {
+			r.take(c.mail.Datagram(i))
+		}
+		found = found || n > 0
+	}
+	return found, nil
+}
+
+// came is how many datagrams were read in this run, damaged ones too.
+func (c *collector) came() (n uint64) {
+	for _, r := range c.receivers {
+		n += r.tally.arrived + r.tally.damaged + r.tally.duplicated
+	}
+	return n
 }

@@ -5,11 +5,39 @@
 package main
 
 import (
+	"errors"
 	"net"
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/batchconn/batchconn/internal/harness"
 )
+
+// newCollector has one receiver.
+func newCollector(t *testing.T, index int, opt *options) (*collector, *receiver) {
+	t.Helper()
+	c := &collector{how: &prompt, mail: harness.NewMailbag(readCount(opt.size), opt.size)}
+	r, err := newReceiver(index, opt, c.how, c.mail)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.in.conn.Close() })
+	c.receivers = []*receiver{r}
+	return c, r
+}
+
+// startCollector begins run 1.
+func startCollector(t *testing.T, c *collector) {
+	t.Helper()
+	if err := c.start(1); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func endCollector(c *collector, sent uint64) error {
+	return errors.Join(c.end(sent), <-c.done)
+}
 
 // TestReceiver sends a receiver what it must accept and what it must not.
 func TestReceiver(t *testing.T) {
@@ -42,11 +70,7 @@ func TestReceiver(t *testing.T) {
 		{"another receiver", [][]byte{composed(header{run: 1, sender: 1, slot: 3}, size, 0)}, 1, tally{damaged: 1}, 0},
 		{"unknown sender", [][]byte{composed(header{run: 1, sender: 2, receiver: 1, slot: 3}, size, 0)}, 1, tally{damaged: 1}, 0},
 	}
-	r, err := newReceiver(1, &options{size: size, senders: 2, receivers: 2})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.inlet.Close()
+	c0, r := newCollector(t, 1, &options{size: size, senders: 2})
 	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(r.addr))
 	if err != nil {
 		t.Fatal(err)
@@ -54,13 +78,14 @@ func TestReceiver(t *testing.T) {
 	defer c.Close()
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			r.start(1)
+			startCollector(t, c0)
 			for _, p := range test.datagrams {
 				if _, err := c.Write(p); err != nil {
 					t.Fatal(err)
 				}
 			}
-			got, uncounted, err := r.finish([]uint64{0, test.sent})
+			err := endCollector(c0, test.sent)
+			got, uncounted := r.result([]uint64{0, test.sent})
 			if got != test.want || uncounted != test.uncounted || err != nil {
 				t.Errorf("%+v, %d uncounted, %v; want %+v, %d uncounted", got, uncounted, err, test.want, test.uncounted)
 			}
@@ -158,35 +183,15 @@ func TestFlow(t *testing.T) {
 
 // TestFinish: a receiver waits for what is late, but not for what was dropped.
 func TestFinish(t *testing.T) {
-	r, err := newReceiver(0, &options{size: 64, senders: 1, receivers: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.inlet.Close()
-	r.start(1)
+	c, r := newCollector(t, 0, &options{size: 64, senders: 1})
+	startCollector(t, c)
 	begin := time.Now()
-	if got, _, err := r.finish([]uint64{1000}); got != (tally{}) || err != nil {
+	err := endCollector(c, 1000)
+	if got, _ := r.result([]uint64{1000}); got != (tally{}) || err != nil {
 		t.Errorf("%+v, %v", got, err)
 	}
 	if d := time.Since(begin); d < quiet/2 {
 		t.Errorf("waited only %v", d)
-	}
-}
-
-func TestQuantile(t *testing.T) {
-	for _, c := range []struct {
-		v       []float64
-		q, want float64
-	}{
-		{[]float64{3}, 0.5, 3},
-		{[]float64{4, 2}, 0.5, 3},
-		{[]float64{9, 1, 5}, 0.5, 5},
-		{[]float64{1, 2, 3, 4, 5}, 0.25, 2},
-		{[]float64{5, 4, 3, 2, 1}, 0.75, 4},
-	} {
-		if got := quantile(c.v, c.q); got != c.want {
-			t.Errorf("quantile(%v, %v) = %v, want %v", c.v, c.q, got, c.want)
-		}
 	}
 }
 

@@ -13,9 +13,10 @@ import (
 	"time"
 
 	"golang.org/x/net/ipv4"
-	"golang.org/x/net/ipv6"
 
 	"github.com/batchconn/batchconn"
+	"github.com/batchconn/batchconn/internal/harness"
+	"github.com/batchconn/batchconn/internal/sys"
 )
 
 // A way is one way of sending. To compare another one, add a line to ways.
@@ -112,17 +113,12 @@ func openXNet(u *net.UDPConn) (*socket, error) {
 	if runtime.GOOS == "windows" { // x/net sends nothing there
 		return nil, errors.ErrUnsupported
 	}
-	var pc interface {
-		WriteBatch(ms []ipv4.Message, flags int) (int, error)
-	} = ipv6.NewPacketConn(u)
-	if u.LocalAddr().(*net.UDPAddr).IP.To4() != nil {
-		pc = ipv4.NewPacketConn(u)
-	}
+	pc := xnetConn(u)
 	var calls counter
 	return &socket{
 		conn:   u,
 		calls:  calls.sum,
-		sender: func(slots []slot) sendFunc { return writeBatches(pc.WriteBatch, slots, calls.add()) },
+		sender: func(slots []slot) sendFunc { return writeBatches(pc, slots, calls.add()) },
 	}, nil
 }
 
@@ -136,26 +132,23 @@ func openWriteBatch(u *net.UDPConn) (*socket, error) {
 	return &socket{
 		conn:   c,
 		calls:  callsOf(c),
-		sender: func(slots []slot) sendFunc { return writeBatches(c.WriteBatch, slots, new(uint64)) },
+		sender: func(slots []slot) sendFunc { return writeBatches(c, slots, new(uint64)) },
 	}, nil
 }
 
 // writeBatches sends with a WriteBatch and counts its calls.
-func writeBatches(write func(ms []ipv4.Message, flags int) (int, error), slots []slot, calls *uint64) sendFunc {
+func writeBatches(w harness.BatchWriter, slots []slot, calls *uint64) sendFunc {
 	ms := make([]ipv4.Message, len(slots))
 	for i, s := range slots {
 		ms[i] = ipv4.Message{Buffers: [][]byte{s.p}, Addr: net.UDPAddrFromAddrPort(s.to)}
 	}
 	return func(from, to int) (int, error) {
-		for n := from; n < to; {
-			k, err := write(ms[n:to], 0)
-			if err != nil {
-				return prefix(n-from, err)
-			}
-			*calls++
-			n += k
+		n, k, err := harness.WriteCounting(w, ms[from:to])
+		*calls += uint64(k)
+		if err != nil {
+			return prefix(n, err)
 		}
-		return to - from, nil
+		return n, nil
 	}
 }
 
@@ -182,9 +175,10 @@ func openConn(cfg *batchconn.Config) func(u *net.UDPConn) (*socket, error) {
 	}
 }
 
-// callsOf reads the system calls that c counts, if it does.
+// callsOf reads the system calls that c counts. Where there is no batch call,
+// each that it counts may be several.
 func callsOf(c *batchconn.Conn) func() uint64 {
-	if !callsAreSystemCalls {
+	if !sys.HaveBatchCall {
 		return nil
 	}
 	return func() uint64 { return c.Stats().Calls }

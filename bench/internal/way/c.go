@@ -20,6 +20,8 @@ import (
 	"syscall"
 	"time"
 	"unsafe"
+
+	"github.com/batchconn/batchconn/internal/harness"
 )
 
 // InC are the loops of send.c, which stay in C for all of their time, so that
@@ -74,7 +76,7 @@ func (l loop) sender(u *net.UDPConn, b *Batch) Sender {
 			return 0, err
 		}
 		job := C.struct_job{
-			count: C.int(b.Count), size: C.int(b.Size), burst: C.int(b.Burst), batches: C.int(batchesPerLook(b.Count, d)),
+			count: C.int(b.Count), size: C.int(b.Size), burst: C.int(b.Burst), batches: C.int(harness.BatchesPerLook(b.Count, d)),
 			to: &to[0], destinations: C.int(len(to)),
 			payload: (*C.char)(unsafe.Pointer(&b.payload[0])), ns: C.long(d),
 		}

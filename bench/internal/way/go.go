@@ -12,6 +12,7 @@ import (
 	"net/netip"
 
 	"github.com/batchconn/batchconn"
+	"github.com/batchconn/batchconn/internal/harness"
 	"golang.org/x/net/ipv4"
 )
 
@@ -48,7 +49,7 @@ func openXNet(messages func(b *Batch) []ipv4.Message) func(*Load) (*Socket, erro
 		pc := ipv4.NewPacketConn(u)
 		return &Socket{Sender: func(b *Batch) Sender {
 			ms := messages(b)
-			return Repeat(b.Count, func() error { return writeAll(pc, ms) })
+			return Repeat(b.Count, func() error { return harness.WriteAll(pc, ms) })
 		}, Close: u.Close}, nil
 	}
 }
@@ -60,7 +61,7 @@ var (
 	AppendSegments  = Way{Name: "batchconn AppendSegments, SendMessages", Open: open(nil, (*Batch).appendSegments)}
 	WriteBatch      = Way{Name: "batchconn WriteBatch", Open: open(nil, func(b *Batch, c *batchconn.Conn) func() error {
 		ms := b.messages()
-		return func() error { return writeAll(c, ms) }
+		return func() error { return harness.WriteAll(c, ms) }
 	})}
 	SendEach = Way{Name: "batchconn SendEach", Open: open(nil, func(b *Batch, c *batchconn.Conn) func() error {
 		ms := b.outputMessages()
@@ -115,7 +116,7 @@ func (b *Batch) outputMessages() []batchconn.OutputMessage {
 
 func (b *Batch) sendMessages(c *batchconn.Conn) func() error {
 	ms := b.outputMessages()
-	return func() error { return sendAll(c, ms) }
+	return func() error { return harness.SendAll(c, context.Background(), ms) }
 }
 
 // appendSegments makes the messages anew for each send.
@@ -129,19 +130,8 @@ func (b *Batch) appendSegments(c *batchconn.Conn) func() error {
 			ms = batchconn.AppendSegments(ms, b.Destination(i), payload[i*b.Size:(i+n)*b.Size], b.Size, nil)
 			i += n
 		}
-		return sendAll(c, ms)
+		return harness.SendAll(c, context.Background(), ms)
 	}
-}
-
-func sendAll(c *batchconn.Conn, ms []batchconn.OutputMessage) error {
-	for len(ms) > 0 {
-		n, err := c.SendMessages(context.Background(), ms, 0)
-		if err != nil {
-			return err
-		}
-		ms = ms[n:]
-	}
-	return nil
 }
 
 func (b *Batch) messages() []ipv4.Message {
@@ -167,19 +157,6 @@ func (b *Batch) segmented(oneVector bool) (ms []ipv4.Message) {
 		i += n
 	}
 	return ms
-}
-
-func writeAll(w interface {
-	WriteBatch([]ipv4.Message, int) (int, error)
-}, ms []ipv4.Message) error {
-	for len(ms) > 0 {
-		n, err := w.WriteBatch(ms, 0)
-		if err != nil {
-			return err
-		}
-		ms = ms[n:]
-	}
-	return nil
 }
 
 // writeEach sends with one write for each datagram.

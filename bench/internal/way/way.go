@@ -12,6 +12,8 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"github.com/batchconn/batchconn/internal/harness"
 )
 
 // A Load is what is sent, over and over: a batch of Count datagrams.
@@ -92,28 +94,7 @@ type Sender func(d time.Duration) (int, error)
 
 // Repeat is a Sender that sends n datagrams with each call of f.
 func Repeat(n int, f func() error) Sender {
-	return func(d time.Duration) (sent int, err error) {
-		for begin := time.Now(); ; {
-			for range batchesPerLook(n, d) {
-				if err := f(); err != nil {
-					return sent, err
-				}
-				sent += n
-			}
-			if time.Since(begin) >= d {
-				return sent, nil
-			}
-		}
-	}
-}
-
-// batchesPerLook is how many batches are sent between looks at the clock, which
-// would weigh on small ones.
-func batchesPerLook(count int, d time.Duration) int {
-	if d == 0 {
-		return 1
-	}
-	return max(1, 64/count)
+	return func(d time.Duration) (int, error) { return harness.Repeat(n, d, f) }
 }
 
 // Listen opens a socket to send from. It is bound to no address, because that of
