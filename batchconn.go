@@ -51,17 +51,16 @@ type Config struct {
 	MaxSegments int
 }
 
-// udpConn is embedded under this name so that the field is not exported.
-type udpConn = net.UDPConn
-
-// A Conn is a [net.UDPConn] that sends many datagrams in one call. Beside the
-// methods that are documented here it has all others of *net.UDPConn as they are:
-// Read, ReadFrom, ReadFromUDP, ReadFromUDPAddrPort, ReadMsgUDP,
-// ReadMsgUDPAddrPort, LocalAddr, RemoteAddr, SetReadDeadline, SetReadBuffer and
-// SetWriteBuffer. Make one with [New]; methods of the zero Conn return an error.
+// A Conn is a [net.UDPConn] that sends many datagrams in one call. It has all
+// exported methods of *net.UDPConn. [net.Buffers] writes each of its buffers to it
+// with Write, as to any net.Conn that is not net's own, and so as a datagram each;
+// the Vectors of an [OutputMessage] are one. Make a Conn with [New]; methods of the zero Conn return an error.
 // All methods may be called from any number of goroutines at once.
 type Conn struct {
-	udpConn // by value: a zero Conn's methods then answer EINVAL as a zero UDPConn's do
+	// By value: a zero Conn's methods then answer EINVAL as a zero UDPConn's do.
+	// Not embedded: net finds methods that it does not export through an embedded
+	// field, and net.Buffers.WriteTo would write past us.
+	udpConn net.UDPConn
 
 	raw    syscall.RawConn // udpConn's own
 	isIPv6 bool
