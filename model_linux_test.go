@@ -310,6 +310,9 @@ func (p *modelPair) model(b *modelBatch, way string) modelOutcome {
 	}
 	for i, m := range b.msgs {
 		n, _, err := p.plain.bare.WriteMsgUDPAddrPort(m.p, m.control, p.plain.modelDestination(m.to))
+		if err != nil && way == "Writer" && bytes.Equal(m.control, ownSegments) {
+			err = p.modelPieces(m, err)
+		}
 		if err == nil {
 			o.bytes[i] = n
 			o.n++
@@ -335,6 +338,27 @@ func (p *modelPair) model(b *modelBatch, way string) modelOutcome {
 		return t
 	}
 	return o
+}
+
+// ownSegments is the control message of those that the user segments.
+var ownSegments = cmsg(unix.SOL_UDP, unix.UDP_SEGMENT, uint16s(ownSize)...)
+
+// modelPieces sends a message in the pieces that the kernel refused to make with
+// err, unless it would be too long as one datagram.
+func (p *modelPair) modelPieces(m modelMessage, err error) error {
+	if len(m.p) > 65507 && !p.plain.modelDestination(m.to).Addr().Unmap().Is6() {
+		return err
+	}
+	if len(m.p) == 0 {
+		_, _, err = p.plain.bare.WriteMsgUDPAddrPort(nil, nil, p.plain.modelDestination(m.to))
+		return err
+	}
+	for piece := range slices.Chunk(m.p, ownSize) {
+		if _, _, err := p.plain.bare.WriteMsgUDPAddrPort(piece, nil, p.plain.modelDestination(m.to)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // modelClass is the kind of an error, in which package net and this one agree.

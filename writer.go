@@ -6,9 +6,9 @@ package batchconn
 
 import (
 	"context"
+	"math"
 	"net"
 	"net/netip"
-	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -21,12 +21,13 @@ type WriterConfig struct {
 	MaxMessages int
 
 	// MaxBytes is how much payload and control data is held at most; 0 is
-	// 256 KiB. A larger datagram is still taken, alone. It is held in two
-	// buffers, which are kept and grow up to that size as they are needed; what a
-	// buffer has outgrown is kept until it is empty, which may be as much again.
+	// 256 KiB. A larger datagram is still accepted, alone. It is held in at most
+	// two buffers, which grow up to that size as they are needed. A Writer that
+	// holds nothing gives them back to a pool for all Writers, unless its limits
+	// are above the default.
 	MaxBytes int
 
-	// MaxDelay is how long datagrams are gathered. 0: they leave as soon as a
+	// MaxDelay is how long datagrams are held. 0: they leave as soon as a
 	// goroutine of the Writer runs. Above 0: they wait that long at most. Below
 	// 0: they leave only when the Writer is full, or on Flush and Close.
 	MaxDelay time.Duration
@@ -35,11 +36,11 @@ type WriterConfig struct {
 	// second, below 0 is not at all.
 	Linger time.Duration
 
-	// OnError is told of each datagram that could not be sent, one after the
-	// other, with no lock of ours held: by a goroutine of the Writer, or by a
-	// write, Flush or Close that sends. addr is the zero AddrPort for the
-	// connected peer. It must return, and must not call Flush or Close. It may
-	// write; but a write of its own that finds the Writer full waits for ever,
+	// OnError is told of each datagram that was accepted and could not be sent,
+	// one after the other, with no lock of ours held: by a goroutine of the
+	// Writer, or by a write, Flush or Close that sends. addr is the zero AddrPort
+	// for the connected peer. It must return, and must not call Flush or Close. It
+	// may write; but a write of its own that finds the Writer full waits for ever,
 	// because the sending waits for OnError: only NonBlocking, the write
 	// deadline or a Close by another goroutine end it.
 	OnError func(addr netip.AddrPort, err error)
@@ -50,47 +51,48 @@ const (
 	defaultMaxBytes    = 256 << 10
 	defaultLinger      = time.Second
 
-	// A write that comes so long after the last one is not part of a burst:
-	// it sends its datagram itself, which is faster than waking a goroutine.
-	idleAfter = 5 * time.Microsecond
-
-	// A write that finds datagrams held for so long sends them itself: the
-	// flusher was started and has not run, because all processors are busy.
-	flusherLate = 50 * time.Microsecond
-
-	// turnLength is the most datagrams that go to one destination before it
-	// is the others' turn.
-	turnLength = maxSegments
-
-	// sendChunk is after how many datagrams room is given back to writers.
-	sendChunk = 256
+	// maxAnyPayload is what every adapter's maxPayload allows.
+	maxAnyPayload = 65507
 )
 
 // writerConn is embedded under this name so that the field is not exported.
 type writerConn = Conn
 
 // A Writer makes batches for code that sends one datagram at a time. It has
-// all methods of its [Conn], those of *net.UDPConn included, and of these Write,
-// WriteTo, WriteToUDP, WriteToUDPAddrPort, WriteMsgUDP and WriteMsgUDPAddrPort
-// copy the datagram and return; what was gathered leaves in large batches soon after. The other
-// sends (SendMessages, WriteBatch and their kin) go out directly and do not
-// wait for what is held: call [Writer.Flush] first where the order matters.
+// all methods of its [Conn]. Of these Write, WriteTo, WriteToUDP,
+// WriteToUDPAddrPort, WriteToAddrPort, WriteMsgUDP and WriteMsgUDPAddrPort accept
+// a datagram: they copy it and return. What was accepted leaves in large batches
+// soon after. The other sends (SendMessages, WriteBatch and similar methods) go out
+// directly and do not wait for what is held: call [Writer.Flush] first where the
+// order matters.
 //
 // Datagrams to one destination leave in the order in which they were written.
 // Where the Conn segments, those to different destinations may overtake each
-// other, by at most 64 of one destination at a time.
+// other, by at most 64 of one destination at a time. A destination is an address
+// as it is given: 127.0.0.1 and 0.0.0.0, or ::1 and ::1%lo, are two, though the
+// kernel sends both to one socket. Only ::ffff:a.b.c.d is a.b.c.d.
 //
 // A write returns an error at once if the Writer is closed, or if the datagram
 // has no destination or one of the wrong family, or is longer than the protocol
-// allows. Errors met later go to WriterConfig.OnError, and the first of them is
-// what the next Flush or Close returns; other datagrams still go. An error that an
-// earlier send kept is of no datagram here, and is only returned by Flush or Close.
+// allows. A write to an idle Writer sends its datagram itself, and returns what
+// the kernel says of it; that datagram was not accepted then. Errors met later go
+// to WriterConfig.OnError, and the first of them is what the next Flush or Close
+// returns; other datagrams still go. A pending error of an earlier send is of no
+// datagram here, and is only returned by Flush or Close.
 //
-// When MaxMessages or MaxBytes are reached, a write waits until something has
-// left, the Writer's write deadline passes (os.ErrDeadlineExceeded) or the
-// Writer is closed (net.ErrClosed); if the Conn is NonBlocking it returns
-// ErrWouldBlock. The deadline bounds only the waiting of writes and of Flush,
-// and never what was accepted; the other sends end by their contexts alone.
+// A write may have the kernel cut it into segments, by a UDP_SEGMENT control
+// message (udp(7)). If the kernel refuses that with EIO, EINVAL or EMSGSIZE when
+// the write has returned already, its datagrams leave plainly, and the next such
+// write to the same destination fails with that error, so that a library which
+// then segments no more, as quic-go does, learns of it. Such a write is not copied
+// while the Writer holds nothing.
+//
+// When MaxMessages or MaxBytes are reached, writes wait, in the order in which they
+// came, until as much has left, the Writer's write deadline passes
+// (os.ErrDeadlineExceeded) or the Writer is closed (net.ErrClosed); if the Conn is
+// NonBlocking they return ErrWouldBlock. The deadline bounds only the waiting of
+// writes and of Flush, and never what was accepted; the other sends end by their
+// contexts alone.
 //
 // Unless MaxDelay says otherwise, what was written leaves when a goroutine of
 // the Writer gets a processor, or with the first write that comes 50 microseconds
@@ -103,36 +105,33 @@ type writerConn = Conn
 // A Writer that holds nothing has no goroutine and can be dropped. All methods
 // may be called from any number of goroutines at once.
 type Writer struct {
-	*writerConn
-	cfg  WriterConfig
-	peer netip.Addr // of a connected Conn
+	*writerConn // for its methods
+	conn        *Conn
+	engine      *sender // the Conn's
+	cfg         WriterConfig
+	peer        netip.Addr // of a connected Conn
 
 	run    func()             // the flusher, made once so that starting it allocates nothing
 	ctx    context.Context    // done when Close waits no longer
 	cancel context.CancelFunc //
 
 	mu       sync.Mutex
-	filling  *heldMessages // what writes add to
-	leaving  *heldMessages // what the sender sends
-	messages int           // in both
-	bytes    int           // in both
-	accepted uint64        // datagrams ever taken
-	finished uint64        // datagrams ever sent or reported
-	due      uint64        // what was accepted up to here is to leave now
-	oldest   int64         // since epoch: when the first of filling was written
-	newest   int64         // since epoch: when the last write ended
+	held     holding
+	due      uint64 // what was accepted up to here is to leave now
+	newest   int64  // since epoch: when the last write ended
+	timer    *time.Timer
+	closed   bool
+	deadline int64                    // since epoch, 0 for none
+	firstErr error                    // since the last Flush
+	refused  map[netip.AddrPort]error // see takeRefusalLocked
 
-	sending   bool // somebody is sending: the flusher, a write, Flush or Close
-	handed    bool // and that is the flusher, once it runs
-	scheduled bool // the flusher was started and has not run yet
-	yielded   bool // a write has let who sends run since something was sent
-	timer     *time.Timer
-	closed    bool
-	deadline  int64 // since epoch, 0 for none
-	firstErr  error // since the last Flush
-	waiters   []*waiter
-	waits     uint64 // writes that ever waited for room, which numbers them
-	reserved  uint64 // the one that the next room is for; 0 for none
+	turn    turn
+	moves   uint64 // how often something has left
+	yielded uint64 // moves when a write last yielded to the goroutine that sends
+
+	writes   callQueue      // that wait for room
+	flushes  callQueue      // that wait until something is finished
+	accepted []*waitingCall // the writes among them that need not any more; the sending goroutine's
 }
 
 // NewWriter makes a Writer of c. Close the Writer instead of c, and set the
@@ -143,7 +142,7 @@ func NewWriter(c *Conn, cfg *WriterConfig) *Writer {
 		c = new(Conn) // whose methods return an error
 	}
 	c.SetWriteDeadline(time.Time{}) // of a Conn that is closed there is none
-	w := &Writer{writerConn: c, filling: new(heldMessages), leaving: new(heldMessages)}
+	w := &Writer{writerConn: c, conn: c, engine: &c.send, moves: 1}
 	if cfg != nil {
 		w.cfg = *cfg
 	}
@@ -156,6 +155,7 @@ func NewWriter(c *Conn, cfg *WriterConfig) *Writer {
 	if w.cfg.Linger == 0 {
 		w.cfg.Linger = defaultLinger
 	}
+	w.held.maxMessages, w.held.maxBytes = w.cfg.MaxMessages, w.cfg.MaxBytes
 	if peer, ok := c.RemoteAddr().(*net.UDPAddr); ok {
 		w.peer = peer.AddrPort().Addr()
 	}
@@ -164,195 +164,170 @@ func NewWriter(c *Conn, cfg *WriterConfig) *Writer {
 	return w
 }
 
-// Write gathers a datagram to the connected peer.
+// Write accepts a datagram to the connected peer.
 func (w *Writer) Write(b []byte) (int, error) {
-	return w.gather(b, nil, netip.AddrPort{})
+	return w.accept(packet{payload: b})
 }
 
-// WriteTo gathers a datagram to addr, a *net.UDPAddr.
+// WriteTo accepts a datagram to addr, a *net.UDPAddr.
 func (w *Writer) WriteTo(b []byte, addr net.Addr) (int, error) {
 	udp, ok := addr.(*net.UDPAddr)
 	if !ok {
-		return 0, w.wrongAddr(addr, syscall.EINVAL)
+		return 0, w.conn.wrongAddr(addr, syscall.EINVAL)
 	}
 	return w.WriteToUDP(b, udp)
 }
 
-// WriteToUDP gathers a datagram to addr.
+// WriteToUDP accepts a datagram to addr.
 func (w *Writer) WriteToUDP(b []byte, addr *net.UDPAddr) (int, error) {
-	to, err := w.addrPort(addr)
+	to, err := w.conn.addrPort(addr)
 	if err != nil {
-		return 0, w.wrongAddr(addr, err)
+		return 0, w.conn.wrongAddr(addr, err)
 	}
-	return w.gatherTo(b, to)
+	return w.acceptTo(b, to)
 }
 
-// WriteToUDPAddrPort gathers a datagram to addr.
+// WriteToUDPAddrPort accepts a datagram to addr.
 func (w *Writer) WriteToUDPAddrPort(b []byte, addr netip.AddrPort) (int, error) {
-	return w.gatherTo(b, addr)
+	return w.acceptTo(b, addr)
 }
 
-// WriteMsgUDP gathers a datagram to addr with control messages.
+// WriteToAddrPort is WriteToUDPAddrPort.
+func (w *Writer) WriteToAddrPort(b []byte, addr netip.AddrPort) (int, error) {
+	return w.acceptTo(b, addr)
+}
+
+// WriteMsgUDP accepts a datagram to addr with control messages.
 func (w *Writer) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
-	to, err := w.addrPort(addr)
+	to, err := w.conn.addrPort(addr)
 	if err != nil {
-		return 0, 0, w.wrongAddr(addr, err)
+		return 0, 0, w.conn.wrongAddr(addr, err)
 	}
 	return w.WriteMsgUDPAddrPort(b, oob, to)
 }
 
-// WriteMsgUDPAddrPort gathers a datagram to addr with control messages.
+// WriteMsgUDPAddrPort accepts a datagram to addr with control messages.
 func (w *Writer) WriteMsgUDPAddrPort(b, oob []byte, addr netip.AddrPort) (n, oobn int, err error) {
-	if n, err = w.gather(b, oob, addr); err != nil {
+	if n, err = w.accept(packet{b, oob, addr}); err != nil {
 		return 0, 0, err
 	}
 	return n, len(oob), nil
 }
 
-// gatherTo is for the methods that package net does not let write to a
+// acceptTo is for the methods that package net does not let write to a
 // connected peer.
-func (w *Writer) gatherTo(b []byte, to netip.AddrPort) (int, error) {
-	if w.writerConn.send.to.connected {
-		return 0, w.writerConn.send.opError(net.ErrWriteToConnected, to)
+func (w *Writer) acceptTo(b []byte, to netip.AddrPort) (int, error) {
+	if w.engine.to.connected {
+		return 0, w.engine.opError(net.ErrWriteToConnected, to)
 	}
-	return w.gather(b, nil, to)
+	return w.accept(packet{payload: b, to: to})
 }
 
-// gather takes a datagram, and sends what is held if this is the moment.
-func (w *Writer) gather(p, control []byte, to netip.AddrPort) (int, error) {
-	if err := w.check(len(p), to); err != nil {
-		return 0, w.writerConn.send.opError(err, to)
+// accept holds a datagram, and sends what is held if this is the moment; or it
+// sends the datagram.
+func (w *Writer) accept(d packet) (int, error) {
+	if err := w.check(&d); err != nil {
+		return 0, w.engine.opError(err, d.to)
 	}
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	if size := len(p) + len(control); w.closed || !w.hasRoom(size, 0) {
-		if err := w.waitForRoom(size); err != nil {
-			return 0, w.writerConn.send.opError(err, to)
+	if w.closed || !w.hasRoomLocked(d.size()) {
+		if err := w.acceptWaiting(d); err != nil {
+			return 0, w.engine.opError(err, d.to)
 		}
+		return len(d.payload), nil
 	}
-	now := int64(time.Since(epoch))
-	idle := now-w.newest > int64(idleAfter) && w.messages == 0 && !w.sending && w.cfg.MaxDelay == 0
-	w.messages++
-	w.bytes += len(p) + len(control)
-	w.accepted++
-	w.newest = now
-	if idle {
-		w.sendAlone(p, control, to)
-		return len(p), nil
+	err := w.takeRefusalLocked(&d)
+	now := sinceStart()
+	switch {
+	case err != nil:
+	case w.isLoneLocked(&d, now):
+		err = w.sendLoneLocked(&d)
+		w.newest = sinceStart() // the time it took is no idleness
+	default:
+		w.holdLocked(&d, now)
 	}
-	if w.filling.empty() {
-		w.oldest = now
+	w.mu.Unlock()
+	if err != nil {
+		return 0, err
 	}
-	w.filling.add(p, control, to, w.cfg.MaxBytes)
-	w.moveOn(now, len(p)+len(control))
-	return len(p), nil
+	return len(d.payload), nil
 }
 
-// check says what is wrong with a datagram before it is taken.
-func (w *Writer) check(size int, to netip.AddrPort) error {
-	if err := w.writerConn.send.queue.open(nil); err != nil {
+// check says what is wrong with a datagram before it is accepted.
+func (w *Writer) check(d *packet) error {
+	if err := w.engine.queue.open(nil); err != nil {
 		return err
 	}
-	if err := w.writerConn.send.to.check(to); err != nil {
+	if err := w.engine.to.check(d.to); err != nil {
 		return err
 	}
-	host := to.Addr()
-	if w.writerConn.send.to.connected {
+	if len(d.payload) <= maxAnyPayload {
+		return nil
+	}
+	host := d.to.Addr()
+	if w.engine.to.connected {
 		host = w.peer
 	}
-	if size > w.writerConn.send.kernel.maxPayload(host) {
+	if len(d.payload) > w.engine.kernel.maxPayload(host) {
 		return errMessageTooLong
 	}
 	return nil
 }
 
-// moveOn decides, after a write, what is sent when and by whom. size is that of
-// the last datagram, and taken as that of the next.
-func (w *Writer) moveOn(now int64, size int) {
-	full := w.messages >= w.cfg.MaxMessages || w.bytes+size > w.cfg.MaxBytes
-	late := now - w.oldest
+// isLoneLocked reports whether a datagram is to be sent by itself, at once: there
+// is nothing that it would have to follow, and it is not part of a burst or is
+// large already, being many in one. mu is held.
+func (w *Writer) isLoneLocked(d *packet, now int64) bool {
+	return w.cfg.MaxDelay == 0 && w.held.messages == 0 && !w.turn.busy() &&
+		(now-w.newest > int64(idleAfter) || d.isMany())
+}
+
+// holdLocked adds a datagram to what is held, and decides what is sent when and
+// by whom. mu is held before and after.
+func (w *Writer) holdLocked(d *packet, now int64) {
+	w.addLocked(d, now)
+	if !w.isDueLocked(now, d.size()) {
+		return
+	}
+	w.due = w.held.accepted
+	late := now - w.held.oldest
 	switch {
-	case full:
-		w.due = w.accepted
-	case w.cfg.MaxDelay < 0:
-		return
-	case w.cfg.MaxDelay > 0:
-		if late < int64(w.cfg.MaxDelay) {
-			w.armTimer(w.cfg.MaxDelay - time.Duration(late))
-			return
-		}
-		w.due = w.accepted
+	case w.cfg.MaxDelay == 0 && late < int64(flusherLate) && !w.isFullLocked(d.size()):
+		w.callFlusherLocked()
+	case w.turn.busy():
+		w.yieldLocked(late)
 	default:
-		w.due = w.accepted
-		if late < int64(flusherLate) {
-			w.startFlusher()
-			return
-		}
-	}
-	if w.sending {
-		w.yield(late)
-		return
-	}
-	w.send(false)
-	w.newest = int64(time.Since(epoch)) // the time it took is no idleness
-}
-
-// yield lets who sends go on, once a chunk. A goroutine that comes back from a
-// call to the kernel may find its processor taken, and the taker writes on and
-// on, for ten milliseconds at a time, without ever having to wait.
-func (w *Writer) yield(late int64) {
-	if w.yielded || late < int64(flusherLate) {
-		return
-	}
-	w.yielded = true
-	w.mu.Unlock()
-	runtime.Gosched()
-	w.mu.Lock()
-}
-
-// armTimer has the flusher started when what is held was held long enough.
-func (w *Writer) armTimer(d time.Duration) {
-	if w.filling.len() > 1 {
-		return // armed by the first
-	}
-	if w.timer == nil {
-		w.timer = time.AfterFunc(d, w.flushInTime)
-	} else {
-		w.timer.Reset(d)
+		w.sendLocked(false)
+		w.newest = sinceStart() // the time it took is no idleness
 	}
 }
 
-func (w *Writer) flushInTime() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if int64(time.Since(epoch))-w.oldest < int64(w.cfg.MaxDelay) {
-		return // it was late, and for others: these have a timer of their own
-	}
-	w.due = w.accepted
-	if !w.sending {
-		w.send(true)
-	}
+func (w *Writer) addLocked(d *packet, now int64) {
+	w.held.count(d.size())
+	w.held.add(d, now)
+	w.newest = now
 }
 
-// startFlusher starts the flusher unless somebody sends already, who will see
-// to what is due.
-func (w *Writer) startFlusher() {
-	if !w.sending && !w.scheduled {
-		w.scheduled = true
-		go w.run()
-	}
+// isFullLocked takes the size of the last datagram as that of the next. mu is
+// held.
+func (w *Writer) isFullLocked(size int) bool {
+	return w.held.messages >= w.held.maxMessages || w.held.bytes+size > w.held.maxBytes
 }
 
-func (w *Writer) flusher() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.scheduled = false
-	if w.sending && !w.handed {
-		w.wakeAll() // Close may wait for us
-		return
+// isDueLocked reports whether what is held is to leave now, and otherwise sees to
+// it that it will. mu is held.
+func (w *Writer) isDueLocked(now int64, size int) bool {
+	held := time.Duration(now - w.held.oldest)
+	switch {
+	case w.cfg.MaxDelay == 0, w.isFullLocked(size):
+		return true
+	case w.cfg.MaxDelay < 0:
+		return false
+	case held < w.cfg.MaxDelay:
+		w.armTimerLocked(w.cfg.MaxDelay - held)
+		return false
 	}
-	w.handed = false
-	w.send(true)
+	return true
 }
 
 // Flush sends what was written before it began and returns when all of that is
@@ -363,27 +338,27 @@ func (w *Writer) flusher() {
 func (w *Writer) Flush(ctx context.Context) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	target := w.accepted
-	for {
+	for target := w.held.accepted; ; {
 		if w.closed {
-			return w.writerConn.send.opError(net.ErrClosed, netip.AddrPort{})
+			return w.engine.opError(net.ErrClosed, netip.AddrPort{})
 		}
-		if err := w.writerConn.send.queue.open(ctx); err != nil {
-			return w.writerConn.send.opError(err, netip.AddrPort{})
+		if err := w.engine.queue.open(ctx); err != nil {
+			return w.engine.opError(err, netip.AddrPort{})
 		}
-		if w.finished >= target {
+		if w.held.finished >= target {
 			err := w.firstErr
 			w.firstErr = nil
 			return err
 		}
 		w.due = max(w.due, target)
-		if !w.sending {
-			w.send(false)
+		if !w.turn.busy() {
+			w.sendLocked(false)
 			continue
 		}
-		if err := w.wait(ctx); err != nil {
-			return w.writerConn.send.opError(err, netip.AddrPort{})
+		if err := w.endLocked(); err != nil {
+			return w.engine.opError(err, netip.AddrPort{})
 		}
+		w.awaitFinishedLocked(ctx, target, w.untilDeadlineLocked())
 	}
 }
 
@@ -394,47 +369,46 @@ func (w *Writer) Flush(ctx context.Context) error {
 func (w *Writer) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.raw == nil {
-		return w.writerConn.Close() // which says why not
+	if w.conn.raw == nil {
+		return w.conn.Close() // which says why not
 	}
 	if w.closed {
-		return w.alreadyClosed("close")
+		return w.alreadyClosed("close", w.LocalAddr(), w.RemoteAddr())
 	}
 	w.closed = true
 	if w.timer != nil {
 		w.timer.Stop()
 	}
-	w.wakeAll()
-	w.due = w.accepted
-	w.linger()
+	w.wakeAllLocked()
+	w.due = w.held.accepted
+	w.lingerLocked()
 	w.cancel()
-	for w.sending || w.scheduled {
-		w.park(nil, nil)
+	for w.turn != nobody {
+		w.awaitFinishedLocked(nil, math.MaxUint64, 0)
 	}
-	for held := 0; w.messages != held; { // what fits now
-		held = w.messages
-		w.send(false)
+	for held := 0; w.held.messages != held; { // what fits now
+		held = w.held.messages
+		w.sendLocked(false)
 	}
-	w.abandon()
-	err := w.writerConn.Close()
+	w.abandonLocked()
+	err := w.conn.Close()
 	if w.firstErr != nil {
 		err = w.firstErr
 	}
 	return err
 }
 
-// linger waits until all that is held is finished, or long enough.
-func (w *Writer) linger() {
-	if w.cfg.Linger < 0 {
-		return
-	}
-	timer := time.NewTimer(w.cfg.Linger)
-	defer timer.Stop()
-	for w.finished < w.accepted {
-		w.startFlusher()
-		if w.park(nil, timer.C) {
+// lingerLocked waits until all that is held is finished, or long enough. mu is
+// held before and after.
+func (w *Writer) lingerLocked() {
+	end := sinceStart() + int64(w.cfg.Linger)
+	for w.held.finished < w.held.accepted {
+		left := end - sinceStart()
+		if left <= 0 {
 			return
 		}
+		w.callFlusherLocked()
+		w.awaitFinishedLocked(nil, w.held.accepted, time.Duration(left))
 	}
 }
 
@@ -443,14 +417,14 @@ func (w *Writer) linger() {
 func (w *Writer) SetWriteDeadline(t time.Time) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.raw == nil {
-		return w.writerConn.SetWriteDeadline(t) // which says why not
+	if w.conn.raw == nil {
+		return w.conn.SetWriteDeadline(t) // which says why not
 	}
 	if w.closed {
-		return w.alreadyClosed("set")
+		return w.alreadyClosed("set", nil, w.LocalAddr())
 	}
 	w.deadline = deadlineSinceEpoch(t)
-	w.wakeAll()
+	w.wakeAllLocked()
 	return nil
 }
 
@@ -462,6 +436,9 @@ func (w *Writer) SetDeadline(t time.Time) error {
 	return w.SetWriteDeadline(t)
 }
 
-func (w *Writer) alreadyClosed(op string) error {
-	return &net.OpError{Op: op, Net: "udp", Source: w.LocalAddr(), Err: net.ErrClosed}
+// alreadyClosed is what net says after Close, which may still be on its way.
+func (w *Writer) alreadyClosed(op string, source, addr net.Addr) error {
+	err := w.engine.opError(net.ErrClosed, netip.AddrPort{}).(*net.OpError)
+	err.Op, err.Source, err.Addr = op, source, addr
+	return err
 }

@@ -20,6 +20,8 @@ import (
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
+
+	"github.com/batchconn/batchconn/internal/netns"
 )
 
 // writeAside writes datagrams of a sender from first on, in another goroutine.
@@ -249,6 +251,38 @@ func (nw *narrows) arrives(n int) {
 	if n != 0 {
 		nw.t.Errorf("%d too few arrived", n)
 	}
+}
+
+// TestWriterRoomOnASlowLink: a write that waits goes on as datagrams leave, not
+// only when many have left.
+func TestWriterRoomOnASlowLink(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		for _, mode := range []GSOMode{GSOAuto, GSOOff} {
+			nw := newNarrows(t, lo, netns.Bucket{Rate: 25_000, Burst: 2 << 10, Limit: 1 << 20}, &Config{GSO: mode})
+			w := NewWriter(nw.c, &WriterConfig{MaxMessages: 200, Linger: -1})
+			p := make([]byte, 1000)
+			for {
+				w.SetWriteDeadline(time.Now().Add(time.Millisecond))
+				if _, err := w.WriteToUDPAddrPort(p, nw.to); err != nil {
+					checkError(t, err, os.ErrDeadlineExceeded)
+					break
+				}
+			}
+			w.SetWriteDeadline(time.Time{})
+			before := nw.c.Stats().Messages
+			for i := range 3 {
+				if _, err := w.WriteToUDPAddrPort(p, nw.to); err != nil {
+					t.Fatal(err)
+				}
+				n := nw.c.Stats().Messages - before
+				if most := uint64((i + 1) * 2 * fullChunk); n > most {
+					t.Errorf("%d writes waited until %d datagrams had left, want at most %d", i+1, n, most)
+				}
+			}
+			w.Close()
+			netns.Check(t, lo.ns.Loopback().RemoveBucket())
+		}
+	})
 }
 
 // TestWriterControl: control data goes with its datagram, and a segment size

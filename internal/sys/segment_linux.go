@@ -51,6 +51,22 @@ func Segmentable(control []byte) bool {
 	return true
 }
 
+// FindSegmentControl finds a control message that has the kernel cut, which is
+// control[start:end], and says at what size. A size of 0 is none.
+func FindSegmentControl(control []byte) (size, start, end int) {
+	for before := control; len(before) > 0; {
+		level, typ, data, rest, ok := NextControl(before)
+		if !ok {
+			break
+		}
+		if level == unix.SOL_UDP && typ == unix.UDP_SEGMENT && len(data) == 2 {
+			return int(binary.NativeEndian.Uint16(data)), len(control) - len(before), len(control) - len(rest)
+		}
+		before = rest
+	}
+	return 0, 0, 0
+}
+
 func harmlessControl(level, typ int) bool {
 	switch level {
 	case unix.SOL_IP:

@@ -10,6 +10,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 
@@ -117,4 +118,34 @@ func control(level, typ int, data ...byte) []byte {
 	b, room := AppendControl(nil, level, typ, len(data))
 	copy(room, data)
 	return b
+}
+
+func TestFindSegmentControl(t *testing.T) {
+	ttl, _ := AppendControl(nil, unix.SOL_IP, unix.IP_TTL, 4)
+	long, _ := AppendControl(nil, unix.SOL_UDP, unix.UDP_SEGMENT, 4) // an int, which the kernel takes for no size
+	own := AppendSegmentControl(nil, 1200, nil)
+	for _, tt := range []struct {
+		control    []byte
+		size, from int
+	}{
+		{nil, 0, 0},
+		{ttl, 0, 0},
+		{own, 1200, 0},
+		{slices.Concat(ttl, own), 1200, len(ttl)},
+		{slices.Concat(ttl, own, ttl), 1200, len(ttl)},
+		{own[:unix.CmsgLen(2)], 1200, 0}, // without the padding
+		{own[:unix.CmsgLen(1)], 0, 0},    // cut short
+		{long, 0, 0},
+		{[]byte{1, 2, 3}, 0, 0},
+		{make([]byte, 40), 0, 0},
+	} {
+		size, start, end := FindSegmentControl(tt.control)
+		want := 0
+		if tt.size != 0 {
+			want = min(tt.from+len(own), len(tt.control))
+		}
+		if size != tt.size || start != tt.from || end != want {
+			t.Errorf("% x: size %d at [%d:%d], want %d at [%d:%d]", tt.control, size, start, end, tt.size, tt.from, want)
+		}
+	}
 }

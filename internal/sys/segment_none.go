@@ -26,3 +26,6 @@ func Segmentable(control []byte) bool { return len(control) == 0 }
 func AppendSegmentControl(b []byte, size int, control []byte) []byte {
 	panic("batchconn: no segmentation on this system")
 }
+
+// FindSegmentControl finds nothing where nothing is segmented.
+func FindSegmentControl(control []byte) (size, start, end int) { return 0, 0, 0 }
