@@ -141,9 +141,7 @@ func (cfg *Config) validate() error {
 // A call that never has to wait allocates nothing where the system has a batch
 // call.
 func (c *Conn) SendMessages(ctx context.Context, msgs []OutputMessage, flags int) (n int, err error) {
-	n, o := c.send.send(ctx, msgs, flags)
-	clearBytesSent(msgs[n:])
-	return c.send.result(n, o)
+	return c.send.result(c.send.send(ctx, msgs, flags))
 }
 
 // SendMessage sends one message as [Conn.SendMessages] does. It returns its
@@ -157,7 +155,9 @@ func (c *Conn) SendMessage(ctx context.Context, msg *OutputMessage, flags int) (
 	} else {
 		bytes, err = c.send.sendOne(ctx, *msg, flags)
 	}
-	msg.BytesSent = bytes
+	if err == nil {
+		msg.BytesSent = bytes
+	}
 	return bytes, err
 }
 
@@ -179,11 +179,10 @@ func (c *Conn) SendTo(ctx context.Context, p []byte, to netip.AddrPort, flags in
 // itself if no message failed. So, unlike SendMessages, it
 // may return an error with n > 0: take msgs[n:] before looking at err.
 //
-// BytesSent of a message that failed is 0. On a connected socket a message can fail
-// for what ICMP says of an earlier one; it was not sent then.
+// BytesSent of a message that failed is untouched. On a connected socket a
+// message can fail for what ICMP says of an earlier one; it was not sent then.
 func (c *Conn) SendEach(ctx context.Context, msgs []OutputMessage, flags int) (n int, err error) {
 	n, failed, err := c.send.sendEach(ctx, msgs, flags)
-	clearBytesSent(msgs[n:])
 	if failed != nil {
 		err = &BatchError{Failed: failed, Err: err}
 	}

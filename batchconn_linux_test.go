@@ -176,8 +176,8 @@ func sendNowhere() error {
 		if !errors.As(netErr, &want) {
 			return fmt.Errorf("%s to %s: net answers %v", test.network, test.to, netErr)
 		}
-		msgs := slices.Repeat([]OutputMessage{{Addr: netip.MustParseAddrPort(test.to), BytesSent: -1}}, 3)
-		if n, err := c.SendMessages(nil, msgs, 0); n != 0 || !errors.Is(err, want) || msgs[2].BytesSent != 0 {
+		msgs := slices.Repeat([]OutputMessage{{Addr: netip.MustParseAddrPort(test.to), BytesSent: untouched}}, 3)
+		if n, err := c.SendMessages(nil, msgs, 0); n != 0 || !errors.Is(err, want) || msgs[2].BytesSent != untouched {
 			return fmt.Errorf("%s to %s: %d, %v", test.network, test.to, n, err)
 		}
 		n, err := c.SendEach(nil, msgs, 0)

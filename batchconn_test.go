@@ -82,7 +82,7 @@ func TestOneMessage(t *testing.T) {
 		for i, to := range w.dest {
 			for _, size := range []int{0, 1, 1200, 65507} {
 				p := contents(i, size)
-				msg := OutputMessage{Addr: to, Vectors: cut(p, 3), BytesSent: -1}
+				msg := OutputMessage{Addr: to, Vectors: cut(p, 3), BytesSent: untouched}
 				if n, err := w.conn.SendMessage(nil, &msg, 0); n != size || err != nil || msg.BytesSent != size {
 					t.Fatalf("SendMessage = %d, %v, BytesSent %d; want %d", n, err, msg.BytesSent, size)
 				}
@@ -178,8 +178,8 @@ func (w *world) testBad(t *testing.T, b bad, at int) {
 	}
 	checkError(t, err, b.want)
 	for i := range m.msgs[at:] {
-		if got := m.msgs[at+i].BytesSent; got != 0 {
-			t.Fatalf("message %d: BytesSent %d, want 0", at+i, got)
+		if got := m.msgs[at+i].BytesSent; got != untouched {
+			t.Fatalf("message %d: BytesSent %d, which was not sent", at+i, got)
 		}
 	}
 
@@ -197,10 +197,10 @@ func (w *world) testBad(t *testing.T, b bad, at int) {
 
 func (w *world) testBadAlone(t *testing.T, b bad) {
 	t.Helper()
-	msg := OutputMessage{Addr: w.dest[0], Vectors: [][]byte{[]byte("one")}, BytesSent: -1}
+	msg := OutputMessage{Addr: w.dest[0], Vectors: [][]byte{[]byte("one")}, BytesSent: untouched}
 	b.spoil(w, &msg)
 	n, err := w.conn.SendMessage(nil, &msg, 0)
-	if n != 0 || msg.BytesSent != 0 {
+	if n != 0 || msg.BytesSent != untouched {
 		t.Errorf("SendMessage = %d, %v, BytesSent %d", n, err, msg.BytesSent)
 	}
 	checkError(t, err, b.want)
@@ -424,9 +424,12 @@ func TestCancelInTheMiddle(t *testing.T) {
 	msgs := make([]OutputMessage, many)
 	p := [][]byte{make([]byte, 10)}
 	for i := range msgs {
-		msgs[i] = OutputMessage{Addr: w.dest[0], Vectors: p, BytesSent: -1}
+		msgs[i] = OutputMessage{Addr: w.dest[0], Vectors: p, BytesSent: untouched}
 	}
 	for _, s := range sends[:2] {
+		for i := range msgs {
+			msgs[i].BytesSent = untouched
+		}
 		ctx, cancel := context.WithCancel(t.Context())
 		before := w.conn.Stats().Messages
 		var wg sync.WaitGroup
@@ -450,7 +453,7 @@ func TestCancelInTheMiddle(t *testing.T) {
 			t.Fatalf("%s: n = %d, but %d were sent", s.name, n, sent)
 		}
 		for i := range msgs {
-			if got := msgs[i].BytesSent; got != 10 && i < n || got != 0 && i >= n {
+			if got := msgs[i].BytesSent; got != 10 && i < n || got != untouched && i >= n {
 				t.Fatalf("%s: n = %d, BytesSent of %d is %d", s.name, n, i, got)
 			}
 		}

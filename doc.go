@@ -56,8 +56,9 @@
 // for a reason of its own, and a *[BatchError] if any failed. It may return an
 // error with any n.
 //
-// OutputMessage.BytesSent is set for every message given: to the payload bytes
-// if it was sent, else to 0.
+// OutputMessage.BytesSent is set for each message that was sent, to its payload
+// bytes. Of those that were not sent it is untouched, so a call costs what it
+// sends, however long its slice is. n, or the BatchError, says which were sent.
 //
 // # Blocking, cancelling, deadlines
 //
@@ -162,7 +163,6 @@
 //   - Blocking is chosen at New, and for one call by MsgDontWait; it cannot be
 //     changed later.
 //   - More than 1024 messages are all sent; GLib sends 1024 and returns.
-//   - BytesSent of messages that were not sent is set to 0.
 //   - Errors that the kernel reports only once are kept for the next send.
 //   - A timeout is a point in time, as everywhere in Go, and not a time of
 //     inactivity.

@@ -98,7 +98,7 @@ func (f *fake) checkTaken(t testing.TB, m *mail, n int) {
 		}
 	}
 	for i := range m.msgs {
-		want := 0
+		want := untouched
 		if i < n {
 			want = len(m.letters[i].p)
 		}

@@ -58,7 +58,7 @@ var batchCalls = []send{sends[0], sends[1], {"WriteBatch", false, func(c *Conn, 
 	ms := xnetMessages(msgs)
 	n, err := c.WriteBatch(ms, 0)
 	for i := range msgs {
-		msgs[i].BytesSent = max(0, ms[i].N)
+		msgs[i].BytesSent = ms[i].N
 	}
 	return n, err
 }}}
@@ -68,7 +68,7 @@ func (w *world) checkArrived(t *testing.T, msgs []OutputMessage, n int) {
 	t.Helper()
 	want := make([][][]byte, len(w.inboxes))
 	for i := range msgs {
-		bytes := 0
+		bytes := untouched
 		if i < n {
 			d := datagramOf(&msgs[i])
 			bytes = len(d.p)

@@ -107,7 +107,7 @@ type call struct {
 func (w *world) messages(i int, control []byte, sizes ...int) []OutputMessage {
 	msgs := make([]OutputMessage, len(sizes))
 	for j, n := range sizes {
-		msgs[j] = OutputMessage{Addr: w.dest[i], Vectors: cut(contents(100*i+j, n), j%3), Control: control, BytesSent: -1}
+		msgs[j] = OutputMessage{Addr: w.dest[i], Vectors: cut(contents(100*i+j, n), j%3), Control: control, BytesSent: untouched}
 	}
 	return msgs
 }

@@ -256,7 +256,7 @@ func fuzzMessages(data []byte, controls [][]byte) []OutputMessage {
 			if data[2]&0x40 != 0 || at+size > len(fuzzBytes) { // else one behind the other, as cut from one buffer
 				at = 7919 * len(msgs) % (len(fuzzBytes) - size)
 			}
-			m := OutputMessage{Addr: fuzzPeers[data[2]%4], Vectors: fuzzCut(fuzzBytes[at:at+size], count), BytesSent: -1}
+			m := OutputMessage{Addr: fuzzPeers[data[2]%4], Vectors: fuzzCut(fuzzBytes[at:at+size], count), BytesSent: untouched}
 			if data[0]&0x80 != 0 {
 				m.Vectors = fuzzCut(fuzzBytes[at:at+size:at+size], count)
 			}

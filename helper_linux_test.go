@@ -175,7 +175,7 @@ func payload(sender, seq int) []byte {
 func (nw *narrows) messages(sender, first, n int) []OutputMessage {
 	msgs := make([]OutputMessage, n)
 	for i := range msgs {
-		msgs[i] = OutputMessage{Addr: nw.to, Vectors: [][]byte{payload(sender, first+i)}, BytesSent: -1}
+		msgs[i] = OutputMessage{Addr: nw.to, Vectors: [][]byte{payload(sender, first+i)}, BytesSent: untouched}
 	}
 	return msgs
 }

@@ -208,8 +208,11 @@ type mail struct {
 	letters []letter
 }
 
-// write makes n messages, each with contents of its own. BytesSent is nonsense,
-// so that a message left out of it shows.
+// untouched is what BytesSent is before a send, and after it if the message was
+// not sent.
+const untouched = -1
+
+// write makes n messages, each with contents of its own.
 func (w *world) write(t testing.TB, n int, to func(i int) int, size func(i int) int) *mail {
 	t.Helper()
 	m := &mail{make([]OutputMessage, n), make([]letter, n)}
@@ -217,7 +220,7 @@ func (w *world) write(t testing.TB, n int, to func(i int) int, size func(i int) 
 	for i := range m.msgs {
 		l := letter{to(i) % len(w.inboxes), contents(i, size(i))}
 		m.letters[i] = l
-		m.msgs[i] = OutputMessage{Addr: w.dest[l.to], Vectors: cut(l.p, i%5), BytesSent: -1}
+		m.msgs[i] = OutputMessage{Addr: w.dest[l.to], Vectors: cut(l.p, i%5), BytesSent: untouched}
 		cost[l.to] += smallCost + len(l.p)
 	}
 	for i, in := range w.inboxes {
@@ -266,7 +269,7 @@ func (w *world) check(t testing.TB, m *mail, sent func(i int) bool) {
 	t.Helper()
 	want := make([][][]byte, len(w.inboxes))
 	for i, l := range m.letters {
-		bytes := 0
+		bytes := untouched
 		if sent(i) {
 			bytes = len(l.p)
 			want[l.to] = append(want[l.to], l.p)

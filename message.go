@@ -12,7 +12,7 @@ type OutputVector = []byte
 
 // An OutputMessage is one datagram to send (GLib's GOutputMessage). The same
 // message may be sent any number of times; a slice of messages belongs to one
-// call at a time, because each call writes BytesSent.
+// call at a time, because a call writes BytesSent.
 type OutputMessage struct {
 	// Addr is the destination. The zero AddrPort is the connected peer.
 	// ::ffff:a.b.c.d is a.b.c.d. A zone is resolved as package net does it.
@@ -27,8 +27,8 @@ type OutputMessage struct {
 	// and ipv6.ControlMessage makes them (cmsg(3)).
 	Control []byte
 
-	// BytesSent is set by every send for every message it was given: to the
-	// payload bytes if the datagram was sent, else to 0.
+	// BytesSent is set by the send that sends the datagram, to its payload
+	// bytes. Of a message that was not sent it is left as it was.
 	BytesSent int
 }
 
@@ -46,12 +46,6 @@ func (m *OutputMessage) payload() int {
 		n += len(v)
 	}
 	return n
-}
-
-func clearBytesSent(msgs []OutputMessage) {
-	for i := range msgs {
-		msgs[i].BytesSent = 0
-	}
 }
 
 // AppendSegments cuts p into datagrams of size bytes, the last one possibly

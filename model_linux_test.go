@@ -197,7 +197,7 @@ func (w *world) modelDestination(to int) netip.AddrPort {
 func (b *modelBatch) messages(w *world) []OutputMessage {
 	msgs := make([]OutputMessage, len(b.msgs))
 	for i, m := range b.msgs {
-		msgs[i] = OutputMessage{Addr: w.modelDestination(m.to), Vectors: cut(m.p, m.pieces), Control: m.control, BytesSent: -1}
+		msgs[i] = OutputMessage{Addr: w.modelDestination(m.to), Vectors: cut(m.p, m.pieces), Control: m.control, BytesSent: untouched}
 	}
 	return msgs
 }
@@ -299,7 +299,7 @@ func modelTOS(t *testing.T, oob []byte) int {
 // model sends the batch by one call of package net for each message. What is
 // over before it began is so before a message is looked at.
 func (p *modelPair) model(b *modelBatch, way string) modelOutcome {
-	o := modelOutcome{errs: map[int]string{}, bytes: make([]int, len(b.msgs))}
+	o := modelOutcome{errs: map[int]string{}, bytes: slices.Repeat([]int{untouched}, len(b.msgs))}
 	if err := b.ctx.Err(); err != nil {
 		o.errs[-1] = modelClass(err)
 		return o
@@ -403,10 +403,7 @@ func (p *modelPair) writeBatch(b *modelBatch) modelOutcome {
 	ms := xnetMessages(msgs)
 	n, err := p.real.conn.WriteBatch(ms, b.flags)
 	for i := range msgs {
-		msgs[i].BytesSent = 0
-		if i < n {
-			msgs[i].BytesSent = ms[i].N
-		}
+		msgs[i].BytesSent = ms[i].N
 	}
 	o.end(n, err, msgs)
 	return o
@@ -434,9 +431,6 @@ func (p *modelPair) sendMessage(b *modelBatch) modelOutcome {
 		bytes, err := p.real.conn.SendMessage(b.ctx, &msgs[i], b.flags)
 		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.Canceled) {
 			end = err
-			for j := range msgs[i:] {
-				msgs[i+j].BytesSent = 0
-			}
 			break
 		}
 		if err != nil {

@@ -113,7 +113,6 @@ func (s *sender) sendEach(ctx context.Context, msgs []OutputMessage, flags int) 
 		if !o.ofMessage {
 			return n, failed, err
 		}
-		msgs[n].BytesSent = 0
 		failed = append(failed, MessageError{Index: n, Addr: msgs[n].Addr, Err: err})
 		if n++; n == len(msgs) {
 			return n, failed, nil
