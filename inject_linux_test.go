@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -24,8 +23,8 @@ import (
 	"github.com/batchconn/batchconn/internal/sys"
 )
 
-// injectEnv tells the process which error its kernel calls meet, and which call
-// of each thread: "ENOBUFS 2".
+// injectEnv tells the process which error it meets, and at which call of each
+// thread: "ENOBUFS sendmmsg 2".
 const injectEnv = "BATCHCONN_TEST_INJECT"
 
 var injectedErrors = []syscall.Errno{
@@ -57,26 +56,29 @@ func TestInjected(t *testing.T) {
 			if testing.Short() && when != 2 {
 				continue
 			}
-			t.Run(fmt.Sprint(unix.ErrnoName(errno), when), func(t *testing.T) { injected(t, strace, errno, when) })
+			t.Run(fmt.Sprint(unix.ErrnoName(errno), when), func(t *testing.T) { injected(t, strace, errno, batchCall(), when) })
 		}
+		t.Run(fmt.Sprint(unix.ErrnoName(errno), " alone"), func(t *testing.T) { injected(t, strace, errno, "sendto", 1) })
 	}
 }
 
-func injected(t *testing.T, strace string, errno syscall.Errno, when int) {
+func batchCall() string {
+	if sys.HaveBatchCall {
+		return "sendmmsg"
+	}
+	return "sendmsg"
+}
+
+func injected(t *testing.T, strace string, errno syscall.Errno, call string, when int) {
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	log := filepath.Join(t.TempDir(), "log")
-	what := fmt.Sprintf(":error=%s:when=%d", unix.ErrnoName(errno), when)
-	batchCall := "sendmmsg"
-	if !sys.HaveBatchCall {
-		batchCall = "sendmsg"
-	}
-	cmd := exec.Command(strace, "--seccomp-bpf", "-f", "-qq", "-o", log, "-e", "trace=sendto,"+batchCall, "-e", "signal=none",
-		"-e", "inject="+batchCall+what, "-e", "inject=sendto"+what,
+	cmd := exec.Command(strace, "--seccomp-bpf", "-f", "-qq", "-o", log, "-e", "trace="+call, "-e", "signal=none",
+		"-e", fmt.Sprintf("inject=%s:error=%s:when=%d", call, unix.ErrnoName(errno), when),
 		self, "-test.run=^TestInjected$", "-test.v=true", "-test.count=1")
-	cmd.Env = append(os.Environ(), injectEnv+"="+unix.ErrnoName(errno)+" "+strconv.Itoa(when))
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %d", injectEnv, unix.ErrnoName(errno), call, when))
 	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "--- PASS: TestInjected ") {
 		t.Fatalf("%v\n%s", err, netns.Relayed(string(out)))
@@ -112,9 +114,9 @@ type stopped struct {
 }
 
 func playInjected(t *testing.T, job string) {
-	var name string
+	var name, call string
 	var when int
-	if _, err := fmt.Sscan(job, &name, &when); err != nil {
+	if _, err := fmt.Sscan(job, &name, &call, &when); err != nil {
 		t.Fatal(err)
 	}
 	errno := injectedErrors[slices.IndexFunc(injectedErrors, func(e syscall.Errno) bool { return unix.ErrnoName(e) == name })]
@@ -132,7 +134,7 @@ func playInjected(t *testing.T, job string) {
 		connected.by("SendMessages/connected", sendInjected), connected.by("Writer/connected", writerInjected),
 		one.by("SendTo", sendToInjected), one.by("Writer/alone", writerInjected),
 	} {
-		if in.n == 1 && when > 1 {
+		if alone := in.n == 1; alone != (call == "sendto") {
 			continue
 		}
 		t.Run(strings.ReplaceAll(in.name, "/", "-"), func(t *testing.T) { in.play(t, errno, when) })

@@ -88,15 +88,8 @@ func rejected(err error, to netip.AddrPort) outcome {
 
 // send sends msgs with a batch of its own, if it takes one.
 func (s *sender) send(ctx context.Context, msgs []OutputMessage, flags int) (int, outcome) {
-	if len(msgs) == 1 && len(msgs[0].Vectors) == 1 && len(msgs[0].Control) == 0 {
-		m := &msgs[0]
-		if o, done := s.single(ctx, m.Vectors[0], m.Addr, flags); done {
-			if o.err != nil {
-				return 0, o
-			}
-			m.BytesSent = len(m.Vectors[0])
-			return 1, o
-		}
+	if n, o, done := s.lone(ctx, msgs, flags); done {
+		return n, o
 	}
 	b := newOutBatch()
 	n, o := s.transmit(ctx, b, msgs, flags, s.mayWait(flags))
@@ -104,17 +97,35 @@ func (s *sender) send(ctx context.Context, msgs []OutputMessage, flags int) (int
 	return n, o
 }
 
+// lone sends msgs if they are one datagram, and reports whether it did. If not,
+// transmit has to do it.
+func (s *sender) lone(ctx context.Context, msgs []OutputMessage, flags int) (n int, o outcome, done bool) {
+	if len(msgs) != 1 || len(msgs[0].Vectors) != 1 || len(msgs[0].Control) != 0 {
+		return 0, outcome{}, false
+	}
+	m := &msgs[0]
+	if o, done = s.single(ctx, m.Vectors[0], m.Addr, flags); !done || o.err != nil {
+		return 0, o, done
+	}
+	m.BytesSent = len(m.Vectors[0])
+	return 1, o, true
+}
+
 // sendEach is send that goes on past messages that cannot be sent.
 func (s *sender) sendEach(ctx context.Context, msgs []OutputMessage, flags int) (n int, failed []MessageError, err error) {
+	var pace pace
 	for {
-		sent, o := s.send(ctx, msgs[n:], flags)
+		sent, o := s.send(ctx, msgs[n:][:pace.next(len(msgs)-n)], flags)
+		pace.note(sent, o)
 		n += sent
-		err = s.report(o)
-		if !o.ofMessage {
-			return n, failed, err
+		if err = s.report(o); err != nil {
+			if !o.ofMessage {
+				return n, failed, err
+			}
+			failed = append(failed, MessageError{Index: n, Addr: msgs[n].Addr, Err: err})
+			n++
 		}
-		failed = append(failed, MessageError{Index: n, Addr: msgs[n].Addr, Err: err})
-		if n++; n == len(msgs) {
+		if n == len(msgs) {
 			return n, failed, nil
 		}
 	}
@@ -405,11 +416,24 @@ func (s *sender) report(o outcome) error {
 
 // opError makes the one OpError that users see of a send.
 func (s *sender) opError(err error, to netip.AddrPort) error {
-	op := &net.OpError{Op: "write", Net: s.network, Source: s.local, Addr: s.peer, Err: err}
-	if to.Addr().IsValid() {
-		op.Addr = net.UDPAddrFromAddrPort(to)
+	e := &opError{op: net.OpError{Op: "write", Net: s.network, Source: s.local, Addr: s.peer, Err: err}}
+	if a := to.Addr(); a.IsValid() {
+		e.ip = a.As16()
+		e.to = net.UDPAddr{IP: e.ip[:], Port: int(to.Port()), Zone: a.Zone()}
+		if a.Is4() {
+			e.to.IP = e.ip[12:]
+		}
+		e.op.Addr = &e.to
 	}
-	return op
+	return &e.op
+}
+
+// An opError is an OpError and what it points to, in one allocation: where many
+// messages fail, those are most of what we add to their cost.
+type opError struct {
+	op net.OpError
+	to net.UDPAddr
+	ip [16]byte
 }
 
 // networkOf is the network that c was made for, as net's own errors name it:

@@ -1,0 +1,79 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+package batchconn
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+)
+
+// BenchmarkFailing: what it costs to go on past messages that fail, beside a loop
+// of WriteTo that fails as often. They go to port 0, which the kernel refuses
+// sooner than anything else, so that what we add weighs most.
+func BenchmarkFailing(b *testing.B) {
+	const many = 1024
+	for _, test := range []struct {
+		name  string
+		fails func(i int) bool
+	}{
+		{"All", func(int) bool { return true }},
+		{"EveryOther", func(i int) bool { return i%2 == 0 }},
+		{"HalfAtRandom", func(int) bool { return rand.IntN(2) == 0 }},
+		{"HalfInBursts", func(i int) bool { return i/32%2 == 0 }},
+		{"OneInTen", func(i int) bool { return i%10 == 0 }},
+		{"OneInHundred", func(i int) bool { return i%100 == 0 }},
+		{"None", func(int) bool { return false }},
+	} {
+		for _, gso := range []GSOMode{GSOAuto, GSOOff} {
+			b.Run(fmt.Sprintf("%s/segmented=%v", test.name, gso == GSOAuto), func(b *testing.B) {
+				addrs := sinks(b, 1)
+				c, u := benchConn(b, &Config{GSO: gso})
+				msgs, _ := messagesTo(addrs, many, 100)
+				failing := 0
+				for i := range msgs {
+					if test.fails(i) {
+						msgs[i].Addr = netip.AddrPortFrom(addrs[0].Addr(), 0)
+						failing++
+					}
+				}
+				alternate(b,
+					sibling{"WriteTo", many, func() error { return countFailures(failing, loopWriteTo(u, msgs)) }},
+					sibling{"SendEach", many, func() error {
+						_, err := c.SendEach(nil, msgs, 0)
+						var batch *BatchError
+						if errors.As(err, &batch) {
+							return countFailures(failing, len(batch.Failed))
+						}
+						return countFailures(failing, 0)
+					}},
+				)
+			})
+		}
+	}
+}
+
+// loopWriteTo sends each message by itself and returns how many failed. As
+// SendEach, it keeps the errors.
+func loopWriteTo(u interface {
+	WriteToUDPAddrPort([]byte, netip.AddrPort) (int, error)
+}, msgs []OutputMessage) int {
+	var failed []error
+	for i := range msgs {
+		if _, err := u.WriteToUDPAddrPort(msgs[i].Vectors[0], msgs[i].Addr); err != nil {
+			failed = append(failed, err)
+		}
+	}
+	return len(failed)
+}
+
+func countFailures(want, got int) error {
+	if got != want {
+		return fmt.Errorf("%d failed, want %d", got, want)
+	}
+	return nil
+}

@@ -1,0 +1,86 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+package batchconn
+
+import (
+	"errors"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+
+	"golang.org/x/net/ipv4"
+)
+
+// An offerCounter is the real adapter. It counts calls, and the messages that were
+// converted for them.
+type offerCounter struct {
+	adapter
+	calls, offered int
+}
+
+func (o *offerCounter) writeBatch(ms []ipv4.Message, flags int) (int, error) {
+	o.calls++
+	o.offered += len(ms)
+	return o.adapter.writeBatch(ms, flags)
+}
+
+func (o *offerCounter) sendto(p []byte, to netip.AddrPort, flags int) error {
+	o.calls++
+	o.offered++
+	return o.adapter.sendto(p, to, flags)
+}
+
+// TestFailuresCost: the work of a SendEach in which messages fail grows with its
+// messages, and not with failures times the size of a batch; few failures cost
+// few calls. In calls and converted messages, for each message.
+func TestFailuresCost(t *testing.T) {
+	const n = 2000
+	random := rand.New(rand.NewPCG(1, 2))
+	for _, test := range []struct {
+		name           string
+		fails          func(i int) bool
+		offered, calls float64
+	}{
+		{"all", func(int) bool { return true }, 1, 1},
+		{"every other", func(i int) bool { return i%2 == 0 }, 1, 1},
+		{"half at random", func(int) bool { return random.IntN(2) == 0 }, 1.1, 1.1},
+		{"bursts", func(i int) bool { return i/32%2 == 0 }, 1.5, 1},
+		{"one in 100", func(i int) bool { return i%100 == 50 }, 3, 0.3},
+		{"the first", func(i int) bool { return i == 0 }, 1, 0.03},
+		{"none", func(int) bool { return false }, 1, 0.01},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w := kinds[0].world(t, 1, &Config{GSO: GSOOff})
+			w.inboxes[0].conn.SetReadBuffer(4096) // nobody reads
+			kernel := &offerCounter{adapter: w.conn.send.kernel}
+			w.conn.send.kernel = kernel
+			w.conn.send.noBatchCall.Store(false)
+			msgs, failing := make([]OutputMessage, n), []int(nil)
+			for i := range msgs {
+				msgs[i] = OutputMessage{Addr: w.dest[0], Vectors: [][]byte{contents(i, 10)}}
+				if test.fails(i) {
+					msgs[i].Addr = netip.AddrPortFrom(w.dest[0].Addr(), 0)
+					failing = append(failing, i)
+				}
+			}
+			dealt, err := w.conn.SendEach(nil, msgs, 0)
+			var batch *BatchError
+			if errors.As(err, &batch) != (len(failing) > 0) || dealt != n {
+				t.Fatalf("%d, %v", dealt, err)
+			}
+			for i := range failing {
+				if len(batch.Failed) != len(failing) || batch.Failed[i].Index != failing[i] {
+					t.Fatalf("%d failed, want %d", len(batch.Failed), len(failing))
+				}
+			}
+			if offered := float64(kernel.offered-maxBatch) / n; offered > test.offered {
+				t.Errorf("%d messages were converted for %d", kernel.offered, n)
+			}
+			if calls := float64(kernel.calls) / n; calls > test.calls {
+				t.Errorf("%d calls for %d messages", kernel.calls, n)
+			}
+		})
+	}
+}
