@@ -77,3 +77,37 @@ func countFailures(want, got int) error {
 	}
 	return nil
 }
+
+// BenchmarkRefusals: what the send path asks of each destination of a run, when
+// nothing was refused, when something was, and when the table is full; and what
+// it costs to remember one more, which pushes out the oldest.
+func BenchmarkRefusals(b *testing.B) {
+	const many = 64
+	var none, one, full, added refusalTable
+	one.add(numbered(0), 1000)
+	for i := range maxRefusals {
+		full.add(numbered(i), 1000)
+		added.add(numbered(i), 1000)
+	}
+	next, sum := maxRefusals, 0
+	lookUp := func(t *refusalTable) func() error {
+		return func() error {
+			for i := range many {
+				sum += t.tooLarge(numbered(i * 61))
+			}
+			return nil
+		}
+	}
+	alternate(b,
+		sibling{"None", many, lookUp(&none)},
+		sibling{"One", many, lookUp(&one)},
+		sibling{"Full", many, lookUp(&full)},
+		sibling{"Add", many, func() error {
+			for range many {
+				added.add(numbered(next), 1000)
+				next++
+			}
+			return nil
+		}},
+	)
+}

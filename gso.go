@@ -221,9 +221,6 @@ type refusal struct {
 }
 
 const (
-	maxRefusals   = 64
-	refusalExpiry = 10 * time.Second
-
 	// A device that cannot segment answers EIO for all that goes through it.
 	// After so many destinations within a minute it is taken to be the
 	// socket's.
@@ -234,29 +231,14 @@ const (
 
 // refusals are the destinations that refused runs of late.
 type refusals struct {
-	list atomic.Pointer[[]knownRefusal] // replaced, never changed; nil while there is none
-	mu   sync.Mutex
-	eio  []knownRefusal // the last EIOs, each of another destination
+	sizes refusalTable
+	mu    sync.Mutex
+	eio   []recentEIO // each of another destination
 }
 
-type knownRefusal struct {
+type recentEIO struct {
 	to      netip.Addr
-	size    int
 	expires time.Time
-}
-
-// tooLarge is the size from which on segments to an address are refused, or 0.
-func (t *refusals) tooLarge(to netip.Addr) int {
-	list := t.list.Load()
-	if list == nil {
-		return 0
-	}
-	for _, r := range *list {
-		if r.to == to && time.Now().Before(r.expires) {
-			return r.size
-		}
-	}
-	return 0
 }
 
 // add remembers a refusal. It reports whether so many destinations answered EIO
@@ -268,22 +250,13 @@ func (t *refusals) add(r refusal, now time.Time) (ofSocket bool) {
 		r.size = 1 // no size will do
 		ofSocket = t.countEIOLocked(r.to, now)
 	}
-	next := make([]knownRefusal, 0, maxRefusals)
-	next = append(next, knownRefusal{r.to, r.size, now.Add(refusalExpiry)})
-	if known := t.list.Load(); known != nil {
-		for _, k := range *known {
-			if k.to != r.to && now.Before(k.expires) && len(next) < maxRefusals {
-				next = append(next, k)
-			}
-		}
-	}
-	t.list.Store(&next)
+	t.sizes.add(r.to, r.size)
 	return ofSocket
 }
 
 // countEIOLocked reports whether that many destinations had EIO of late.
 func (t *refusals) countEIOLocked(to netip.Addr, now time.Time) bool {
-	recent := []knownRefusal{{to: to, expires: now.Add(eioWindow)}}
+	recent := []recentEIO{{to, now.Add(eioWindow)}}
 	for _, r := range t.eio {
 		if r.to != to && now.Before(r.expires) {
 			recent = append(recent, r)

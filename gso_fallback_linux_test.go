@@ -194,8 +194,8 @@ func TestFallBackFails(t *testing.T) {
 				if n, err = w.conn.SendMessages(nil, msgs[want:], 0); n != 0 || !errors.Is(err, errno) {
 					t.Fatalf("%v at %d, the rest: %d, %v", errno, want, n, err)
 				}
-				if refused := w.conn.send.gso.refusals.list.Load(); refused != nil {
-					t.Errorf("%v at %d: remembered %+v", errno, want, *refused)
+				if refused := w.conn.send.gso.refusals.sizes.sizes; refused != nil {
+					t.Errorf("%v at %d: remembered %+v", errno, want, refused)
 				}
 				w.inboxes[0].expect(t, nil)
 
@@ -254,6 +254,29 @@ func TestRefusingPeer(t *testing.T) {
 	w.conn.send.gso.age(refusalExpiry)
 	send("after a while", 1200, 4, 1, 16)
 	send("and then", 1200, 1, 0, 16)
+}
+
+// TestManyRefusingPeers: of more peers behind a small MTU than fit in a batch each
+// is remembered.
+func TestManyRefusingPeers(t *testing.T) {
+	const peers, rounds = 500, 3
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		lo.setMTU(1000)
+		w := plainKind.world(t, 1, nil)
+		var msgs []OutputMessage
+		for p := range peers {
+			to := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 1, byte(p >> 8), byte(p)}), 9)
+			msgs = AppendSegments(msgs, to, make([]byte, 2400), 1200, nil)
+		}
+		for range rounds {
+			if n, err := w.conn.SendMessages(nil, msgs, 0); n != len(msgs) || err != nil {
+				t.Fatal(n, err)
+			}
+		}
+		if s := w.conn.Stats(); s.Fallbacks != peers || s.Segmented != 0 {
+			t.Errorf("%d fallbacks for %d peers, %d times each; %+v", s.Fallbacks, peers, rounds, s)
+		}
+	})
 }
 
 // udpLite makes an IPv4 UDP-Lite socket, whose segmentation is refused by EIO.
@@ -372,7 +395,7 @@ func TestPortZero(t *testing.T) {
 				t.Fatalf("%s, port 0, each: %d, %v", k.name, n, err)
 			}
 		}
-		if w.conn.send.gso.refusals.list.Load() != nil {
+		if w.conn.send.gso.refusals.sizes.sizes != nil {
 			t.Error("remembered")
 		}
 	}

@@ -145,53 +145,9 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// TestRefusals: what a destination refused is remembered of that destination,
-// from its size up, for a while.
-func TestRefusals(t *testing.T) {
-	var g gso
-	check := func(what string, to netip.AddrPort, want int) {
-		t.Helper()
-		if got := g.refusals.tooLarge(to.Addr()); got != want {
-			t.Errorf("%s: too large is %d, want %d", what, got, want)
-		}
-	}
-	check("at first", peer, 0)
-	g.remember(refusal{peer.Addr(), 1400, syscall.EMSGSIZE})
-	check("refused", peer, 1400)
-	check("another", peer2, 0)
-	g.remember(refusal{peer2.Addr(), 900, syscall.EIO})
-	check("EIO", peer2, 1)
-	check("refused before", peer, 1400)
-	g.remember(refusal{peer.Addr(), 1300, syscall.EINVAL})
-	check("refused again", peer, 1300)
-
-	g.age(refusalExpiry - time.Second)
-	check("nearly expired", peer, 1300)
-	g.age(2 * time.Second)
-	check("expired", peer, 0)
-
-	for i := range 2 * maxRefusals {
-		g.remember(refusal{netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), 1, syscall.EMSGSIZE})
-	}
-	if n := len(*g.refusals.list.Load()); n != maxRefusals {
-		t.Errorf("%d refusals are held, want %d", n, maxRefusals)
-	}
-	last := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, 2*maxRefusals - 1}), 9)
-	check("the last of many", last, 1)
-	if s := g.state.Load(); s != nil {
-		t.Errorf("one EIO turned segmentation off: %+v", s)
-	}
-}
-
 // age makes all that g remembers older.
 func (g *gso) age(d time.Duration) {
-	if old := g.refusals.list.Load(); old != nil {
-		next := slices.Clone(*old)
-		for i := range next {
-			next[i].expires = next[i].expires.Add(-d)
-		}
-		g.refusals.list.Store(&next)
-	}
+	g.refusals.sizes.age(d)
 	for i := range g.refusals.eio {
 		g.refusals.eio[i].expires = g.refusals.eio[i].expires.Add(-d)
 	}

@@ -1,0 +1,106 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+package batchconn
+
+import (
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// maxRefusals bounds the memory that destinations which refuse can take
+	// of us: 4096 are half a megabyte.
+	maxRefusals   = 4096
+	refusalExpiry = 10 * time.Second
+)
+
+// A refusalTable is from which size on destinations refuse segments. When it is
+// full the oldest entry goes. It takes memory only while something is refused.
+type refusalTable struct {
+	clock func() time.Time // nil: time.Now
+
+	// until is when the last entry expires, since epoch; 0 if there is none.
+	// Most sends look no further.
+	until atomic.Int64
+
+	mu    sync.RWMutex
+	sizes map[netip.Addr]refusedSize
+	line  []netip.Addr // the keys of sizes in order of expiry
+}
+
+type refusedSize struct {
+	size    int
+	expires int64 // since epoch
+}
+
+func (t *refusalTable) now() int64 {
+	if t.clock != nil {
+		return sinceEpoch(t.clock())
+	}
+	return sinceEpoch(time.Now())
+}
+
+// tooLarge is the size from which on segments to an address are refused, or 0.
+func (t *refusalTable) tooLarge(to netip.Addr) int {
+	until := t.until.Load()
+	if until == 0 {
+		return 0
+	}
+	now := t.now()
+	if now >= until {
+		t.release(now)
+		return 0
+	}
+	t.mu.RLock()
+	r := t.sizes[to.Unmap()]
+	t.mu.RUnlock()
+	if now >= r.expires {
+		return 0
+	}
+	return r.size
+}
+
+// add notes that an address refuses segments of a size. If it is known to refuse
+// larger ones, both are forgotten together, so that the line stays in order.
+func (t *refusalTable) add(to netip.Addr, size int) {
+	to = to.Unmap()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.now()
+	for len(t.line) > 0 && now >= t.sizes[t.line[0]].expires {
+		t.dropOldestLocked()
+	}
+	if r, known := t.sizes[to]; known {
+		t.sizes[to] = refusedSize{min(size, r.size), r.expires}
+		return
+	}
+	if len(t.line) == maxRefusals {
+		t.dropOldestLocked()
+	}
+	if t.sizes == nil {
+		t.sizes = make(map[netip.Addr]refusedSize)
+	}
+	expires := now + int64(refusalExpiry)
+	t.sizes[to] = refusedSize{size, expires}
+	t.line = append(t.line, to)
+	t.until.Store(expires)
+}
+
+func (t *refusalTable) dropOldestLocked() {
+	delete(t.sizes, t.line[0])
+	t.line = t.line[1:] // append moves what is left to a new array in time
+}
+
+// release gives the memory back when all entries have expired.
+func (t *refusalTable) release(now int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if now >= t.until.Load() {
+		t.sizes, t.line = nil, nil
+		t.until.Store(0)
+	}
+}
