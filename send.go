@@ -111,26 +111,6 @@ func (s *sender) lone(ctx context.Context, msgs []OutputMessage, flags int) (n i
 	return 1, o, true
 }
 
-// sendEach is send that goes on past messages that cannot be sent.
-func (s *sender) sendEach(ctx context.Context, msgs []OutputMessage, flags int) (n int, failed []MessageError, err error) {
-	var pace pace
-	for {
-		sent, o := s.send(ctx, msgs[n:][:pace.next(len(msgs)-n)], flags)
-		pace.note(sent, o)
-		n += sent
-		if err = s.report(o); err != nil {
-			if !o.ofMessage {
-				return n, failed, err
-			}
-			failed = append(failed, MessageError{Index: n, Addr: msgs[n].Addr, Err: err})
-			n++
-		}
-		if n == len(msgs) {
-			return n, failed, nil
-		}
-	}
-}
-
 // sendOne sends a copy of msg that lives in the pooled batch, so that nothing
 // of the caller's moves to the heap.
 func (s *sender) sendOne(ctx context.Context, msg OutputMessage, flags int) (int, error) {
@@ -246,7 +226,19 @@ func (s *sender) single(ctx context.Context, p []byte, to netip.AddrPort, flags 
 	case !ofKernel, errno == sys.EWOULDBLOCK, errno == syscall.EINTR, errno == syscall.ENOSYS:
 		return outcome{}, false
 	}
-	return rejected(os.NewSyscallError("sendto", err), to), true
+	return rejected(sendtoError(errno), to), true
+}
+
+// lastSendtoError is made once for as long as the kernel's answer is the same.
+var lastSendtoError atomic.Pointer[os.SyscallError]
+
+func sendtoError(errno syscall.Errno) error {
+	e := lastSendtoError.Load()
+	if e == nil || e.Err != errno {
+		e = &os.SyscallError{Syscall: "sendto", Err: errno}
+		lastSendtoError.Store(e)
+	}
+	return e
 }
 
 // put puts what b holds to the kernel, in turn if it has to wait and may. n may
@@ -406,17 +398,34 @@ func (s *sender) report(o outcome) error {
 	if o.err == nil {
 		return nil
 	}
+	s.count(o)
+	return s.opError(o.err, o.to)
+}
+
+// count counts an outcome that the user is told of.
+func (s *sender) count(o outcome) {
 	if o.ofMessage {
 		s.counters.failed.Add(1)
 	} else if o.err == ErrWouldBlock {
 		s.counters.wouldBlock.Add(1)
 	}
-	return s.opError(o.err, o.to)
 }
 
 // opError makes the one OpError that users see of a send.
 func (s *sender) opError(err error, to netip.AddrPort) error {
-	e := &opError{op: net.OpError{Op: "write", Net: s.network, Source: s.local, Addr: s.peer, Err: err}}
+	return new(opError).set(s, err, to)
+}
+
+// An opError is an OpError and what it points to, in one allocation: where many
+// messages fail, allocations are most of what we add to their cost.
+type opError struct {
+	op net.OpError
+	to net.UDPAddr
+	ip [16]byte
+}
+
+func (e *opError) set(s *sender, err error, to netip.AddrPort) error {
+	e.op = net.OpError{Op: "write", Net: s.network, Source: s.local, Addr: s.peer, Err: err}
 	if a := to.Addr(); a.IsValid() {
 		e.ip = a.As16()
 		e.to = net.UDPAddr{IP: e.ip[:], Port: int(to.Port()), Zone: a.Zone()}
@@ -426,14 +435,6 @@ func (s *sender) opError(err error, to netip.AddrPort) error {
 		e.op.Addr = &e.to
 	}
 	return &e.op
-}
-
-// An opError is an OpError and what it points to, in one allocation: where many
-// messages fail, those are most of what we add to their cost.
-type opError struct {
-	op net.OpError
-	to net.UDPAddr
-	ip [16]byte
 }
 
 // networkOf is the network that c was made for, as net's own errors name it:

@@ -1,0 +1,85 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+package batchconn
+
+import (
+	"context"
+	"slices"
+)
+
+// sendEach is send that goes on past messages that cannot be sent.
+func (s *sender) sendEach(ctx context.Context, msgs []OutputMessage, flags int) (int, []MessageError, error) {
+	n := 0
+	var pace pace
+	var failed failedMessages
+	for {
+		sent, o := s.send(ctx, msgs[n:][:pace.next(len(msgs)-n)], flags)
+		pace.note(sent, o)
+		n += sent
+		if o.err != nil {
+			if !o.ofMessage {
+				return n, failed.list, s.report(o)
+			}
+			s.count(o)
+			failed.add(s, n, len(msgs)-n, o)
+			n++
+		}
+		if n == len(msgs) {
+			return n, failed.list, nil
+		}
+	}
+}
+
+// A pace is how many messages at a time a send takes that goes on past those
+// that fail. What is converted behind a message that fails is converted in vain.
+// So after a failure messages go one by one, and after a few that were sent as
+// many at a time as have been sent since: then what is lost by a failure is
+// never more than what was gained before it. The zero pace is all at a time.
+type pace struct {
+	failed bool
+	sent   int // messages since the last failure
+}
+
+// carefulFor is how many messages go one by one after a failure. Where every other
+// one fails, or every tenth, few batches are begun in vain.
+const carefulFor = 16
+
+// next is how many of n messages to send now.
+func (p *pace) next(n int) int {
+	switch {
+	case !p.failed:
+		return n
+	case p.sent < carefulFor:
+		return min(n, 1)
+	}
+	return min(n, p.sent)
+}
+
+// note takes account of what became of them.
+func (p *pace) note(sent int, o outcome) {
+	p.sent += sent
+	if o.ofMessage {
+		*p = pace{failed: true}
+	}
+}
+
+// failedMessages are the messages of one SendEach that failed.
+type failedMessages struct {
+	list []MessageError
+	errs []opError // for the next of them: they live and die with the list
+}
+
+// add adds the message at an index, the first of so many that are left.
+func (f *failedMessages) add(s *sender, index, left int, o outcome) {
+	if len(f.list) == cap(f.list) { // append's own way, by a quarter, copies them five times
+		f.list = slices.Grow(f.list, min(1+2*len(f.list), left))
+	}
+	if len(f.errs) == 0 {
+		f.errs = make([]opError, min(1+len(f.list), 64, left))
+	}
+	err := f.errs[0].set(s, o.err, o.to)
+	f.errs = f.errs[1:]
+	f.list = append(f.list, MessageError{Index: index, Addr: o.to, Err: err})
+}
