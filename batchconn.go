@@ -76,7 +76,8 @@ type Conn struct {
 //
 // On Linux the first New of a process sends itself a datagram on loopback, to see
 // whether the kernel segments. That takes less than a millisecond, or 50 where
-// loopback answers nothing, and then the next New tries again.
+// loopback answers nothing, and then the first New after a second tries again.
+// All that come meanwhile wait for the same test; no send waits for it.
 func New(c *net.UDPConn, cfg *Config) (*Conn, error) {
 	if c == nil {
 		return nil, errors.New("batchconn: New: nil *net.UDPConn")

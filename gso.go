@@ -122,6 +122,9 @@ func (g *gso) probe() *gsoState {
 		s = was // its hour is not over because somebody looked at an option
 	}
 	g.state.Store(s)
+	if s.disabledReason == testUnderWay {
+		g.stale.Store(true) // the next send asks again
+	}
 	return s
 }
 
@@ -137,8 +140,8 @@ func (g *gso) current() *gsoState {
 	return s
 }
 
-// look says why segmentation is off, or nothing if it is on. In New it may wait
-// for the self-test, even if that had no answer before.
+// look says why segmentation is off, or nothing if it is on. In New it waits for
+// the self-test.
 func (g *gso) look(inNew bool) (disabledReason string) {
 	switch {
 	case g.mode == GSOOff:
@@ -159,8 +162,8 @@ func (g *gso) look(inNew bool) (disabledReason string) {
 	if err != nil {
 		return err.Error()
 	}
-	if disabledReason == "" && !selfTest.passed(inNew) {
-		return "the kernel ignores UDP_SEGMENT: a test on loopback was not segmented"
+	if disabledReason == "" {
+		return selfTest.disabledReason(inNew)
 	}
 	return disabledReason
 }

@@ -607,7 +607,7 @@ func TestEnvironment(t *testing.T) {
 
 // TestSelfTest: only a wrong shape says that the kernel does not segment.
 func TestSelfTest(t *testing.T) {
-	v4, v6 := net.IPv4(127, 0, 0, 1), net.IPv6loopback
+	v4 := net.IPv4(127, 0, 0, 1)
 	segment := sys.AppendSegmentControl(nil, 2, nil)
 	if failed, known := segmentsOn(v4, segment); failed || !known {
 		t.Errorf("this kernel: failed %v, known %v", failed, known)
@@ -626,44 +626,11 @@ func TestSelfTest(t *testing.T) {
 			t.Errorf("%s: failed %v, known %v", name, failed, known)
 		}
 	}
-
-	// What a test found is remembered, that it found nothing is not.
-	var asked []string
-	answers := map[string][2]bool{}
-	lt := loopbackTest{try: func(ip net.IP) (failed, known bool) {
-		asked = append(asked, ip.String())
-		a := answers[ip.String()]
-		return a[0], a[1]
-	}}
-	again := true
-	check := func(what string, passed bool, want ...string) {
-		t.Helper()
-		asked = nil
-		if got := lt.passed(again); got != passed || !slices.Equal(asked, want) {
-			t.Errorf("%s: passed %v after asking %v, want %v after %v", what, got, asked, passed, want)
-		}
-	}
-	both := []string{v4.String(), v6.String()}
-	check("no answer", true, both...)
-	check("no answer again", true, both...)
-	again = false
-	check("no answer before, and not in New", true)
-	lt.tried = false
-	check("not in New, but never tried", true, both...)
-	again = true
-	answers[v6.String()] = [2]bool{true, true}
-	check("wrong on IPv6", false, both...)
-	check("wrong before", false)
-	lt.known = false
-	answers[v4.String()] = [2]bool{false, true}
-	check("right on IPv4", true, both[0])
-	check("right before", true)
 }
 
 // TestSelfTestFails: a kernel that does not segment is sent nothing segmented.
 func TestSelfTestFails(t *testing.T) {
-	defer func(try func(net.IP) (bool, bool)) { selfTest = loopbackTest{try: try} }(selfTest.try)
-	selfTest = loopbackTest{try: func(ip net.IP) (failed, known bool) { return segmentsOn(ip, nil) }}
+	testAgain(t, func(ip net.IP) (failed, known bool) { return segmentsOn(ip, nil) })
 	for _, mode := range []GSOMode{GSOAuto, GSOOn} {
 		w := kinds[0].world(t, 1, &Config{GSO: mode})
 		w.conn.SendMessages(nil, w.messages(0, nil, 10, 10), 0)

@@ -8,6 +8,9 @@ package batchconn
 
 import (
 	"errors"
+	"net"
+	"slices"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -60,4 +63,178 @@ func TestProbeUnderWay(t *testing.T) {
 			t.Error("UDP_CORK was not seen")
 		}
 	}
+}
+
+// testAgain has the self-test made anew, by try.
+func testAgain(t *testing.T, try func(ip net.IP) (failed, known bool)) {
+	t.Helper()
+	was := selfTest
+	selfTest = &loopbackTest{try: try}
+	t.Cleanup(func() { selfTest = was })
+}
+
+// bareConn is a Conn from New and nothing else. Any goroutine may make one.
+func bareConn(t *testing.T) *Conn {
+	u, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		panic(err)
+	}
+	c, err := New(u, nil)
+	if err != nil {
+		panic(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// TestSelfTestRemembered: an answer is remembered for good, that there was none
+// for a second. Only New tests again.
+func TestSelfTestRemembered(t *testing.T) {
+	v4, v6 := "127.0.0.1", "::1"
+	var asked []string
+	answers := map[string][2]bool{} // failed, known
+	clock := newStoppedClock()
+	lt := loopbackTest{clock: clock.now, try: func(ip net.IP) (failed, known bool) {
+		asked = append(asked, ip.String())
+		a := answers[ip.String()]
+		return a[0], a[1]
+	}}
+	check := func(what string, inNew bool, reason string, want ...string) {
+		t.Helper()
+		asked = nil
+		if got := lt.disabledReason(inNew); got != reason || !slices.Equal(asked, want) {
+			t.Errorf("%s: off because %q, after asking %v, want %q after %v", what, got, asked, reason, want)
+		}
+	}
+	const inNew, inSend = true, false
+	check("no answer", inNew, "", v4, v6)
+	clock.advance(time.Second - 1)
+	check("within a second", inNew, "")
+	clock.advance(1)
+	check("after a second, not in New", inSend, "")
+	check("after a second", inNew, "", v4, v6)
+	check("at once after that", inNew, "")
+	answers[v6] = [2]bool{true, true}
+	clock.advance(time.Second)
+	check("wrong on IPv6", inNew, testFailed, v4, v6)
+	clock.advance(time.Hour)
+	check("wrong before", inNew, testFailed)
+	check("wrong before, not in New", inSend, testFailed)
+	lt.answered = false
+	answers[v4] = [2]bool{false, true}
+	check("right on IPv4", inNew, "", v4)
+	clock.advance(time.Hour)
+	check("right before", inNew, "")
+}
+
+// TestSelfTestTogether: all that make Conns meanwhile wait for one test, and no
+// send does.
+func TestSelfTestTogether(t *testing.T) {
+	const many = 20
+	w := plainKind.world(t, 1, nil) // sends while the others are made
+	begun, goOn := make(chan net.IP), make(chan bool)
+	testAgain(t, func(ip net.IP) (failed, known bool) {
+		begun <- ip
+		<-goOn
+		return false, false
+	})
+	made := make(chan *Conn)
+	for range many {
+		go func() {
+			made <- bareConn(t)
+		}()
+	}
+	receive(t, "the test", begun)
+	control(t, w.conn, func(int) error { return nil }) // so that a send looks again
+	msgs := w.messages(0, nil, 100, 100)
+	sent := make(chan int)
+	go func() {
+		n, _ := w.conn.SendMessages(nil, msgs, MsgDontWait)
+		sent <- n
+	}()
+	if n := receive(t, "a send", sent); n != 2 {
+		t.Errorf("%d were sent", n)
+	}
+	if s := w.conn.Stats(); s.Segmented != 0 || s.GSOReason != testUnderWay {
+		t.Errorf("before the kernel has answered %d were segmented; %q", s.Segmented, s.GSOReason)
+	}
+	select {
+	case <-made:
+		t.Error("a Conn was made before the test had ended")
+	default:
+	}
+	goOn <- true
+	receive(t, "the test over IPv6", begun)
+	goOn <- true
+	for range many { // a second test would wait for us
+		if c := receive(t, "a Conn", made); c.Stats().GSOReason != "" {
+			t.Errorf("no answer, and off: %s", c.Stats().GSOReason)
+		}
+	}
+	if r := w.conn.Stats().GSOReason; r != "" {
+		t.Errorf("after a test without an answer still off: %s", r)
+	}
+}
+
+// TestSelfTestBySend: a Conn whose socket could not segment in its New, so that
+// nothing was tested, segments after the test, which is made meanwhile.
+func TestSelfTestBySend(t *testing.T) {
+	begun, goOn := make(chan net.IP), make(chan bool)
+	testAgain(t, func(ip net.IP) (failed, known bool) {
+		begun <- ip
+		return <-goOn, true
+	})
+	t.Setenv("BATCHCONN_GSO", "off")
+	w := plainKind.world(t, 1, nil)
+	t.Setenv("BATCHCONN_GSO", "")
+	control(t, w.conn, func(int) error { return nil })
+	send := func(segmented uint64) {
+		t.Helper()
+		msgs := w.messages(0, nil, 100, 100, 100)
+		if n, err := w.conn.SendMessages(nil, msgs, 0); n != 3 || err != nil {
+			t.Fatal(n, err)
+		}
+		w.checkArrived(t, msgs, 3)
+		if s := w.conn.Stats(); s.Segmented != segmented {
+			t.Errorf("%d datagrams were segmented, want %d; %q", s.Segmented, segmented, s.GSOReason)
+		}
+	}
+	send(0)
+	receive(t, "the test", begun)
+	send(0)
+	goOn <- false
+	await(t, "the end of the test", func() bool { return w.conn.Stats().GSO })
+	send(3)
+}
+
+// TestSelfTestFiltered: where loopback answers nothing New takes 50 ms, also if
+// many are made at once; an answer that comes after some of them is heard.
+func TestSelfTestFiltered(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		lo.setTap(shut)
+		for range 4 { // the burst, after which nothing passes
+			lo.nudge.Write(make([]byte, 1000))
+		}
+		testAgain(t, selfTest.try)
+		const many = 20
+		var wg sync.WaitGroup
+		start := time.Now()
+		for range many {
+			wg.Go(func() {
+				if c := bareConn(t); c.Stats().GSOReason != "" {
+					t.Errorf("off: %s", c.Stats().GSOReason)
+				}
+			})
+		}
+		wg.Wait()
+		if took := time.Since(start); took < 50*time.Millisecond || took > 300*time.Millisecond {
+			t.Errorf("%d New at once took %v", many, took)
+		}
+
+		testAgain(t, selfTest.try)
+		time.AfterFunc(10*time.Millisecond, func() { lo.setTap(open) })
+		if r := selfTest.disabledReason(true); r != "" || !selfTest.answered {
+			t.Errorf("an answer that came late was not heard; %q", r)
+		}
+	})
 }
