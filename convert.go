@@ -35,7 +35,7 @@ const (
 	maxDatagram = 65535
 
 	// maxFlattened bounds the flattened bytes in a batch, and maxBatchVectors its
-	// own vectors.
+	// own vectors: that is also what a pooled batch keeps room for.
 	maxFlattened    = 1 << 20
 	maxBatchVectors = 1 << 14
 )
@@ -120,9 +120,6 @@ func (b *outBatch) free() {
 	b.used = 0
 	b.discard()
 	b.release()
-	if cap(b.vectors) > 2*maxBatchVectors {
-		b.vectors = nil
-	}
 	b.one[0], b.vector[0] = OutputMessage{}, nil
 	clear(b.adopted)
 	b.adopted = b.adopted[:0]
