@@ -20,6 +20,8 @@ import (
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
+
+	"github.com/batchconn/batchconn/internal/netns"
 )
 
 // refuse puts before the real adapter a kernel that refuses messages as
@@ -261,7 +263,7 @@ func TestRefusingPeer(t *testing.T) {
 func TestManyRefusingPeers(t *testing.T) {
 	const peers, rounds = 500, 3
 	inNamespace(t, func(t *testing.T, lo *loopback) {
-		lo.setMTU(1000)
+		netns.Check(t, lo.ns.Loopback().SetMTU(1000))
 		w := plainKind.world(t, 1, nil)
 		var msgs []OutputMessage
 		for p := range peers {

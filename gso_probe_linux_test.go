@@ -212,8 +212,9 @@ func TestSelfTestBySend(t *testing.T) {
 func TestSelfTestFiltered(t *testing.T) {
 	inNamespace(t, func(t *testing.T, lo *loopback) {
 		lo.setTap(shut)
+		c := bareConn(t)
 		for range 4 { // the burst, after which nothing passes
-			lo.nudge.Write(make([]byte, 1000))
+			c.SendTo(nil, make([]byte, 1000), addrPortOf(c), 0)
 		}
 		testAgain(t, selfTest.try)
 		const many = 20
