@@ -41,8 +41,20 @@ func BenchmarkFailing(b *testing.B) {
 						failing++
 					}
 				}
+				told := 0
+				w := NewWriter(c, &WriterConfig{MaxDelay: -1, MaxMessages: 2 * many, OnError: func(netip.AddrPort, error) { told++ }})
 				alternate(b,
 					sibling{"WriteTo", many, func() error { return countFailures(failing, loopWriteTo(u, msgs)) }},
+					sibling{"Writer", many, func() error {
+						told = 0
+						for i := range msgs {
+							if _, err := w.WriteToUDPAddrPort(msgs[i].Vectors[0], msgs[i].Addr); err != nil {
+								return err
+							}
+						}
+						w.Flush(nil) // returns the first error of those told
+						return countFailures(failing, told)
+					}},
 					sibling{"SendEach", many, func() error {
 						_, err := c.SendEach(nil, msgs, 0)
 						var batch *BatchError
