@@ -176,8 +176,17 @@ func (w *Writer) sendSome(size int, full bool) (r sendResult) {
 	h.arrange(w.engine.gso.limits(0).segments > 1)
 	b := newOutBatch()
 	chunk := h.rest[:min(len(h.rest), size)]
+	var pace pace
 	for r.n < len(chunk) && !r.blocked {
-		n, o := w.engine.transmit(ctx, b, chunk[r.n:], 0, full)
+		part := chunk[r.n:][:pace.next(len(chunk)-r.n)]
+		n, o, done := 0, outcome{}, false
+		if pace.failed && !full {
+			n, o, done = w.engine.lone(nil, part, 0)
+		}
+		if !done {
+			n, o = w.engine.transmit(ctx, b, part, 0, full)
+		}
+		pace.note(n, o)
 		for i := range chunk[r.n : r.n+n] {
 			r.bytes += messageSize(&chunk[r.n+i])
 		}
