@@ -158,10 +158,10 @@ func TestBadMessage(t *testing.T) {
 				continue
 			}
 			t.Run(b.name, func(t *testing.T) {
+				w.testBadAlone(t, b)
 				for _, at := range []int{0, 3, maxBatch, 299} {
 					w.testBad(t, b, at)
 				}
-				w.testBadAlone(t, b)
 			})
 		}
 	})
