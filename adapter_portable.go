@@ -7,6 +7,7 @@ package batchconn
 import (
 	"errors"
 	"net"
+	"sync"
 	"syscall"
 
 	"golang.org/x/net/ipv4"
@@ -69,26 +70,23 @@ func (a *adapterPortable) readBatch(ms []ipv4.Message, flags int) (int, error) {
 		return 0, &net.OpError{Op: "read", Net: "udp", Source: a.conn.LocalAddr(), Err: errors.ErrUnsupported}
 	}
 	m := &ms[0]
-	var p []byte
-	if len(m.Buffers) == 1 {
-		p = m.Buffers[0]
-	} else {
-		size := 0
-		for _, v := range m.Buffers {
-			size += len(v)
-		}
-		p = make([]byte, size)
-	}
-	n, oobn, got, addr, err := a.conn.ReadMsgUDP(p, m.OOB)
+	whole := wholes.Get().(*[maxDatagram]byte)
+	defer wholes.Put(whole)
+	n, oobn, got, addr, err := a.conn.ReadMsgUDP(whole[:], m.OOB)
 	if err != nil {
 		return 0, err
 	}
-	if len(m.Buffers) > 1 {
-		rest := p[:n]
-		for _, v := range m.Buffers {
-			rest = rest[copy(v, rest):]
-		}
+	rest := whole[:n]
+	for _, v := range m.Buffers {
+		rest = rest[copy(v, rest):]
 	}
-	m.N, m.NN, m.Flags, m.Addr = n, oobn, got, addr
+	if len(rest) > 0 {
+		got |= sys.MsgTrunc
+	}
+	m.N, m.NN, m.Flags, m.Addr = n-len(rest), oobn, got, addr
 	return 1, nil
 }
+
+// wholes are buffers for one datagram each. On Windows a datagram that is longer
+// than its buffer is an error without a sender (WSAEMSGSIZE).
+var wholes = sync.Pool{New: func() any { return new([maxDatagram]byte) }}

@@ -179,6 +179,9 @@
 //   - Windows: a non-blocking send asks WSAPoll for room and then writes, so it
 //     can wait after all if another sender takes the room in between. Waiting is
 //     polling every millisecond; so it is on AIX.
+//   - On the BSDs, macOS and AIX an empty datagram with control messages, and on
+//     Solaris and illumos any datagram with them, cannot be sent to an IPv4
+//     address from an unconnected IPv6 socket: [errors.ErrUnsupported].
 //   - macOS and the BSDs report a full queue of the device as ENOBUFS, which is
 //     full socket: it is returned at once, not waited for.
 //   - Linux: on a connected socket, one sendmmsg can meet a pending error (of a

@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -73,13 +74,27 @@ func (r results) text(c netMethods) string {
 	return text
 }
 
-// classes are the errors that callers test for.
+// classes are the errors that callers test for, those that package net names
+// first.
 var classes = []error{net.ErrClosed, os.ErrDeadlineExceeded, net.ErrWriteToConnected, syscall.EINVAL, syscall.EMSGSIZE,
-	syscall.ENETUNREACH, syscall.EAGAIN, syscall.ECONNREFUSED}
+	syscall.ENETUNREACH, syscall.EAGAIN, syscall.ECONNREFUSED, syscall.EDESTADDRREQ}
 
-// class is text without the words of errors: n, and what errors are. A missing
-// address has no name in package net.
+// wroteMsg is what WriteMsgUDP and WriteMsgUDPAddrPort returned. On Windows n is
+// 0 if net sent it (internal/poll, FD.WriteMsg), and the length if we did.
+func wroteMsg(n, oobn int, err error) results {
+	if runtime.GOOS == "windows" {
+		n = 0
+	}
+	return returned(n, oobn, err)
+}
+
+// class is text without the words of errors: n, and what errors are. Where net
+// hands Windows' own numbers through, they are none of syscall's names.
 func (r results) class(netMethods) string {
+	classes := classes
+	if runtime.GOOS == "windows" {
+		classes = classes[:3] // named by package net
+	}
 	var s strings.Builder
 	for _, v := range r {
 		err, ok := v.(error)
@@ -92,11 +107,9 @@ func (r results) class(netMethods) string {
 		if errors.As(err, &addrErr) {
 			s.WriteString(" AddrError")
 		}
-		if strings.Contains(err.Error(), "missing address") || errors.Is(err, syscall.EDESTADDRREQ) {
-			s.WriteString(" no address")
-		}
 		for _, class := range classes {
-			if errors.Is(err, class) {
+			missing := class == syscall.EDESTADDRREQ && strings.Contains(err.Error(), "missing address")
+			if errors.Is(err, class) || missing {
 				fmt.Fprintf(&s, " %v", class)
 			}
 		}
@@ -128,12 +141,12 @@ func (w *world) writes() []method {
 		add("WriteTo "+name, func(c netMethods) results { return returned(c.WriteTo(p, a)) })
 		if a, ok := a.(*net.UDPAddr); ok {
 			add("WriteToUDP "+name, func(c netMethods) results { return returned(c.WriteToUDP(p, a)) })
-			add("WriteMsgUDP "+name, func(c netMethods) results { return returned(c.WriteMsgUDP(p, oob, a)) })
+			add("WriteMsgUDP "+name, func(c netMethods) results { return wroteMsg(c.WriteMsgUDP(p, oob, a)) })
 		}
 	}
 	for name, a := range w.addrPorts() {
 		add("WriteToUDPAddrPort "+name, func(c netMethods) results { return returned(c.WriteToUDPAddrPort(p, a)) })
-		add("WriteMsgUDPAddrPort "+name, func(c netMethods) results { return returned(c.WriteMsgUDPAddrPort(p, oob, a)) })
+		add("WriteMsgUDPAddrPort "+name, func(c netMethods) results { return wroteMsg(c.WriteMsgUDPAddrPort(p, oob, a)) })
 		long := make([]byte, 70000)
 		add("too long WriteToUDPAddrPort "+name, func(c netMethods) results { return returned(c.WriteToUDPAddrPort(long, a)) })
 	}
@@ -165,6 +178,9 @@ func (w *world) netAddrs() map[string]net.Addr {
 		addrs[fmt.Sprint("port 0 ", i)] = &net.UDPAddr{IP: in.addr.Addr().AsSlice()}
 		addrs[fmt.Sprint("IPv4 ", i)] = &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}
 		addrs[fmt.Sprint("IPv6 ", i)] = &net.UDPAddr{IP: net.IPv6loopback, Port: port}
+	}
+	if runtime.GOOS == "windows" { // net takes the low 16 bits of a port; we refuse it
+		maps.DeleteFunc(addrs, func(name string, _ net.Addr) bool { return strings.HasPrefix(name, "no port") })
 	}
 	return addrs
 }
@@ -407,5 +423,34 @@ func TestCloseFreesThePort(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.Close()
+	})
+}
+
+// TestReadBatchCuts: a datagram longer than its buffers fills them, and its
+// sender and its being cut are told.
+func TestReadBatchCuts(t *testing.T) {
+	forEachKind(t, 1, nil, func(t *testing.T, w *world) {
+		p := contents(1, 100)
+		for _, sizes := range [][]int{{60}, {20, 40}, {100}, {70, 70}} {
+			w.post(t, w.conn, string(p))
+			ms := make([]ipv4.Message, 1)
+			size := 0
+			for _, n := range sizes {
+				ms[0].Buffers = append(ms[0].Buffers, make([]byte, n))
+				size += n
+			}
+			n, err := w.conn.ReadBatch(ms, 0)
+			got := bytes.Join(ms[0].Buffers, nil)[:ms[0].N]
+			want := p[:min(size, len(p))]
+			if n != 1 || err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%v: %d, %v with %s, want %s", sizes, n, err, brief(got), brief(want))
+			}
+			if cut := ms[0].Flags != 0; cut != (size < len(p)) {
+				t.Errorf("%v: flags %#x", sizes, ms[0].Flags)
+			}
+			if from, ok := ms[0].Addr.(*net.UDPAddr); !ok || from.AddrPort().Port() != w.inboxes[0].addr.Port() {
+				t.Errorf("%v: from %v, want %v", sizes, ms[0].Addr, w.inboxes[0].addr)
+			}
+		}
 	})
 }

@@ -11,20 +11,19 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"syscall"
 	"testing"
 
 	"golang.org/x/net/ipv4"
 )
 
 // keptConn is a Conn that keeps an error: its first message went, and the
-// second met ECONNREFUSED.
+// second was refused.
 func keptConn(t *testing.T, cfg *Config) (*world, *fake) {
 	t.Helper()
 	w := connectedKind.world(t, 1, cfg)
 	s := follow(w.conn, func(call int, ms []ipv4.Message) (int, error) {
 		if call == 1 {
-			return 1, os.NewSyscallError("sendmsg", syscall.ECONNREFUSED)
+			return 1, os.NewSyscallError("sendmsg", refused)
 		}
 		return len(ms), nil
 	})
@@ -53,7 +52,7 @@ func TestKeptError(t *testing.T) {
 			if n != 0 || s.calls != 1 {
 				t.Errorf("n = %d, %d calls of the kernel", n, s.calls)
 			}
-			checkError(t, err, syscall.ECONNREFUSED)
+			checkError(t, err, refused)
 			if n, err := call.call(w.conn, nil, make([]OutputMessage, 1)); n != 1 || err != nil {
 				t.Errorf("a kept error was reported twice: %d, %v", n, err)
 			}
@@ -62,7 +61,7 @@ func TestKeptError(t *testing.T) {
 	t.Run("NonBlocking Write", func(t *testing.T) {
 		w, _ := keptConn(t, &Config{NonBlocking: true, GSO: GSOOff})
 		_, err := w.conn.Write([]byte{1})
-		checkError(t, err, syscall.ECONNREFUSED)
+		checkError(t, err, refused)
 	})
 	t.Run("closed", func(t *testing.T) {
 		w, _ := keptConn(t, nil)
@@ -78,7 +77,7 @@ func TestKeptErrorMeetsWriteBatch(t *testing.T) {
 	w := connectedKind.world(t, 1, &Config{GSO: GSOOff})
 	follow(w.conn, func(call int, ms []ipv4.Message) (int, error) {
 		if call == 1 {
-			w.conn.send.keep(rejected(os.NewSyscallError("sendmmsg", syscall.ECONNREFUSED), netip.AddrPort{}))
+			w.conn.send.keep(rejected(os.NewSyscallError("sendmmsg", refused), netip.AddrPort{}))
 		}
 		return len(ms), nil
 	})
@@ -86,13 +85,13 @@ func TestKeptErrorMeetsWriteBatch(t *testing.T) {
 	for n := 0; n < len(ms); {
 		k, err := w.conn.WriteBatch(ms[n:], 0)
 		if err != nil {
-			checkError(t, err, syscall.ECONNREFUSED)
+			checkError(t, err, refused)
 			return
 		}
 		n += k
 	}
 	_, err := w.conn.WriteBatch(ms[:1], 0)
-	checkError(t, err, syscall.ECONNREFUSED)
+	checkError(t, err, refused)
 }
 
 // TestKeptAtChunkEdge: an error that another sender keeps while WriteBatch is
@@ -102,7 +101,7 @@ func TestKeptAtChunkEdge(t *testing.T) {
 	left := 2 * maxDatagrams
 	w, _ = scripted(t, connectedKind, func(_ int, ms []ipv4.Message) (int, error) {
 		if left -= len(ms); left == maxDatagrams {
-			w.conn.send.keep(rejected(syscall.ECONNREFUSED, w.dest[0]))
+			w.conn.send.keep(rejected(refused, w.dest[0]))
 		}
 		return len(ms), nil
 	})
@@ -110,7 +109,7 @@ func TestKeptAtChunkEdge(t *testing.T) {
 	if n, err := w.conn.WriteBatch(ms, 0); n != maxDatagrams || err != nil {
 		t.Fatalf("WriteBatch = %d, %v", n, err)
 	}
-	if n, err := w.conn.WriteBatch(ms[maxDatagrams:], 0); n != 0 || !errors.Is(err, syscall.ECONNREFUSED) {
+	if n, err := w.conn.WriteBatch(ms[maxDatagrams:], 0); n != 0 || !errors.Is(err, refused) {
 		t.Errorf("the rest: %d, %v; want the error that was kept", n, err)
 	}
 	if n, err := w.conn.WriteBatch(ms[maxDatagrams:], 0); n != maxDatagrams || err != nil {

@@ -1165,7 +1165,7 @@ func TestWriterOddErrors(t *testing.T) {
 		t.Errorf("%d reported, %d sent", len(failed.errs), len(k.taken))
 	}
 
-	kept := os.NewSyscallError("sendmmsg", syscall.ECONNREFUSED)
+	kept := os.NewSyscallError("sendmmsg", refused)
 	world.conn.send.pending.add(ended(kept)) // met by a SendMessages on the same Conn
 	mustWrite(t, w, nil, world.dest[0])
 	if err := w.Flush(nil); !errors.Is(err, kept) || len(k.taken) != 1 || len(failed.errs) != 3 {

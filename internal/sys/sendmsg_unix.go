@@ -7,9 +7,11 @@
 package sys
 
 import (
+	"errors"
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"syscall"
 
@@ -19,15 +21,34 @@ import (
 // XNetReads reports whether x/net's ReadBatch reads anything.
 const XNetReads = true
 
-// SendmsgAltersControl reports whether Sendmsg may change what is sent with
-// control messages: to an empty datagram x/sys adds a byte on the BSDs and macOS,
-// and on Solaris it drops the control messages.
-const SendmsgAltersControl = runtime.GOOS != "linux"
+// SendmsgAltersControl reports whether Sendmsg cannot send everything that has
+// control messages, so that x/net is asked first.
+const SendmsgAltersControl = runtime.GOOS != "linux" && runtime.GOOS != "android"
+
+// altered reports whether x/sys sends something else than it is given: with
+// control messages it adds a byte to an empty datagram (sendmsgN in
+// syscall_bsd.go, syscall_aix.go), and on Solaris drops them.
+func altered(goos string, vectors [][]byte, control []byte) bool {
+	if len(control) == 0 {
+		return false
+	}
+	switch goos {
+	case "linux", "android":
+		return false
+	case "solaris", "illumos":
+		return true
+	}
+	return !slices.ContainsFunc(vectors, func(v []byte) bool { return len(v) > 0 })
+}
 
 // Sendmsg sends one datagram with sendmsg(2), without the descriptor's write
 // lock. Sockets of package net are non-blocking, so it does not wait even where
-// DontWait is 0. A nil to is the connected peer.
+// DontWait is 0. A nil to is the connected peer. A datagram that would leave as
+// another one is errors.ErrUnsupported.
 func Sendmsg(_ *net.UDPConn, raw syscall.RawConn, isIPv6 bool, vectors [][]byte, control []byte, to *net.UDPAddr, flags int) (n int, err error) {
+	if altered(runtime.GOOS, vectors, control) {
+		return 0, os.NewSyscallError("sendmsg", errors.ErrUnsupported)
+	}
 	sockaddr := sockaddrOf(to, isIPv6)
 	controlErr := raw.Control(func(fd uintptr) {
 		for {

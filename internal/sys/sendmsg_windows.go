@@ -53,5 +53,5 @@ func Sendmsg(c *net.UDPConn, raw syscall.RawConn, _ bool, vectors [][]byte, cont
 		}
 		return 0, err
 	}
-	return len(p), nil // net returns 0 here
+	return len(p), nil // net returns 0: WSASendMsg is not asked (internal/poll, FD.WriteMsg)
 }
