@@ -176,22 +176,23 @@ func (w *Writer) sendSome(size int, full bool) (r sendResult) {
 	h.arrange(w.engine.gso.limits(0).segments > 1)
 	b := newOutBatch()
 	chunk := h.rest[:min(len(h.rest), size)]
+	var try secondTry
 	for r.n < len(chunk) && !r.blocked {
 		n, o := w.engine.transmit(ctx, b, chunk[r.n:], 0, full)
 		for i := range chunk[r.n : r.n+n] {
 			r.bytes += messageSize(&chunk[r.n+i])
 		}
 		r.n += n
+		again, pending := try.judge(w.engine, n, o)
+		w.note(&r, pending)
 		switch {
-		case o.err == nil:
+		case again, o.err == nil:
 		case o.ofMessage:
 			if !w.sendCut(ctx, b, &r, &chunk[r.n], o) {
 				w.fail(&r, &chunk[r.n], o)
 			}
-		case o.pending: // of no message here
-			if r.err == nil {
-				r.err = w.engine.report(o)
-			}
+		case o.pending:
+			w.note(&r, o)
 		case errors.Is(o.err, ErrWouldBlock), full && w.ctx.Err() != nil:
 			r.blocked = true
 		default: // somebody closed the Conn behind our back, or set its deadline
@@ -202,6 +203,13 @@ func (w *Writer) sendSome(size int, full bool) (r sendResult) {
 	}
 	b.free()
 	return r
+}
+
+// note keeps an error of the socket, which is of no message here.
+func (w *Writer) note(r *sendResult, o outcome) {
+	if o.err != nil && r.err == nil {
+		r.err = w.engine.report(o)
+	}
 }
 
 func messageSize(m *OutputMessage) int { return m.payload() + len(m.Control) }

@@ -14,3 +14,6 @@ const (
 	MsgZeroCopy = 0
 	MsgMore     = 0
 )
+
+// IsBatchCallRefused reports whether the system refuses the batch call.
+func IsBatchCallRefused() bool { return true }
