@@ -15,5 +15,6 @@ const (
 	MsgMore     = 0
 )
 
-// IsBatchCallRefused reports whether the system refuses the batch call.
-func IsBatchCallRefused() bool { return true }
+// IsBatchCallRefused reports whether the system refuses the batch call, which is
+// not made here.
+func IsBatchCallRefused() bool { return false }
