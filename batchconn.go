@@ -199,9 +199,9 @@ func (c *Conn) SendTo(ctx context.Context, p []byte, to netip.AddrPort, flags in
 // itself if no message failed. So, unlike SendMessages, it
 // may return an error with n > 0: take msgs[n:] before looking at err.
 //
-// BytesSent of a message that failed is untouched. No message fails for what ICMP says of
-// an earlier one: on a connected socket the message that met it is sent again, and
-// if it leaves, the call ends with that error, as an error of the socket.
+// BytesSent of a message that failed is untouched. No message fails for what ICMP
+// says of an earlier one: on a connected socket the message that met it is sent
+// again, and if it leaves, the call ends with that error, as one of the socket.
 func (c *Conn) SendEach(ctx context.Context, msgs []OutputMessage, flags int) (n int, err error) {
 	n, failed, err := c.send.sendEach(ctx, msgs, flags)
 	if failed != nil {

@@ -11,7 +11,6 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -261,34 +260,6 @@ func TestSecondTryWriter(t *testing.T) {
 			if err := wr.Flush(nil); err != nil {
 				t.Errorf("told again: %v", err)
 			}
-		}
-	}
-}
-
-// TestPooledBatchIsBounded: what one call needed much of is not kept for ever.
-func TestPooledBatchIsBounded(t *testing.T) {
-	if sys.MaxVectors < 1024 {
-		t.Skip("few vectors are taken here")
-	}
-	usual := outBatches.New
-	defer func() { outBatches = sync.Pool{New: usual} }()
-	w := plainKind.world(t, 1, nil)
-	follow(w.conn, func(_ int, ms []ipv4.Message) (int, error) { return len(ms), nil })
-	flattened := OutputMessage{Addr: w.dest[0], Vectors: vectorsOf(60000, sys.MaxVectors+1)}
-	inPieces := OutputMessage{Addr: w.dest[0], Vectors: slices.Repeat([]OutputVector{{1}, {2}}, sys.MaxVectors/4)} // of runs of two
-	for _, msgs := range [][]OutputMessage{slices.Repeat([]OutputMessage{flattened}, 100), slices.Repeat([]OutputMessage{inPieces}, 1000)} {
-		b := new(outBatch)
-		outBatches = sync.Pool{New: func() any { return b }}
-		for range 3 {
-			if n, err := w.conn.SendMessages(nil, msgs, 0); n != len(msgs) || err != nil {
-				t.Fatal(n, err)
-			}
-			if n, err := w.conn.WriteBatch(xnetMessages(msgs), 0); n != len(msgs) || err != nil {
-				t.Fatal(n, err)
-			}
-		}
-		if v, f, m, a := cap(b.vectors), cap(b.flat), cap(b.ms), cap(b.adopted); v > 1<<15 || f > 2<<20 || m > 256 || a > 2048 {
-			t.Errorf("it keeps %d vectors, %d bytes, %d messages, %d adopted", v, f, m, a)
 		}
 	}
 }
