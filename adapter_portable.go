@@ -16,7 +16,7 @@ import (
 )
 
 // An adapterPortable sends one datagram a system call: for systems where x/net
-// has no batch call, and kernels that answer ENOSYS to it.
+// has no batch call, and kernels and seccomp filters that refuse it.
 type adapterPortable struct {
 	adapter // of the socket's family
 	conn    *net.UDPConn

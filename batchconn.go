@@ -49,6 +49,14 @@ type Config struct {
 	// bound the burst that leaves without pacing; 0, and all above 64, is 64, and
 	// 1 is no segmentation.
 	MaxSegments int
+
+	// DontFragment has no datagram fragmented, by this system or on the way: all
+	// have the DF bit, segmented ones too, and what is longer than the MTU of the
+	// interface is syscall.EMSGSIZE. Routers drop what is longer than theirs. It
+	// sets options of the socket, which stay set (IP_MTU_DISCOVER and
+	// IPV6_MTU_DISCOVER to PROBE on Linux, IP_DONTFRAG, IPV6_DONTFRAG and the like
+	// elsewhere). New fails where the system has none for a family of the socket.
+	DontFragment bool
 }
 
 // A Conn is a [net.UDPConn] that sends many datagrams in one call. It has all
@@ -96,12 +104,22 @@ func New(c *net.UDPConn, cfg *Config) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("batchconn: New: %w", err)
 	}
+	if cfg.DontFragment {
+		if err := setDontFragment(raw, isIPv6); err != nil {
+			return nil, fmt.Errorf("batchconn: New: Config.DontFragment: %w", err)
+		}
+	}
 	if err := c.SetWriteDeadline(time.Time{}); err != nil {
 		return nil, fmt.Errorf("batchconn: New: %w", err)
 	}
 	conn := &Conn{udpConn: *c, raw: raw, isIPv6: isIPv6}
 	conn.send.init(&conn.udpConn, raw, isIPv6, cfg)
 	return conn, nil
+}
+
+func setDontFragment(raw syscall.RawConn, isIPv6 bool) (err error) {
+	controlErr := raw.Control(func(fd uintptr) { err = sys.SetDontFragment(fd, isIPv6) })
+	return errors.Join(controlErr, err)
 }
 
 func (cfg *Config) validate() error {
@@ -137,7 +155,8 @@ func (cfg *Config) validate() error {
 // connected socket: ECONNREFUSED, EHOSTUNREACH and their like), when it tells us
 // after n > 0, is kept, and the next send returns it before sending. One that it
 // meets in the middle of a sendmmsg it forgets by itself (see the BUGS of
-// sendmmsg(2)).
+// sendmmsg(2)). On a socket that is not connected such an error is of no message
+// here: it stays in the error queue (ip(7), IP_RECVERR), and the message is sent.
 //
 // A call that never has to wait allocates nothing where the system has a batch
 // call.
@@ -180,8 +199,9 @@ func (c *Conn) SendTo(ctx context.Context, p []byte, to netip.AddrPort, flags in
 // itself if no message failed. So, unlike SendMessages, it
 // may return an error with n > 0: take msgs[n:] before looking at err.
 //
-// BytesSent of a message that failed is untouched. On a connected socket a
-// message can fail for what ICMP says of an earlier one; it was not sent then.
+// BytesSent of a message that failed is untouched. No message fails for what ICMP
+// says of an earlier one: on a connected socket the message that met it is sent
+// again, and if it leaves, the call ends with that error, as one of the socket.
 func (c *Conn) SendEach(ctx context.Context, msgs []OutputMessage, flags int) (n int, err error) {
 	n, failed, err := c.send.sendEach(ctx, msgs, flags)
 	if failed != nil {

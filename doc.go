@@ -46,7 +46,12 @@
 // is kept, and the next send, of whatever goroutine, returns it before sending
 // anything; of several, each. EMSGSIZE can be pending too (a router asked for
 // shorter datagrams), but mostly is of one message, and stands; it is kept only if
-// it met a segmented message that then left at a second try, and else may be lost.
+// it met a message that then left at a second try, and else may be lost.
+//
+// On a socket that is not connected there are such errors only if it has an error
+// queue (IP_RECVERR, ip(7)). They are of earlier messages, to any destination, so the
+// message that meets one is sent again, and the error is left to those who read the
+// queue.
 //
 // "Sent" means taken by the kernel, as always with UDP: a send waits for room in
 // the socket it sends from, and what finds a receiver's buffer full is dropped
@@ -54,7 +59,8 @@
 //
 // SendEach returns how many messages were dealt with, each either sent or failed
 // for a reason of its own, and a *[BatchError] if any failed. It may return an
-// error with any n.
+// error with any n. What was pending on a connected socket is told as what ended
+// the call, never as a message's.
 //
 // OutputMessage.BytesSent is set for each message that was sent, to its payload
 // bytes. Of those that were not sent it is untouched, so a call costs what it
@@ -139,7 +145,8 @@
 // It is off where it would change what is sent: with flags or control messages
 // that act once for each kernel message, on sockets with options such as
 // UDP_CORK, IP_RECVERR, TX timestamps or IP options, and on kernels that do not
-// know it or are known to damage it. [Stats].GSOReason says why it is off. The
+// know it or are known to damage it. With SO_MAX_PACING_RATE a run holds no more
+// than a millisecond of that rate. [Stats].GSOReason says why it is off. The
 // socket's options are read in New, and again after Control of the RawConn that
 // Conn.SyscallConn returned. A segmented message that the kernel refuses, for a
 // path with a small MTU or a device that cannot do it, is sent again plainly,
@@ -148,9 +155,14 @@
 // was used, for good. A run ends where its vectors or control messages are more
 // than one message may have.
 //
-// What is different: under the default path MTU discovery the DF bit is not set
-// on segmented datagrams; a queue or filter that drops takes the whole run; and
-// a run leaves as one burst. [GSOOff], and BATCHCONN_GSO=off in the environment,
+// What is different: a queue or filter that drops takes the whole run; a run
+// leaves as one burst; and under the default path MTU discovery the DF bit is not
+// set on segmented datagrams over IPv4. A router with a smaller MTU then cuts them
+// into fragments, and since the kernel numbers the datagrams of each run from where
+// the socket's counter stands, those of neighbouring runs have the same
+// identifications: where fragments are lost, those of different datagrams may be put
+// together (RFC 4963), and only the checksum tells. So set Config.DontFragment and
+// keep datagrams to what the path takes (1200 bytes mostly do). [GSOOff], and BATCHCONN_GSO=off in the environment,
 // turn it off; [GSOOn] allows it also on the kernels that are avoided, which is
 // a guess by their number.
 //
@@ -170,7 +182,7 @@
 // # Platforms
 //
 // On Linux a call is sendmmsg(2), by way of golang.org/x/net. Where the kernel
-// answers ENOSYS to that, on Android, macOS, the BSDs, Solaris, illumos and AIX,
+// answers ENOSYS to that, or a seccomp filter refuses it (EPERM, EACCES), on Android, macOS, the BSDs, Solaris, illumos and AIX,
 // it is one sendmsg(2) for each datagram, and on Windows one write of package
 // net. On all but Windows a datagram by itself, of one vector and without control
 // messages, flags or a zone, leaves with sendto(2) instead, unless WriteBatch
@@ -183,7 +195,9 @@
 //     Solaris and illumos any datagram with them, cannot be sent to an IPv4
 //     address from an unconnected IPv6 socket: [errors.ErrUnsupported].
 //   - macOS and the BSDs report a full queue of the device as ENOBUFS, which is
-//     full socket: it is returned at once, not waited for.
+//     not a full socket: it is returned at once, not waited for. On Linux it is
+//     waited for if the socket has no room, as of a large datagram whose fragments
+//     do not all fit.
 //   - Linux: on a connected socket, one sendmmsg can meet a pending error (of a
 //     peer that is gone) after its first datagram. The kernel then forgets that
 //     error, and the send goes on as if there had been none. Who must know of each

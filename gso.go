@@ -33,13 +33,19 @@ const (
 	// maxSegmented is the most payload of a segmented message: that of one
 	// IPv4 datagram, because the kernel builds it as one before it cuts it.
 	maxSegmented = 65507
+
+	// pacedHeaders are the most bytes before each payload that pacing counts:
+	// of Ethernet, IPv6 and UDP (qdisc_pkt_len_init, net/core/dev.c).
+	pacedHeaders = 14 + 40 + 8
 )
 
 // segmentLimits are what a run may be.
 type segmentLimits struct {
-	segments int // the most datagrams; below 2 there are no runs
-	tooLarge int // the smallest size that the destination refused; 0 if none was
-	headers  int // bytes that the kernel counts as if they were payload
+	segments int  // the most datagrams; below 2 there are no runs
+	tooLarge int  // the smallest size that the destination refused; 0 if none was
+	headers  int  // bytes that the kernel counts as if they were payload
+	paced    int  // the most bytes, headers included, that may leave at once; 0: any
+	even6    bool // to IPv6 addresses no shorter last, see sys.RunLimits
 }
 
 // run says which of msgs, from the first, can go as one segmented message.
@@ -53,6 +59,9 @@ func (l segmentLimits) run(msgs []OutputMessage) run {
 	if size == 0 || l.tooLarge != 0 && size >= l.tooLarge || !sys.Segmentable(first.Control) {
 		return run{n: 1}
 	}
+	if l.paced != 0 {
+		limit = min(limit, l.paced/(size+pacedHeaders))
+	}
 	left := min(maxSegmented, maxSegments*size-l.headers) - size
 	vectors := sys.MaxVectors - len(first.Vectors)
 	n := 1
@@ -65,6 +74,9 @@ func (l segmentLimits) run(msgs []OutputMessage) run {
 			break
 		}
 		if last < size { // the kernel cuts the rest that is shorter only at the end
+			if l.even6 && !is4(first.Addr.Addr()) {
+				break
+			}
 			return run{n + 1, size}
 		}
 	}
@@ -73,6 +85,10 @@ func (l segmentLimits) run(msgs []OutputMessage) run {
 	}
 	return run{n, size}
 }
+
+// is4 reports whether datagrams to an address are IPv4's. The connected peer has
+// none here.
+func is4(to netip.Addr) bool { return to.Is4() || to.Is4In6() }
 
 func sameControl(a, b []byte) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0] || bytes.Equal(a, b))
@@ -97,6 +113,8 @@ type gso struct {
 type gsoState struct {
 	disabledReason string
 	retry          time.Time
+	runs           sys.RunLimits
+	errorQueue     bool // see sys.HasErrorQueue
 }
 
 func (g *gso) init(raw syscall.RawConn, cfg *Config) {
@@ -117,9 +135,9 @@ func (g *gso) probe() *gsoState {
 	}
 	was := g.state.Swap(nil) // before stale: a caller that comes now waits for what we find
 	g.stale.Store(false)     // before looking: an option that is changed now makes it stale again
-	s := &gsoState{disabledReason: g.look(was == nil)}
+	s := g.look(was == nil)
 	if s.disabledReason == "" && was != nil && time.Now().Before(was.retry) {
-		s = was // its hour is not over because somebody looked at an option
+		s.disabledReason, s.retry = was.disabledReason, was.retry // its hour is not over because somebody looked at an option
 	}
 	g.state.Store(s)
 	if s.disabledReason == testUnderWay {
@@ -140,9 +158,46 @@ func (g *gso) current() *gsoState {
 	return s
 }
 
-// look says why segmentation is off, or nothing if it is on. In New it waits for
-// the self-test.
-func (g *gso) look(inNew bool) (disabledReason string) {
+// found is what a probe finds now.
+func (g *gso) found() *gsoState {
+	if s := g.current(); s != nil {
+		return s
+	}
+	return g.probe()
+}
+
+// paced is how many bytes may leave at once: a millisecond of SO_MAX_PACING_RATE,
+// as large as the kernel makes TCP's segmented messages (tcp_tso_autosize,
+// net/ipv4/tcp_output.c).
+func (s *gsoState) paced() int {
+	return int(min(s.runs.PacingRate/1000, 1<<30))
+}
+
+// look looks at the socket's options, and finds out whether segmentation is on.
+// In New it waits for the self-test.
+func (g *gso) look(inNew bool) *gsoState {
+	s := new(gsoState)
+	err := g.raw.Control(func(fd uintptr) {
+		s.disabledReason = sys.NoSegmentsReason(fd)
+		s.runs, s.errorQueue = sys.RunLimitsOf(fd), sys.HasErrorQueue(fd)
+	})
+	switch own := g.ownReason(); {
+	case own != "":
+		s.disabledReason = own
+	case err != nil:
+		s.disabledReason = err.Error()
+	case s.disabledReason != "":
+	case s.runs.PacingRate != 0 && s.paced() < 2*(1+pacedHeaders):
+		s.disabledReason = "SO_MAX_PACING_RATE is below two datagrams a millisecond"
+	default:
+		s.disabledReason = selfTest.disabledReason(inNew)
+	}
+	return s
+}
+
+// ownReason says why segmentation is off whatever the socket's options are, or
+// nothing.
+func (g *gso) ownReason() string {
 	switch {
 	case g.mode == GSOOff:
 		return "Config.GSO is GSOOff"
@@ -152,30 +207,16 @@ func (g *gso) look(inNew bool) (disabledReason string) {
 		return "MSG_MORE was used"
 	case os.Getenv("BATCHCONN_GSO") == "off":
 		return "BATCHCONN_GSO=off in the environment"
+	case g.mode == GSOOn:
+		return ""
 	}
-	if g.mode != GSOOn {
-		if r := sys.DamagedRelease(); r != "" {
-			return r
-		}
-	}
-	err := g.raw.Control(func(fd uintptr) { disabledReason = sys.NoSegmentsReason(fd) })
-	if err != nil {
-		return err.Error()
-	}
-	if disabledReason == "" {
-		return selfTest.disabledReason(inNew)
-	}
-	return disabledReason
+	return damagedRelease()
 }
 
+var damagedRelease = sys.DamagedRelease // replaced by tests: this kernel may be a good one
+
 // disabledReason is why segmentation is off now, or empty.
-func (g *gso) disabledReason() string {
-	s := g.current()
-	if s == nil {
-		s = g.probe()
-	}
-	return s.disabledReason
-}
+func (g *gso) disabledReason() string { return g.found().disabledReason }
 
 // limits are those of runs sent with flags.
 func (g *gso) limits(flags int) segmentLimits {
@@ -185,17 +226,23 @@ func (g *gso) limits(flags int) segmentLimits {
 		}
 		return segmentLimits{}
 	}
-	if g.disabledReason() != "" {
+	s := g.found()
+	if s.disabledReason != "" {
 		return segmentLimits{}
 	}
-	return segmentLimits{segments: g.segments, headers: g.headers}
+	return segmentLimits{segments: g.segments, headers: g.headers, paced: s.paced(), even6: s.runs.Even6}
 }
 
 // disable turns segmentation off for a while.
 func (g *gso) disable(reason string, retry time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.state.Store(&gsoState{reason, retry})
+	s := new(gsoState)
+	if was := g.state.Load(); was != nil {
+		*s = *was
+	}
+	s.disabledReason, s.retry = reason, retry
+	g.state.Store(s)
 }
 
 // remember notes that a destination refused a run and took its datagrams
@@ -208,7 +255,27 @@ func (g *gso) remember(r refusal) {
 }
 
 // isRefusal reports whether err, of a segmented message, may be about the
-// segmentation: then nothing of the message has left.
+// segmentation, and nothing of the message has left, so that its datagrams can
+// go plainly. In the kernel all checks but those named are made before the
+// message is cut (udp_send_skb in net/ipv4/udp.c, udp_v6_send_skb in
+// net/ipv6/udp.c; the filters of OUTPUT and POSTROUTING, and those of cgroups,
+// see it whole):
+//
+//   - EINVAL: too many segments, SO_NO_CHECK, and before 6.14 segments longer
+//     than the path MTU.
+//   - EMSGSIZE: longer than the path MTU. Behind a filter that reroutes it, the
+//     message is cut before each segment is compared with the new MTU. IPv4 with
+//     DF refuses all of them, whatever their length (ip_fragment,
+//     net/ipv4/ip_output.c), IPsec stops at the first (xfrm_output_gso,
+//     net/xfrm/xfrm_output.c), and IPv6 those that are too long: therefore
+//     sys.RunLimits.Even6. Without DF they are fragmented and there is no error.
+//   - EIO: IPsec, a device without checksums, UDP-Lite.
+//   - EPERM: a filter's verdict on the whole message.
+//
+// ENOBUFS and ENOMEM are none: a queue may have taken some segments. What is
+// left: where a filter reroutes runs into IPsec, a security association whose
+// limit of bytes or packets ends within a run gives EINVAL, and a filter that
+// drops some of the encrypted packets gives EPERM, after a part has left.
 func isRefusal(err error) bool {
 	return errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EMSGSIZE) ||
 		errors.Is(err, syscall.EIO) || errors.Is(err, syscall.EPERM)

@@ -8,15 +8,18 @@ package batchconn
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
@@ -442,6 +445,114 @@ func testSmallMTU(t *testing.T, k kind, inbox, size int, segmented bool) {
 		if s.Segmented != want.Segmented || s.Fallbacks != want.Fallbacks || s.Calls != want.Calls {
 			t.Errorf("%d bytes, round %d: %+v, want segmented %d, fallbacks %d, calls %d", size, round, s, want.Segmented, want.Fallbacks, want.Calls)
 		}
+	}
+}
+
+// rerouted makes routes by which datagrams to fd03::3, port 9000, are taken to have
+// an MTU of 1500, and after a firewall has marked them have one of 1400.
+const rerouted = `ip link add va type veth peer name va2
+ip link add vb mtu 1400 type veth peer name vb2
+ip link set va up; ip link set va2 up; ip link set vb up; ip link set vb2 up
+ip addr add fd01::1/64 dev va nodad; ip addr add fd02::1/64 dev vb nodad
+ip -6 neigh add fd01::2 lladdr 02:00:00:00:00:01 dev va
+ip -6 neigh add fd02::2 lladdr 02:00:00:00:00:02 dev vb
+ip -6 route add fd03::/64 via fd01::2 dev va
+ip -6 route add default via fd02::2 dev vb table 100
+ip -6 rule add fwmark 1 lookup 100
+nft add table ip6 t
+nft 'add chain ip6 t o { type route hook output priority mangle; }'
+nft add rule ip6 t o udp dport 9000 meta mark set 1`
+
+// TestRefusedInPart: of a run that the kernel refuses nothing has left, so that no
+// datagram leaves twice, though it is cut before it is refused.
+func TestRefusedInPart(t *testing.T) {
+	for _, tool := range []string{"sh", "ip", "nft"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("%s is not installed", tool)
+		}
+	}
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		if out, err := exec.Command("sh", "-ec", rerouted).CombinedOutput(); err != nil {
+			t.Skipf("no such routes here: %v\n%s", err, out)
+		}
+		left := framesFrom(t, "vb2", unix.ETH_P_IPV6)
+		for _, mode := range []int{unix.IPV6_PMTUDISC_PROBE, unix.IPV6_PMTUDISC_DO, unix.IPV6_PMTUDISC_INTERFACE} {
+			u := listen(t, "udp6", "::")
+			control(t, u, option(unix.SOL_IPV6, unix.IPV6_MTU_DISCOVER, mode))
+			c, err := New(u, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			msgs := make([]OutputMessage, 5)
+			for i := range msgs {
+				size := 1400 // of payload: too long
+				if i == 4 {
+					size = 100
+				}
+				msgs[i] = OutputMessage{Addr: netip.MustParseAddrPort("[fd03::3]:9000"), Vectors: [][]byte{append([]byte{byte(i)}, contents(i, size-1)...)}}
+			}
+			if n, err := c.SendMessages(nil, msgs, 0); n != 0 || !errors.Is(err, syscall.EMSGSIZE) {
+				t.Errorf("mode %d: SendMessages: %d, %v", mode, n, err)
+			}
+			if n := len(left(9000, 0)); n != 0 {
+				t.Errorf("mode %d: %d left, of none that were sent", mode, n)
+			}
+			n, err := c.SendEach(nil, msgs, 0)
+			var each *BatchError
+			if n != 5 || !errors.As(err, &each) || len(each.Failed) != 4 {
+				t.Errorf("mode %d: SendEach: %d, %v", mode, n, err)
+			}
+			if got := left(9000, 1); len(got) != 1 || got[0].payload[0] != 4 {
+				t.Errorf("mode %d: %d left, of one that was sent", mode, len(got))
+			}
+			if s := c.Stats(); !s.GSO || s.Fallbacks == 0 {
+				t.Errorf("mode %d: nothing was segmented and refused: %+v", mode, s)
+			}
+		}
+	})
+}
+
+// A frame is a UDP datagram over IPv4 or IPv6 without options, as it is on the way.
+type frame struct {
+	ip      []byte // the header
+	payload []byte
+}
+
+// framesFrom captures what comes out of a device. The function it returns waits
+// for n datagrams to a port, and a little for those that are too many.
+func framesFrom(t *testing.T, dev string, etherType uint16) func(port uint16, n int) []frame {
+	t.Helper()
+	etherType = binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, etherType))
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, int(etherType))
+	if err != nil {
+		t.Skipf("no packet socket: %v", err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	ifi, err := net.InterfaceByName(dev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: etherType, Ifindex: ifi.Index}); err != nil {
+		t.Fatal(err)
+	}
+	return func(port uint16, want int) (fs []frame) {
+		start, last := time.Now(), time.Now()
+		for len(fs) < want && time.Since(start) < patience || time.Since(last) < 20*time.Millisecond {
+			p := make([]byte, 1<<16)
+			n, from, err := unix.Recvfrom(fd, p, 0)
+			if err != nil {
+				time.Sleep(time.Millisecond)
+				continue
+			}
+			header := 20
+			if p[0]>>4 == 6 {
+				header = 40
+			}
+			if from.(*unix.SockaddrLinklayer).Pkttype != unix.PACKET_OUTGOING && n >= header+8 && binary.BigEndian.Uint16(p[header+2:]) == port {
+				fs, last = append(fs, frame{p[:header], p[header+8 : n]}), time.Now()
+			}
+		}
+		return fs
 	}
 }
 

@@ -172,6 +172,8 @@ var optionRows = []row{
 	{name: "TX timestamps", set: option(unix.SOL_SOCKET, unix.SO_TIMESTAMPING, unix.SOF_TIMESTAMPING_TX_SOFTWARE|unix.SOF_TIMESTAMPING_SOFTWARE), reason: "SO_TIMESTAMPING"},
 	{name: "TX timestamps of the queue", set: option(unix.SOL_SOCKET, unix.SO_TIMESTAMPING, unix.SOF_TIMESTAMPING_TX_SCHED|unix.SOF_TIMESTAMPING_SOFTWARE), reason: "SO_TIMESTAMPING"},
 	{name: "SO_ZEROCOPY", set: option(unix.SOL_SOCKET, unix.SO_ZEROCOPY, 1), reason: "SO_ZEROCOPY"},
+	{name: "SO_WIFI_STATUS", set: option(unix.SOL_SOCKET, unix.SO_WIFI_STATUS, 1), reason: "SO_WIFI_STATUS"},
+	{name: "SO_MAX_PACING_RATE", set: option(unix.SOL_SOCKET, unix.SO_MAX_PACING_RATE, 125_999), reason: "SO_MAX_PACING_RATE"},
 	{name: "SO_TXTIME", set: optionBytes(unix.SOL_SOCKET, unix.SO_TXTIME, uint32s(unix.CLOCK_MONOTONIC, 0)...), reason: "SO_TXTIME"},
 	{name: "IP_OPTIONS", only: hasIPv4, set: optionBytes(unix.SOL_IP, unix.IP_OPTIONS, 1, 1, 1, 1), reason: "IP_OPTIONS"},
 	{name: "IPV6_HOPOPTS", only: hasIPv6, set: optionBytes(unix.SOL_IPV6, unix.IPV6_HOPOPTS, padding...), reason: "IPV6_HOPOPTS"},
@@ -231,6 +233,9 @@ var rows = append([]row{
 	{name: "GSOOn", cfg: Config{GSO: GSOOn}, segmented: "all"},
 	{name: "MaxSegments 1", cfg: Config{MaxSegments: 1}, segmented: "none", reason: "MaxSegments"},
 	{name: "MaxSegments 2", cfg: Config{MaxSegments: 2}, segmented: "some"},
+	{name: "DontFragment over IPv4", only: func(k kind) bool { return !k.v6 }, cfg: Config{DontFragment: true}, segmented: "all"},
+	{name: "DontFragment over IPv6", only: hasIPv6, cfg: Config{DontFragment: true}, segmented: "some"}, // without the shorter last
+	{name: "paced", segmented: "some", set: option(unix.SOL_SOCKET, unix.SO_MAX_PACING_RATE, 500_000)},
 	{name: "NonBlocking", cfg: Config{NonBlocking: true}, segmented: "all"},
 }, optionRows...)
 
@@ -356,6 +361,9 @@ func TestOptionsAfterNew(t *testing.T) {
 		"IPV6_RECVERR":      option(unix.SOL_IPV6, unix.IPV6_RECVERR, 0),
 		"SO_TIMESTAMPING":   option(unix.SOL_SOCKET, unix.SO_TIMESTAMPING, 0),
 		"SO_ZEROCOPY":       option(unix.SOL_SOCKET, unix.SO_ZEROCOPY, 0),
+		"SO_WIFI_STATUS":    option(unix.SOL_SOCKET, unix.SO_WIFI_STATUS, 0),
+
+		"SO_MAX_PACING_RATE": option(unix.SOL_SOCKET, unix.SO_MAX_PACING_RATE, -1),
 	}
 	for _, r := range optionRows {
 		for _, k := range kinds {
@@ -472,6 +480,69 @@ func TestMaxSegments(t *testing.T) {
 					t.Errorf("%+v, want 1 call, %d segmented", s, segmented)
 				}
 			})
+		}
+	}
+}
+
+// TestPacing: what leaves at once is a millisecond of the rate that the socket is
+// paced to, headers included, since pacing is by kernel message.
+func TestPacing(t *testing.T) {
+	const size = 100
+	for _, k := range kinds {
+		w := k.world(t, 1, nil)
+		control(t, w.inboxes[0].conn, option(unix.SOL_UDP, unix.UDP_GRO, 1))
+		for rate, want := range map[int]int{
+			10 * (size + 62) * 1000: 10, 10*(size+62)*1000 - 1: 9, 2 * (size + 62) * 1000: 2,
+			2*(size+62)*1000 - 1: 1, 1000: 1, 1: 1, 1 << 30: 50, -1: 50,
+		} {
+			control(t, w.conn, option(unix.SOL_SOCKET, unix.SO_MAX_PACING_RATE, rate))
+			if n, err := w.conn.SendMessages(nil, w.messages(0, nil, slices.Repeat([]int{size}, 50)...), 0); n != 50 || err != nil {
+				t.Fatal(n, err)
+			}
+			if got := slices.Max(w.inboxes[0].bursts(t, 50*size)); got != want*size {
+				t.Errorf("%s, %d bytes a second: %d bytes at once, want %d of %d", k.name, rate, got, want, size)
+			}
+		}
+	}
+}
+
+// TestMoreIsForGood: once MSG_MORE was used nothing is segmented any more, whatever
+// options are set, and however long it is ago.
+func TestMoreIsForGood(t *testing.T) {
+	w := kinds[0].world(t, 1, nil)
+	if n, err := w.conn.SendMessages(nil, w.messages(0, nil, 10), unix.MSG_MORE); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	w.conn.SendMessages(nil, w.messages(0, nil, 10), 0) // which ends the datagram
+	for _, later := range []func(){
+		func() {},
+		func() { control(t, w.conn, func(int) error { return nil }) },
+		func() { w.conn.send.gso.age(1000 * time.Hour) },
+	} {
+		later()
+		if n, err := w.conn.SendMessages(nil, w.messages(0, nil, 10, 10, 10), 0); n != 3 || err != nil {
+			t.Fatal(n, err)
+		}
+		if s := w.conn.Stats(); s.Segmented != 0 || s.GSO || !strings.Contains(s.GSOReason, "MSG_MORE") {
+			t.Errorf("%+v", s)
+		}
+	}
+}
+
+// TestDamagedKernel: GSOOn segments also on the kernels that GSOAuto avoids, and
+// only there is a difference.
+func TestDamagedKernel(t *testing.T) {
+	usual := damagedRelease
+	defer func() { damagedRelease = usual }()
+	for _, reason := range []string{"", "this kernel is damaged"} {
+		damagedRelease = func() string { return reason }
+		for mode, on := range map[GSOMode]bool{GSOAuto: reason == "", GSOOn: true, GSOOff: false} {
+			w := kinds[0].world(t, 1, &Config{GSO: mode})
+			w.conn.SendMessages(nil, w.messages(0, nil, 10, 10), 0)
+			w.inboxes[0].observed(t, 2)
+			if s := w.conn.Stats(); s.GSO != on || (s.Segmented == 2) != on || mode == GSOAuto && s.GSOReason != reason {
+				t.Errorf("%q, mode %v: %+v", reason, mode, s)
+			}
 		}
 	}
 }

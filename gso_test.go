@@ -52,6 +52,19 @@ func with(msgs []OutputMessage, i int, change func(m *OutputMessage)) []OutputMe
 	return msgs
 }
 
+// sentTo is sized, to an address or, if that is empty, to the connected peer.
+func sentTo(addr string, sizes ...int) []OutputMessage {
+	var to netip.AddrPort
+	if addr != "" {
+		to = netip.MustParseAddrPort(addr)
+	}
+	msgs := sized(sizes...)
+	for i := range msgs {
+		msgs[i].Addr = to
+	}
+	return msgs
+}
+
 func to(s string) func(m *OutputMessage) {
 	return func(m *OutputMessage) { m.Addr = netip.MustParseAddrPort(s) }
 }
@@ -139,6 +152,18 @@ func TestRun(t *testing.T) {
 		{"refused", segmentLimits{segments: 64, tooLarge: 100}, repeat(3, 100), single},
 		{"refused smaller", segmentLimits{segments: 64, tooLarge: 99}, repeat(3, 100), single},
 		{"refused larger", segmentLimits{segments: 64, tooLarge: 101}, repeat(3, 100), run{3, 100}},
+		{"DF over IPv4", segmentLimits{segments: 64, even6: true}, sized(50, 50, 1), run{3, 50}},
+		{"DF over mapped IPv4", segmentLimits{segments: 64, even6: true}, sentTo("[::ffff:192.0.2.1]:9", 50, 50, 1), run{3, 50}},
+		{"DF over IPv6", segmentLimits{segments: 64, even6: true}, sentTo("[2001:db8::1]:9", 50, 50, 1), run{2, 50}},
+		{"DF over IPv6, two", segmentLimits{segments: 64, even6: true}, sentTo("[2001:db8::1]:9", 50, 1), single},
+		{"DF, connected", segmentLimits{segments: 64, even6: true}, sentTo("", 50, 50, 1), run{2, 50}},
+		{"no DF over IPv6", all, sentTo("[2001:db8::1]:9", 50, 50, 1), run{3, 50}},
+		{"paced", segmentLimits{segments: 64, paced: 4 * (1000 + 62)}, repeat(9, 1000), run{4, 1000}},
+		{"paced, a byte less", segmentLimits{segments: 64, paced: 4*(1000+62) - 1}, repeat(9, 1000), run{3, 1000}},
+		{"paced, two", segmentLimits{segments: 64, paced: 2 * (1000 + 62)}, repeat(9, 1000), run{2, 1000}},
+		{"paced, one", segmentLimits{segments: 64, paced: 2*(1000+62) - 1}, repeat(9, 1000), single},
+		{"paced, the last shorter", segmentLimits{segments: 64, paced: 3 * (1000 + 62)}, repeat(2, 1000, 1), run{3, 1000}},
+		{"paced fast", segmentLimits{segments: 64, paced: 1 << 30}, repeat(64, 1000), run{64, 1000}},
 		{"refused any", segmentLimits{segments: 64, tooLarge: 1}, repeat(3, 1), single},
 	}
 	for _, test := range tests {
@@ -155,7 +180,9 @@ func (g *gso) age(d time.Duration) {
 		g.refusals.eio[i].expires = g.refusals.eio[i].expires.Add(-d)
 	}
 	if s := g.state.Load(); s != nil && !s.retry.IsZero() {
-		g.state.Store(&gsoState{s.disabledReason, s.retry.Add(-d)})
+		older := *s
+		older.retry = s.retry.Add(-d)
+		g.state.Store(&older)
 	}
 }
 
@@ -171,15 +198,36 @@ func TestEIO(t *testing.T) {
 	if s := g.state.Load(); s != nil {
 		t.Fatalf("two destinations: %+v", s)
 	}
-	g.age(eioWindow)
+	g.age(59 * time.Second)
+	eio(&g, 2) // the first of them is not yet forgotten
+	g.age(2 * time.Second)
+	eio(&g, 2)
+	if s := g.state.Load(); s != nil {
+		t.Fatalf("two destinations within a minute: %+v", s)
+	}
 	eio(&g, 3)
+	if s := g.state.Load(); s != nil {
+		t.Fatalf("the first of three was more than a minute ago: %+v", s)
+	}
+	g.age(time.Minute)
+	eio(&g, 3)
+	g.age(30 * time.Second)
 	eio(&g, 4)
+	g.age(29 * time.Second)
 	if s := g.state.Load(); s != nil {
 		t.Fatalf("four destinations, but not within a minute: %+v", s)
 	}
 	eio(&g, 5)
-	if s := g.state.Load(); s == nil || s.disabledReason == "" || time.Until(s.retry) < eioRetry-time.Minute {
+	if s := g.state.Load(); s == nil || s.disabledReason == "" {
 		t.Fatalf("three destinations: %+v", s)
+	}
+	g.age(59 * time.Minute)
+	if g.current() == nil {
+		t.Error("tried again before an hour has passed")
+	}
+	g.age(time.Minute)
+	if s := g.current(); s != nil {
+		t.Errorf("not tried again after an hour: %+v", s)
 	}
 }
 
@@ -270,11 +318,12 @@ func fuzzSeeds(f *testing.F, add func(batch []byte)) {
 // datagrams of the batch.
 func FuzzRun(f *testing.F) {
 	fuzzSeeds(f, func(batch []byte) {
-		f.Add(batch, 64, 0)
-		f.Add(batch, 10, 1000)
+		f.Add(batch, 64, 0, 0, false)
+		f.Add(batch, 10, 1000, 0, true)
+		f.Add(batch, 64, 0, 5000, true)
 	})
-	f.Fuzz(func(t *testing.T, data []byte, segments, tooLarge int) {
-		limits := segmentLimits{segments: min(segments, maxSegments), tooLarge: tooLarge, headers: len(data) % 2 * oldHeaders}
+	f.Fuzz(func(t *testing.T, data []byte, segments, tooLarge, paced int, even bool) {
+		limits := segmentLimits{min(segments, maxSegments), tooLarge, len(data) % 2 * oldHeaders, max(0, paced), even}
 		msgs := fuzzMessages(data, [][]byte{nil, {}, {1}, {1, 2}})
 		for len(msgs) > 0 {
 			r := limits.run(msgs)
@@ -299,14 +348,14 @@ func mayRun(l segmentLimits, msgs []OutputMessage) bool {
 	for i := range msgs {
 		m := &msgs[i]
 		n := m.payload()
-		if n == 0 || n > size || n < size && i < len(msgs)-1 || m.Addr != msgs[0].Addr || !bytes.Equal(m.Control, msgs[0].Control) {
+		if n == 0 || n > size || n < size && (i < len(msgs)-1 || l.even6 && !m.Addr.Addr().Unmap().Is4()) || m.Addr != msgs[0].Addr || !bytes.Equal(m.Control, msgs[0].Control) {
 			return false
 		}
 		total += n
 		vectors += len(m.Vectors)
 	}
 	return len(msgs) <= l.segments && total <= 65507 && total+l.headers <= 64*size && vectors <= sys.MaxVectors &&
-		(l.tooLarge == 0 || size < l.tooLarge) && sys.Segmentable(msgs[0].Control)
+		(l.tooLarge == 0 || size < l.tooLarge) && (l.paced == 0 || len(msgs)*(size+62) <= l.paced) && sys.Segmentable(msgs[0].Control)
 }
 
 // checkCut cuts the payload of msgs as the kernel does.

@@ -30,7 +30,8 @@ const injectEnv = "BATCHCONN_TEST_INJECT"
 var injectedErrors = []syscall.Errno{
 	unix.EINTR, unix.EAGAIN, unix.ENOSYS, // of which nobody shall notice anything
 	unix.EINVAL, unix.EIO, unix.EPERM, // which a segmented message is sent again for, plainly
-	unix.ENOBUFS, unix.ENOMEM, unix.ECONNREFUSED,
+	unix.ENOBUFS, // at which a plain message is tried again: the socket may have been full
+	unix.ENOMEM, unix.ECONNREFUSED,
 }
 
 // TestInjected: whatever error the kernel's first, second or third call meets,
@@ -154,7 +155,7 @@ func (in injection) play(t *testing.T, errno syscall.Errno, when int) {
 	}
 	m := w.write(t, in.n, in.to, in.size)
 	var hard *stopped
-	if transparent := slices.Index(injectedErrors, errno); transparent > 5 || transparent > 2 && !in.segmented {
+	if in.isHard(errno) {
 		if !sys.HaveBatchCall {
 			in.perCall = 1
 		}
@@ -164,6 +165,19 @@ func (in injection) play(t *testing.T, errno syscall.Errno, when int) {
 	if in.segmented && hard == nil && slices.Index(injectedErrors, errno) > 2 && w.conn.Stats().Fallbacks != 1 {
 		t.Errorf("%+v: want one fall-back", w.conn.Stats())
 	}
+}
+
+// isHard reports whether the user sees errno, met once.
+func (in injection) isHard(errno syscall.Errno) bool {
+	switch slices.Index(injectedErrors, errno) {
+	case 0, 1, 2:
+		return false
+	case 3, 4, 5:
+		return !in.segmented
+	case 6:
+		return in.segmented
+	}
+	return true
 }
 
 // sendInjected: the prefix before the error, or the error if there is none.
@@ -264,6 +278,13 @@ func writerInjected(t *testing.T, w *world, m *mail, hard *stopped) {
 	}
 	if hard == nil {
 		if err != nil || len(failed) > 0 {
+			t.Fatalf("flushed with %v; reported %v", err, errs)
+		}
+		w.checkAll(t, m)
+		return
+	}
+	if w.connected && isToldOnce(hard.errno) { // it was of no datagram
+		if !errors.Is(err, hard.errno) || len(failed) != 0 {
 			t.Fatalf("flushed with %v; reported %v", err, errs)
 		}
 		w.checkAll(t, m)

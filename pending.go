@@ -58,3 +58,14 @@ func isToldOnce(err error) bool {
 	var errno syscall.Errno
 	return errors.As(err, &errno) && slices.Contains(sys.PendingErrors, errno)
 }
+
+// mayBePending reports whether err may have been pending. EMSGSIZE, if a router
+// asked for shorter datagrams, is mostly of one message, and then stands.
+func mayBePending(err error) bool { return isToldOnce(err) || errors.Is(err, syscall.EMSGSIZE) }
+
+// isSameErrno reports whether two errors of the kernel are of one kind, whatever
+// system call met them.
+func isSameErrno(a, b error) bool {
+	var x, y syscall.Errno
+	return errors.As(a, &x) && errors.As(b, &y) && x == y
+}

@@ -91,38 +91,59 @@ func TestKept(t *testing.T) {
 			2: unix.ENOPROTOOPT, 3: unix.ECONNREFUSED, 6: unix.ENETUNREACH, 7: unix.EHOSTDOWN, 8: unix.ENONET,
 			9: unix.ENETUNREACH, 10: unix.EHOSTUNREACH, 13: unix.EHOSTUNREACH, 14: unix.EHOSTUNREACH, 15: unix.EHOSTUNREACH,
 		} {
-			w := connectedKind.world(t, 1, &Config{GSO: GSOOff})
-			at := &w.conn.send.kernel
-			if !sys.HaveBatchCall {
-				at = &w.conn.send.portable
-			}
-			var after *fake
-			taken := 0 // by the first call
-			after = replaceAdapter(at, func(call int, ms []ipv4.Message) (int, error) {
-				n, err := after.ask(call, ms)
-				if call == 1 {
-					taken = n
-					unreachable(t, w.bare, code, 0)
-				}
-				return n, err
-			})
-			m := w.write(t, maxBatch+1, inTurn, mixed)
-			first, err := w.conn.SendMessages(nil, m.msgs, 0)
-			if first != taken || first == 0 || err != nil {
-				t.Fatalf("ICMP code %d: %d, %v; want %d", code, first, err, taken)
-			}
-			calls := w.conn.Stats().Calls
-			n, err := w.conn.SendMessages(nil, m.msgs[first:], 0)
-			if n != 0 || w.conn.Stats().Calls != calls {
-				t.Errorf("ICMP code %d: %d were sent before the error was told", code, n)
-			}
-			checkError(t, err, errno)
-			if n, err := w.conn.SendMessages(nil, m.msgs[first:], 0); n != len(m.msgs)-first || err != nil {
-				t.Fatalf("after the error was told: %d, %v", n, err)
-			}
-			w.checkAll(t, m)
+			testKept(t, connectedKind, errno, func(c *net.UDPConn) { unreachable(t, c, code, 0) })
 		}
 	})
+}
+
+// TestKept6 is TestKept over IPv6, with the errors that only that has.
+func TestKept6(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		for _, c := range []struct {
+			typ, code byte
+			errno     syscall.Errno
+		}{ // net/ipv6/icmp.c, icmpv6_err_convert
+			{1, 1, unix.EACCES}, {1, 5, unix.EACCES}, {1, 6, unix.EACCES},
+			{1, 4, unix.ECONNREFUSED}, {1, 100, unix.EPROTO}, {4, 0, unix.EPROTO},
+		} {
+			testKept(t, kinds[4], c.errno, func(u *net.UDPConn) { unreachable6(t, u, c.typ, c.code) })
+		}
+	})
+}
+
+// testKept has icmp arrive after the kernel took the first batch.
+func testKept(t *testing.T, k kind, errno syscall.Errno, icmp func(c *net.UDPConn)) {
+	t.Helper()
+	w := k.world(t, 1, &Config{GSO: GSOOff})
+	at := &w.conn.send.kernel
+	if !sys.HaveBatchCall {
+		at = &w.conn.send.portable
+	}
+	var after *fake
+	taken := 0 // by the first call
+	after = replaceAdapter(at, func(call int, ms []ipv4.Message) (int, error) {
+		n, err := after.ask(call, ms)
+		if call == 1 {
+			taken = n
+			icmp(w.bare)
+		}
+		return n, err
+	})
+	m := w.write(t, maxBatch+1, inTurn, mixed)
+	first, err := w.conn.SendMessages(nil, m.msgs, 0)
+	if first != taken || first == 0 || err != nil {
+		t.Fatalf("%v: %d, %v; want %d", errno, first, err, taken)
+	}
+	calls := w.conn.Stats().Calls
+	n, err := w.conn.SendMessages(nil, m.msgs[first:], 0)
+	if n != 0 || w.conn.Stats().Calls != calls {
+		t.Errorf("%v: %d were sent before the error was told", errno, n)
+	}
+	checkError(t, err, errno)
+	if n, err := w.conn.SendMessages(nil, m.msgs[first:], 0); n != len(m.msgs)-first || err != nil {
+		t.Fatalf("after the error was told: %d, %v", n, err)
+	}
+	w.checkAll(t, m)
 }
 
 // TestKeptErrors: of the errors that several sends kept none is lost.
@@ -152,12 +173,18 @@ func TestKeptErrors(t *testing.T) {
 // needs a network namespace of the test's own.
 func unreachable(t *testing.T, c *net.UDPConn, code byte, mtu uint16) {
 	t.Helper()
+	sendUnreachable(t, c.LocalAddr().(*net.UDPAddr), c.RemoteAddr().(*net.UDPAddr), code, mtu)
+	awaitError(t, c)
+}
+
+// sendUnreachable says to from that its destination to is unreachable.
+func sendUnreachable(t *testing.T, from, to *net.UDPAddr, code byte, mtu uint16) {
+	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMP)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
-	from, to := c.LocalAddr().(*net.UDPAddr), c.RemoteAddr().(*net.UDPAddr)
 	m := []byte{3, code, 0, 0, 0, 0, byte(mtu >> 8), byte(mtu)} // RFC 792, RFC 1191
 	m = append(m, 0x45, 0, 0, 100, 0, 0, 0x40, 0, 64, unix.IPPROTO_UDP, 0, 0)
 	m = append(append(m, from.IP.To4()...), to.IP.To4()...)
@@ -172,6 +199,33 @@ func unreachable(t *testing.T, c *net.UDPConn, code byte, mtu uint16) {
 	if err := unix.Sendto(fd, m, 0, &unix.SockaddrInet4{Addr: [4]byte(from.IP.To4())}); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// unreachable6 is unreachable over IPv6, with the ICMPv6 message of a type and
+// code.
+func unreachable6(t *testing.T, c *net.UDPConn, typ, code byte) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMPV6)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	from, to := c.LocalAddr().(*net.UDPAddr), c.RemoteAddr().(*net.UDPAddr)
+	m := []byte{typ, code, 0, 0, 0, 0, 0, 0} // RFC 4443; the kernel sums it up
+	m = append(m, 0x60, 0, 0, 0, 0, 80, unix.IPPROTO_UDP, 64)
+	m = append(append(m, from.IP.To16()...), to.IP.To16()...)
+	for _, v := range []int{from.Port, to.Port, 80, 0} {
+		m = binary.BigEndian.AppendUint16(m, uint16(v))
+	}
+	if err := unix.Sendto(fd, m, 0, &unix.SockaddrInet6{Addr: [16]byte(from.IP.To16())}); err != nil {
+		t.Fatal(err)
+	}
+	awaitError(t, c)
+}
+
+// awaitError waits until an error is pending.
+func awaitError(t *testing.T, c *net.UDPConn) {
+	t.Helper()
 	raw, err := c.SyscallConn()
 	if err != nil {
 		t.Fatal(err)

@@ -28,7 +28,7 @@ type sender struct {
 	nonBlocking bool
 
 	kernel      adapter
-	portable    adapter // instead of kernel once that has answered ENOSYS
+	portable    adapter // instead of kernel once the batch call is refused
 	noBatchCall atomic.Bool
 
 	queue    queue
@@ -158,12 +158,26 @@ func (s *sender) sendXNet(ms []ipv4.Message, flags int) (n int, o outcome) {
 		}
 		n += sent
 		if o.err == nil && bad {
-			o = rejected(errInvalidMessage, netip.AddrPort{})
+			o = s.rejectAddress(n == 0)
 		}
 		if o.err != nil || n == len(ms) {
 			return n, o
 		}
 	}
+}
+
+// rejectAddress is the end of a call at an address that is none. If it is that
+// of the first message, what comes before a message in every call comes first.
+func (s *sender) rejectAddress(first bool) outcome {
+	if first {
+		if o := s.pending.take(); o.err != nil {
+			return o
+		}
+		if err := s.queue.check(nil); err != nil {
+			return ended(err)
+		}
+	}
+	return rejected(errInvalidMessage, netip.AddrPort{})
 }
 
 // mayWait reports whether a send of the user's may wait for room.
@@ -198,7 +212,7 @@ func (s *sender) transmit(ctx context.Context, b *outBatch, msgs []OutputMessage
 		if k > 0 {
 			n += s.record(&fb, b.sent(msgs[n:], k))
 		}
-		if err != nil && !s.fallBack(&fb, b, err, msgs[n].Addr) {
+		if err != nil && !s.pass(&fb, err) && !s.fallBack(&fb, b, err, msgs[n].Addr) {
 			return n, outcomeOf(err, msgs[n].Addr)
 		}
 	}
@@ -223,7 +237,8 @@ func (s *sender) single(ctx context.Context, p []byte, to netip.AddrPort, flags 
 	case err == nil:
 		s.counters.sent(tally{messages: 1, bytes: len(p)})
 		return outcome{}, true
-	case !ofKernel, errno == sys.EWOULDBLOCK, errno == syscall.EINTR, errno == syscall.ENOSYS:
+	case !ofKernel, errno == sys.EWOULDBLOCK, errno == syscall.EINTR, errno == syscall.ENOSYS,
+		errno == syscall.ENOBUFS && sys.FullIsENOBUFS, s.isQueued(err):
 		return outcome{}, false
 	}
 	return rejected(sendtoError(errno), to), true
@@ -261,7 +276,7 @@ func (s *sender) put(ctx context.Context, b *outBatch, flags int, wait bool) (n 
 // write puts what b holds to the kernel with one call and never waits: a full
 // socket is ErrWouldBlock, with which n is 0.
 func (s *sender) write(b *outBatch, flags int) (n int, err error) {
-	for {
+	for again := false; ; {
 		portable := s.noBatchCall.Load()
 		if portable {
 			n, err = s.portable.writeBatch(b.pending(), flags)
@@ -274,11 +289,20 @@ func (s *sender) write(b *outBatch, flags int) (n int, err error) {
 			return n, nil
 		case errors.Is(err, sys.EWOULDBLOCK):
 			err = ErrWouldBlock
-		case errors.Is(err, syscall.ENOSYS) && !portable:
-			s.noBatchCall.Store(true) // the kernel will not learn sendmmsg while we run
+		case !portable && isCallRefused(err):
+			s.noBatchCall.Store(true) // neither the kernel nor the filter will change while we run
 			err = nil
 		case errors.Is(err, syscall.EINTR):
 			err = nil
+		case n == 0 && sys.FullIsENOBUFS && errors.Is(err, syscall.ENOBUFS):
+			switch full, known := s.isFull(b); {
+			case full:
+				err = ErrWouldBlock
+			case !known || again:
+				return 0, cause(err)
+			default: // it has room, but perhaps had none
+				again, err = true, nil
+			}
 		default:
 			return n, cause(err)
 		}
@@ -289,6 +313,28 @@ func (s *sender) write(b *outBatch, flags int) (n int, err error) {
 			return 0, err
 		}
 	}
+}
+
+// isCallRefused reports whether err, of the batch call, is about that call and
+// not about what was sent: the kernel does not know it, or a seccomp filter that
+// was made for others refuses it.
+func isCallRefused(err error) bool {
+	return errors.Is(err, syscall.ENOSYS) ||
+		(errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EACCES)) && sys.IsBatchCallRefused()
+}
+
+// isFull reports whether ENOBUFS of the message at the head meant that the socket
+// has no room. That is not known where the queue of a device tells of what it
+// dropped (ip(7), IP_RECVERR): the socket may have had room. It is never so of
+// segments, for which the kernel makes one buffer, and of which a queue may have
+// taken some.
+func (s *sender) isFull(b *outBatch) (full, known bool) {
+	if b.runs[b.head].n > 1 || !sys.Segmentable(b.ms[b.head].OOB) {
+		return false, false
+	}
+	ready := true
+	s.queue.raw.Control(func(fd uintptr) { ready, _ = s.queue.rule.ready(fd) })
+	return !ready, !s.gso.found().errorQueue
 }
 
 // cause is err without the layers that net and x/net put around an error of a
@@ -324,6 +370,7 @@ func (s *sender) record(fb *fallback, t tally) int {
 			s.gso.remember(fb.refused)
 		}
 	}
+	fb.passed = 0
 	if fb.retried {
 		fb.retried = false
 		s.keepTooLong()
@@ -338,6 +385,7 @@ type fallback struct {
 	plain   int // how many messages still go plainly
 	refused refusal
 	retried bool // a run goes again as it is, since its EMSGSIZE may have been pending
+	passed  int  // how many errors the message at the head met that were of the error queue
 }
 
 // fill has b filled by the plan, or plainly from what is left of a refused run.
@@ -371,6 +419,52 @@ func (s *sender) fallBack(fb *fallback, b *outBatch, err error, to netip.AddrPor
 	*fb = fallback{plain: r.n, refused: refusal{to.Addr(), r.size, err}}
 	b.discard()
 	return true
+}
+
+// maxPassed is how many errors of the error queue one message may meet.
+const maxPassed = 8
+
+// pass has the message at the head tried again if err is of the error queue: it
+// says what became of an earlier message, to any destination, and the owner of the
+// socket finds it in the queue. No route and no message answers ECONNREFUSED; the
+// others may be of this message after all, and then are met again.
+func (s *sender) pass(fb *fallback, err error) bool {
+	if fb.passed > 0 && (fb.passed == maxPassed || !errors.Is(err, syscall.ECONNREFUSED)) || !s.isQueued(err) {
+		return false
+	}
+	fb.passed++
+	return true
+}
+
+// isQueued reports whether err may be one that the kernel put into the error
+// queue of a socket that is not connected, and told besides.
+func (s *sender) isQueued(err error) bool {
+	return !s.to.connected && mayBePending(err) && s.gso.found().errorQueue
+}
+
+// A secondTry is of the sends that go on past a message that fails. On a
+// connected socket an error may have been pending, for what ICMP says of an earlier
+// message: then it is of no message here, and the one that met it leaves if it is
+// tried again.
+type secondTry struct{ met outcome }
+
+// judge takes what a try did: it has sent some messages, and o is what the next
+// one met. It reports whether to try that one again, and what turned out to have
+// been pending.
+func (t *secondTry) judge(s *sender, sent int, o outcome) (again bool, pending outcome) {
+	met := t.met
+	t.met = outcome{}
+	switch {
+	case met.err == nil:
+	case sent == 0 && o.ofMessage && isSameErrno(met.err, o.err): // it is of the message
+		return false, outcome{}
+	case sent > 0 || o.ofMessage || isToldOnce(met.err):
+		pending = ended(met.err)
+	}
+	if s.to.connected && o.ofMessage && mayBePending(o.err) {
+		t.met, again = o, true
+	}
+	return again, pending
 }
 
 // keep keeps o for the next send if the kernel has forgotten it by telling it,

@@ -13,11 +13,20 @@ import (
 func (s *sender) sendEach(ctx context.Context, msgs []OutputMessage, flags int) (int, []MessageError, error) {
 	n := 0
 	var pace pace
+	var try secondTry
 	var failed failedMessages
 	for {
 		sent, o := s.send(ctx, msgs[n:][:pace.next(len(msgs)-n)], flags)
-		pace.note(sent, o)
 		n += sent
+		again, pending := try.judge(s, sent, o)
+		if pending.err != nil {
+			s.keep(o)
+			return n, failed.list, s.report(pending)
+		}
+		if again {
+			continue
+		}
+		pace.note(sent, o)
 		if o.err != nil {
 			if !o.ofMessage {
 				return n, failed.list, s.report(o)

@@ -108,11 +108,15 @@ func TestErrorAtMessage(t *testing.T) {
 }
 
 func testErrorAt(t *testing.T, k kind, errno syscall.Errno, at int, together bool) {
-	sent, reported := 0, false
+	sent, reported, tries := 0, false, 1
+	if errno == syscall.ENOBUFS && sys.FullIsENOBUFS {
+		tries = 2 // at the first the socket may have been full
+	}
 	play := func(_ int, ms []ipv4.Message) (n int, err error) {
 		if n = len(ms); !reported {
 			if n = min(n, at-sent); n == 0 || together {
-				reported = true // and forgotten, as a pending error is
+				tries--
+				reported = n > 0 || tries == 0 // and forgotten, as a pending error is
 				err = os.NewSyscallError("sendmmsg", errno)
 			}
 		}

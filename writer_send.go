@@ -177,6 +177,7 @@ func (w *Writer) sendSome(size int, full bool) (r sendResult) {
 	b := newOutBatch()
 	chunk := h.rest[:min(len(h.rest), size)]
 	var pace pace
+	var try secondTry
 	for r.n < len(chunk) && !r.blocked {
 		part := chunk[r.n:][:pace.next(len(chunk)-r.n)]
 		n, o, done := 0, outcome{}, false
@@ -186,21 +187,23 @@ func (w *Writer) sendSome(size int, full bool) (r sendResult) {
 		if !done {
 			n, o = w.engine.transmit(ctx, b, part, 0, full)
 		}
-		pace.note(n, o)
 		for i := range chunk[r.n : r.n+n] {
 			r.bytes += messageSize(&chunk[r.n+i])
 		}
 		r.n += n
+		again, pending := try.judge(w.engine, n, o)
+		w.note(&r, pending)
+		if !again {
+			pace.note(n, o)
+		}
 		switch {
-		case o.err == nil:
+		case again, o.err == nil:
 		case o.ofMessage:
 			if !w.sendCut(ctx, b, &r, &chunk[r.n], o) {
 				w.fail(&r, &chunk[r.n], o)
 			}
-		case o.pending: // of no message here
-			if r.err == nil {
-				r.err = w.engine.report(o)
-			}
+		case o.pending:
+			w.note(&r, o)
 		case errors.Is(o.err, ErrWouldBlock), full && w.ctx.Err() != nil:
 			r.blocked = true
 		default: // somebody closed the Conn behind our back, or set its deadline
@@ -211,6 +214,13 @@ func (w *Writer) sendSome(size int, full bool) (r sendResult) {
 	}
 	b.free()
 	return r
+}
+
+// note keeps an error of the socket, which is of no message here.
+func (w *Writer) note(r *sendResult, o outcome) {
+	if o.err != nil && r.err == nil {
+		r.err = w.engine.report(o)
+	}
 }
 
 func messageSize(m *OutputMessage) int { return m.payload() + len(m.Control) }

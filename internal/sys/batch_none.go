@@ -14,3 +14,7 @@ const (
 	MsgZeroCopy = 0
 	MsgMore     = 0
 )
+
+// IsBatchCallRefused reports whether the system refuses the batch call, which is
+// not made here.
+func IsBatchCallRefused() bool { return false }

@@ -9,6 +9,7 @@ package sys
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -80,7 +81,12 @@ func harmlessControl(level, typ int) bool {
 }
 
 // segmentOptions are socket options with which a segmented message does
-// something else than its datagrams would. mask holds the bits that matter.
+// something else than its datagrams would. mask holds the bits that matter. Of
+// the options of socket(7), ip(7), ipv6(7) and udp(7) that act on what is sent,
+// these act once for each kernel message. The others do the same to each segment
+// (TOS, TTL, marks, priorities, multicast), have the kernel refuse the run
+// (SO_NO_CHECK, UDP_NO_CHECK6_TX, IPV6_MTU, the IPsec policies), or are in
+// [RunLimits].
 var segmentOptions = []struct {
 	level, name int
 	mask        uint32
@@ -89,9 +95,10 @@ var segmentOptions = []struct {
 	{unix.SOL_UDP, unix.UDP_SEGMENT, anyBit, "UDP_SEGMENT is set on the socket"}, // the user segments already
 	{unix.SOL_UDP, unix.UDP_CORK, anyBit, "UDP_CORK is set"},                     // makes the kernel ignore the segment size
 	{unix.SOL_SOCKET, unix.SO_TIMESTAMPING, txTimestamps, "SO_TIMESTAMPING asks for TX timestamps"},
-	{unix.SOL_SOCKET, unix.SO_ZEROCOPY, anyBit, "SO_ZEROCOPY is set"}, // as TX timestamps: one completion instead of n
-	{unix.SOL_SOCKET, unix.SO_TXTIME, anyBit, "SO_TXTIME is set"},     // likewise; a clock, and 0 is none that paces
-	{unix.SOL_IP, unix.IP_RECVERR, anyBit, "IP_RECVERR is set"},       // a partly queued message is no ENOBUFS
+	{unix.SOL_SOCKET, unix.SO_WIFI_STATUS, anyBit, "SO_WIFI_STATUS is set"}, // one report instead of n
+	{unix.SOL_SOCKET, unix.SO_ZEROCOPY, anyBit, "SO_ZEROCOPY is set"},       // as TX timestamps: one completion instead of n
+	{unix.SOL_SOCKET, unix.SO_TXTIME, anyBit, "SO_TXTIME is set"},           // likewise; a clock, and 0 is none that paces
+	{unix.SOL_IP, unix.IP_RECVERR, anyBit, "IP_RECVERR is set"},             // a partly queued message is no ENOBUFS
 	{unix.SOL_IPV6, unix.IPV6_RECVERR, anyBit, "IPV6_RECVERR is set"},
 	{unix.SOL_IP, unix.IP_OPTIONS, anyLength, "IP_OPTIONS are set"}, // this and the rest lengthen the header
 	{unix.SOL_IPV6, unix.IPV6_HOPOPTS, anyLength, "IPV6_HOPOPTS are set"},
@@ -124,6 +131,34 @@ func socketReason(fd int) string {
 		}
 	}
 	return ""
+}
+
+// RunLimitsOf are what a socket's options ask of its runs.
+func RunLimitsOf(fd uintptr) (l RunLimits) {
+	// The modes under which the kernel sends no datagram in fragments
+	// (ip6_sk_ignore_df, include/net/ip6_route.h).
+	if mode, _, ok := sockopt(int(fd), unix.SOL_IPV6, unix.IPV6_MTU_DISCOVER); ok {
+		l.Even6 = mode == unix.IPV6_PMTUDISC_DO || mode == unix.IPV6_PMTUDISC_PROBE || mode == unix.IPV6_PMTUDISC_INTERFACE
+	}
+	l.PacingRate = pacingRate(int(fd))
+	return l
+}
+
+// pacingRate is SO_MAX_PACING_RATE, an unsigned long of which no bit or all
+// bits are no limit (sk_setsockopt, net/core/sock.c).
+func pacingRate(fd int) uint64 {
+	var rate uint64
+	n := uint32(unsafe.Sizeof(uintptr(0)))
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MAX_PACING_RATE,
+		uintptr(unsafe.Pointer(&rate)), uintptr(unsafe.Pointer(&n)), 0)
+	b := (*[8]byte)(unsafe.Pointer(&rate))
+	if n == 4 {
+		rate = uint64(binary.NativeEndian.Uint32(b[:]))
+	}
+	if errno != 0 || n == 4 && rate == math.MaxUint32 || rate == math.MaxUint64 {
+		return 0
+	}
+	return rate
 }
 
 // sockopt reads the first word of an option, and its length, which no function

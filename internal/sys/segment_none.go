@@ -15,6 +15,10 @@ const CountedHeaders = 0
 // NoSegmentsReason says why a socket must not segment, or nothing if it may.
 func NoSegmentsReason(fd uintptr) string { return "UDP_SEGMENT is not used on this system" }
 
+// RunLimitsOf are what a socket's options ask of its runs, of which there are
+// none here.
+func RunLimitsOf(fd uintptr) RunLimits { return RunLimits{} }
+
 // DamagedRelease says that the kernel is of those that damage segments.
 func DamagedRelease() string { return "" }
 

@@ -1,0 +1,113 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+package batchconn
+
+import (
+	"errors"
+	"net/netip"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/batchconn/batchconn/internal/netns"
+)
+
+// TestFragmentsFindNoRoom: a datagram whose first fragment finds room and whose
+// others do not, to which the kernel answers ENOBUFS, waits like any other.
+func TestFragmentsFindNoRoom(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		for way, send := range fullSends {
+			nw, large := halfFull(t, lo)
+			_, err := nw.c.SendTo(nil, large, nw.to, MsgDontWait)
+			checkError(t, err, ErrWouldBlock)
+			n, err := nw.c.SendMessages(nil, []OutputMessage{{Addr: nw.to, Vectors: [][]byte{large}}}, MsgDontWait)
+			checkWouldBlock(t, way, n, err)
+			sent := make(chan error, 1)
+			go func() { sent <- send(nw, large) }()
+			nw.awaitWaiting(1)
+			lo.setTap(open)
+			if err := receive(t, way, sent); err != nil {
+				t.Errorf("%s: %v", way, err)
+			}
+			if s := nw.c.Stats(); s.Failed != 0 || s.Messages != 1 {
+				t.Errorf("%s: %+v", way, s)
+			}
+			nw.c.Close()
+			netns.Check(t, lo.ns.Loopback().RemoveBucket())
+		}
+	})
+}
+
+// TestFragmentsFitNowhere: where they do not fit in the empty buffer either, that
+// is the user's error.
+func TestFragmentsFitNowhere(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		for way, send := range fullSends {
+			nw := newNarrows(t, lo, open, nil)
+			if err := send(nw, make([]byte, 60000)); !errors.Is(err, unix.ENOBUFS) {
+				t.Errorf("%s: %v", way, err)
+			}
+			if s := nw.c.Stats(); s.Failed != 1 || s.Parked != 0 {
+				t.Errorf("%s: %+v", way, s)
+			}
+		}
+	})
+}
+
+// halfFull is a Conn whose buffer is more than half full, and a datagram that is
+// answered ENOBUFS for that.
+func halfFull(t *testing.T, lo *loopback) (nw *narrows, large []byte) {
+	t.Helper()
+	nw = newNarrows(t, lo, shut, nil)
+	nw.u.SetWriteBuffer(16 << 10) // of which the kernel makes twice as much
+	nw.rx.WriteToUDPAddrPort(make([]byte, 1400), nw.to)
+	nw.rx.WriteToUDPAddrPort(make([]byte, 1400), nw.to) // and now nothing passes the tap
+	for held := 0; held < 20<<10; {
+		if err := nw.sendOnce(payload(0, 0)); err != nil {
+			t.Fatal(err)
+		}
+		control(t, nw.u, func(fd int) (err error) {
+			held, err = unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+			return err
+		})
+	}
+	large = make([]byte, 36000)
+	if err := nw.sendOnce(large); err != unix.ENOBUFS || nw.poll()&unix.POLLOUT != 0 {
+		t.Skipf("this kernel answers %v, not ENOBUFS", err)
+	}
+	return nw, large
+}
+
+// sendOnce sends past the Conn, once.
+func (nw *narrows) sendOnce(p []byte) (err error) {
+	control(nw.t, nw.u, func(fd int) error {
+		err = unix.Sendto(fd, p, unix.MSG_DONTWAIT, &unix.SockaddrInet4{Addr: nw.to.Addr().As4(), Port: int(nw.to.Port())})
+		return nil
+	})
+	return err
+}
+
+// fullSends send one datagram and wait for room.
+var fullSends = map[string]func(nw *narrows, p []byte) error{
+	"SendTo": func(nw *narrows, p []byte) error {
+		_, err := nw.c.SendTo(nil, p, nw.to, 0)
+		return err
+	},
+	"SendMessages": func(nw *narrows, p []byte) error {
+		_, err := nw.c.SendMessages(nil, []OutputMessage{{Addr: nw.to, Vectors: [][]byte{p[:1], p[1:]}}}, 0)
+		return err
+	},
+	"SendEach": func(nw *narrows, p []byte) error {
+		_, err := nw.c.SendEach(nil, []OutputMessage{{Addr: nw.to, Vectors: [][]byte{p}}}, 0)
+		return err
+	},
+	"Writer": func(nw *narrows, p []byte) error {
+		w := NewWriter(nw.c, &WriterConfig{OnError: func(netip.AddrPort, error) {}})
+		if _, err := w.WriteToUDPAddrPort(p, nw.to); err != nil {
+			return err
+		}
+		return w.Flush(nil)
+	},
+}
