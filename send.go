@@ -439,7 +439,7 @@ func (s *sender) pass(fb *fallback, err error) bool {
 // isQueued reports whether err may be one that the kernel put into the error
 // queue of a socket that is not connected, and told besides.
 func (s *sender) isQueued(err error) bool {
-	return !s.to.connected && mayBePending(err) && s.gso.found().errorQueue
+	return !s.to.connected && s.gso.found().errorQueue && mayBePending(err)
 }
 
 // A secondTry is of the sends that go on past a message that fails. On a
