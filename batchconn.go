@@ -5,11 +5,13 @@
 package batchconn
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -24,6 +26,16 @@ import (
 // that has waited for too long.
 const MsgDontWait = sys.MsgDontWait
 
+// MsgWaitAll as a flag makes ReceiveMessages wait until all messages are filled,
+// as GLib does. It is a private bit.
+const MsgWaitAll = 1 << 28
+
+// What Flags of an InputMessage may hold.
+const (
+	MsgTruncated        = sys.MsgTrunc  // the datagram was longer than the vectors (MSG_TRUNC)
+	MsgControlTruncated = sys.MsgCtrunc // there were more control messages than room (MSG_CTRUNC)
+)
+
 // A GSOMode says whether a Conn may use UDP segmentation offload.
 type GSOMode int
 
@@ -31,6 +43,15 @@ const (
 	GSOAuto GSOMode = iota // where it works and the kernel is not known to damage it
 	GSOOff                 // never
 	GSOOn                  // also on the kernels that GSOAuto avoids
+)
+
+// A GROMode says whether a Conn may let the kernel coalesce what it receives.
+type GROMode int
+
+const (
+	GROAuto GROMode = iota // where it changes nothing, and only while the queue is deep
+	GROOff                 // never: the Read family is package net's own, one datagram each
+	GROOn                  // from New, and also where kernels merge datagrams of different ECN or TTL
 )
 
 // A Config sets what a Conn does for its whole life. The zero Config is the
@@ -57,6 +78,12 @@ type Config struct {
 	// IPV6_MTU_DISCOVER to PROBE on Linux, IP_DONTFRAG, IPV6_DONTFRAG and the like
 	// elsewhere). New fails where the system has none for a family of the socket.
 	DontFragment bool
+
+	// GRO chooses when the kernel may hand over many datagrams as one message
+	// (Linux, udp(7) UDP_GRO), which reads take apart again. It changes what
+	// reading costs, and nothing else. BATCHCONN_GRO=off in the environment is
+	// GROOff.
+	GRO GROMode
 }
 
 // A Conn is a [net.UDPConn] that sends many datagrams in one call. It has all
@@ -73,10 +100,11 @@ type Conn struct {
 	raw    syscall.RawConn // udpConn's own
 	isIPv6 bool
 	send   sender
+	recv   receiver
 }
 
 // New makes a Conn of c and owns c from then on: close it and set its
-// deadlines through the Conn. It clears c's write deadline. A nil cfg is the
+// deadlines through the Conn. It clears c's deadlines. A nil cfg is the
 // zero Config.
 //
 // The error says what is wrong: c is nil or closed, or is not an IPv4 or IPv6
@@ -109,11 +137,13 @@ func New(c *net.UDPConn, cfg *Config) (*Conn, error) {
 			return nil, fmt.Errorf("batchconn: New: Config.DontFragment: %w", err)
 		}
 	}
-	if err := c.SetWriteDeadline(time.Time{}); err != nil {
+	if err := c.SetDeadline(time.Time{}); err != nil {
 		return nil, fmt.Errorf("batchconn: New: %w", err)
 	}
 	conn := &Conn{udpConn: *c, raw: raw, isIPv6: isIPv6}
 	conn.send.init(&conn.udpConn, raw, isIPv6, cfg)
+	conn.recv.init(&conn.udpConn, raw, isIPv6, cfg, &conn.send)
+	runtime.AddCleanup(conn, func(cookie uint64) { forgetReceiver(cookie, nil) }, conn.recv.cookie)
 	return conn, nil
 }
 
@@ -125,6 +155,9 @@ func setDontFragment(raw syscall.RawConn, isIPv6 bool) (err error) {
 func (cfg *Config) validate() error {
 	if cfg.GSO < GSOAuto || cfg.GSO > GSOOn {
 		return fmt.Errorf("batchconn: Config.GSO is %d, not GSOAuto, GSOOff or GSOOn", cfg.GSO)
+	}
+	if cfg.GRO < GROAuto || cfg.GRO > GROOn {
+		return fmt.Errorf("batchconn: Config.GRO is %d, not GROAuto, GROOff or GROOn", cfg.GRO)
 	}
 	if cfg.MaxSegments < 0 {
 		return fmt.Errorf("batchconn: Config.MaxSegments is %d, below 0", cfg.MaxSegments)
@@ -219,6 +252,62 @@ func (c *Conn) WriteBatch(ms []ipv4.Message, flags int) (int, error) {
 	return c.send.result(c.send.sendXNet(ms, flags))
 }
 
+// ReceiveMessages reads datagrams into msgs, one a message, and returns how many
+// it filled, always the first n of msgs; the others are untouched. The error is
+// nil unless n is 0.
+//
+// It waits until there is at least one datagram and then takes what is there, up
+// to len(msgs). With [MsgWaitAll] it waits until all messages are filled. With
+// [MsgDontWait], or Config.NonBlocking, it never waits: if nothing is there, the
+// error is [ErrWouldBlock]. The wait ends when ctx is done (an error that Is
+// ctx.Err()), at the read deadline ([os.ErrDeadlineExceeded]) and when the Conn
+// is closed ([net.ErrClosed]). A nil ctx is never done.
+//
+// Of a datagram that is longer than the vectors of its message, the rest is lost,
+// and Flags holds [MsgTruncated].
+//
+// A read may take more from the kernel than it returns. What was read ahead is
+// returned by the next reads, whatever their names, in the kernel's order.
+//
+// Other flags go to the kernel as they are (recvmsg(2)). MSG_PEEK fills one
+// message and leaves its datagram to be read. MSG_ERRQUEUE is never waited for.
+func (c *Conn) ReceiveMessages(ctx context.Context, msgs []InputMessage, flags int) (n int, err error) {
+	n, err = c.recv.many(ctx, msgs, flags, c.recv.mayWait(flags))
+	return n, c.recv.wrap(err)
+}
+
+// ReceiveMessage reads one datagram as [Conn.ReceiveMessages] does. It returns
+// the bytes that it put into the message, or 0 and an error. A nil msg is
+// syscall.EINVAL.
+func (c *Conn) ReceiveMessage(ctx context.Context, msg *InputMessage, flags int) (bytes int, err error) {
+	if msg == nil {
+		return 0, c.recv.wrap(syscall.EINVAL)
+	}
+	a := inAdopteds.Get().(*inAdopted)
+	a.msgs[0] = *msg // so that msg does not move to the heap
+	n, err := c.recv.many(ctx, a.msgs[:1], flags, c.recv.mayWait(flags))
+	if n == 1 {
+		*msg = a.msgs[0]
+		bytes = msg.BytesReceived
+	}
+	a.free(1)
+	return bytes, c.recv.wrap(err)
+}
+
+// ReceiveFrom reads one datagram into b as [Conn.ReceiveMessages] does. It
+// returns the bytes that it put into b and where they came from, or an error.
+func (c *Conn) ReceiveFrom(ctx context.Context, b []byte, flags int) (bytes int, from netip.AddrPort, err error) {
+	got, err := c.recv.one(ctx, b, nil, flags, c.recv.mayWait(flags), "recvfrom")
+	return got.n, unmapped(got.from), c.recv.wrap(err)
+}
+
+// WaitReadable waits until a receive would not wait: for a datagram, or a pending
+// error (GLib's G_IO_IN condition). It waits under Config.NonBlocking too, and
+// ends as [Conn.ReceiveMessages] does.
+func (c *Conn) WaitReadable(ctx context.Context) error {
+	return c.recv.wrap(c.recv.awaitReadable(ctx))
+}
+
 // WaitWritable waits until the socket has room, as poll(2)'s POLLOUT says it
 // (GLib's G_IO_OUT condition): on Linux, until half of the send buffer is free.
 // An error in the socket's error queue does not count as room, and while senders
@@ -241,7 +330,13 @@ func (c *Conn) SetWriteDeadline(t time.Time) error {
 
 // SetDeadline sets the read and the write deadline.
 func (c *Conn) SetDeadline(t time.Time) error {
-	return c.send.queue.setDeadline(t, c.udpConn.SetDeadline)
+	return cmp.Or(c.SetWriteDeadline(t), c.SetReadDeadline(t))
+}
+
+// SetReadDeadline sets the deadline of all reads, those under way included, as
+// in package net; the zero time is none.
+func (c *Conn) SetReadDeadline(t time.Time) error {
+	return c.recv.queue.setDeadline(t, c.udpConn.SetReadDeadline)
 }
 
 // Close closes the socket. Sends that wait end with net.ErrClosed, and when
@@ -249,6 +344,7 @@ func (c *Conn) SetDeadline(t time.Time) error {
 func (c *Conn) Close() error {
 	if c.raw != nil {
 		c.send.queue.close()
+		c.recv.close()
 	}
 	return c.udpConn.Close()
 }

@@ -23,7 +23,7 @@ var ErrWouldBlock error = wouldBlockError{}
 
 type wouldBlockError struct{}
 
-func (wouldBlockError) Error() string        { return "batchconn: sending would block" }
+func (wouldBlockError) Error() string        { return "batchconn: the call would block" }
 func (wouldBlockError) Is(target error) bool { return target == error(sys.EWOULDBLOCK) }
 func (wouldBlockError) Temporary() bool      { return true }
 func (wouldBlockError) Timeout() bool        { return false }

@@ -32,6 +32,26 @@ type OutputMessage struct {
 	BytesSent int
 }
 
+// An InputVector is one piece of room for a datagram (GLib's GInputVector). It is
+// an alias, so a [][]byte is a []InputVector.
+type InputVector = []byte
+
+// An InputMessage is room for one datagram (GLib's GInputMessage). A slice of
+// messages belongs to one call at a time.
+type InputMessage struct {
+	// Vectors are where the datagram is scattered to, in order.
+	Vectors []InputVector
+
+	// Control is room for control messages.
+	Control []byte
+
+	// Set by a receive for every message that it fills.
+	Addr            netip.AddrPort // of the sender; an IPv4 address Is4, on IPv6 sockets too
+	BytesReceived   int            // bytes put into Vectors
+	ControlReceived int            // bytes put into Control
+	Flags           int            // MsgTruncated, MsgControlTruncated and what else recvmsg(2) says
+}
+
 // payload is the bytes of m, or maxDatagram+1 if they are more than that: an int
 // of 32 bits does not hold what vectors that share memory can add up to.
 func (m *OutputMessage) payload() int {

@@ -14,8 +14,6 @@ import (
 	"time"
 
 	"golang.org/x/net/ipv4"
-
-	"github.com/batchconn/batchconn/internal/sys"
 )
 
 // What others ask of a connection: package net, the syscall user, quic-go's
@@ -85,6 +83,7 @@ func (c *Conn) File() (*os.File, error) {
 	if c.raw == nil {
 		return nil, syscall.EINVAL
 	}
+	c.recv.turnOff(reasonFile)
 	return c.udpConn.File()
 }
 
@@ -170,21 +169,6 @@ func (c *Conn) WriteMsgUDPAddrPort(b, oob []byte, addr netip.AddrPort) (n, oobn 
 	return n, len(oob), nil
 }
 
-// ReadBatch reads at least one and up to len(ms) datagrams, as ReadBatch of
-// golang.org/x/net's PacketConn does: it blocks until there is one, the read
-// deadline passes or the Conn is closed, and sets Addr, N, NN and Flags of the
-// messages it filled. On systems other than Linux it reads one. n is 0 with an
-// error, whose form is x/net's, and without messages.
-func (c *Conn) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
-	if c.raw == nil {
-		return 0, &net.OpError{Op: "read", Net: "udp", Err: syscall.EINVAL}
-	}
-	if !sys.HaveBatchCall {
-		return c.send.portable.readBatch(ms, flags)
-	}
-	return c.send.kernel.readBatch(ms, flags)
-}
-
 // wrongAddr is package net's error for an address that none can be sent to.
 func (c *Conn) wrongAddr(addr net.Addr, err error) error {
 	return &net.OpError{Op: "write", Net: c.send.network, Source: c.send.local, Addr: addr, Err: err}
@@ -223,17 +207,13 @@ func (c *Conn) SyscallConn() (syscall.RawConn, error) {
 	if c.raw == nil {
 		return c.udpConn.SyscallConn()
 	}
-	return userRawConn{c.raw, &c.send.gso}, nil
+	return userRawConn{c.raw, &c.send.gso, &c.recv}, nil
 }
 
-// A userRawConn notes that the user may have changed the socket's options.
+// A userRawConn notes that the user may have changed the socket's options, or
+// reads it.
 type userRawConn struct {
 	syscall.RawConn
-	gso *gso
-}
-
-func (r userRawConn) Control(f func(fd uintptr)) error {
-	err := r.RawConn.Control(f)
-	r.gso.stale.Store(true)
-	return err
+	gso  *gso
+	recv *receiver
 }

@@ -20,6 +20,14 @@ type Stats struct {
 	Failed     uint64 // times that a message could not be sent
 	GSO        bool   // segmentation is on, whether anything was segmented or not
 	GSOReason  string // why it is not; empty if it is
+
+	Received      uint64 // datagrams received
+	ReceivedBytes uint64 // payload bytes received, whether there was room for them or not
+	ReceiveCalls  uint64 // calls to the kernel that receive, whether they received anything or not
+	Coalesced     uint64 // datagrams that came inside a coalesced message
+	Dropped       uint64 // what the kernel dropped because the receive buffer was full; a run is one
+	GRO           bool   // coalescing is on, or will be while the queue is deep
+	GROReason     string // why it is not; empty if it is
 }
 
 // sendCounters are the sender's.
@@ -44,7 +52,7 @@ func (c *Conn) Stats() Stats {
 		reason = c.send.gso.disabledReason()
 	}
 	sent := &c.send.counters
-	return Stats{
+	st := Stats{
 		Messages:   sent.messages.Load(),
 		Bytes:      sent.bytes.Load(),
 		Calls:      sent.calls.Load(),
@@ -56,4 +64,6 @@ func (c *Conn) Stats() Stats {
 		GSO:        reason == "",
 		GSOReason:  reason,
 	}
+	c.recv.addStats(&st)
+	return st
 }

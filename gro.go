@@ -1,0 +1,71 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+package batchconn
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Coalescing.
+//
+// With UDP_GRO one kernel message brings a run of datagrams of one flow, all of
+// one size but the last, which may be shorter, and a control message that says
+// the size. Cutting a run is a function of its length and that size alone.
+
+// A coalesced is a message of the kernel's that is being cut into its
+// datagrams.
+type coalesced struct {
+	payload []byte // what is left of it
+	size    int    // of each datagram but the last
+	left    int    // how many datagrams are left
+
+	from    netip.AddrPort // in the form of the socket's family
+	control []byte         // without UDP_GRO's
+	flags   int            // of recvmsg(2)
+	run     bool           // there was more than one
+}
+
+// init begins a message. A stride below 1, or not below the length, is that of a
+// single datagram; so is an empty message.
+func (m *coalesced) init(payload []byte, stride int) {
+	m.payload, m.size, m.left = payload, len(payload), 1
+	if stride > 0 && stride < len(payload) {
+		m.size, m.left = stride, (len(payload)+stride-1)/stride
+	}
+	m.run = m.left > 1
+}
+
+// first is the first of the datagrams that are left. There must be one.
+func (m *coalesced) first() []byte { return m.payload[:min(m.size, len(m.payload))] }
+
+// drop drops the first datagram.
+func (m *coalesced) drop() {
+	m.payload = m.payload[min(m.size, len(m.payload)):]
+	m.left--
+}
+
+// A gro is whether a Conn lets the kernel coalesce. The receiver's mu guards it.
+type gro struct {
+	mode   GROMode
+	on     bool   // we have set the option
+	users  bool   // the user has set it
+	off    string // why it is off for good
+	reason string // why it is off, as the last probe found
+	probed bool   // reason is of the options as they are
+
+	settled bool          // it is off, and no run can come any more but those in the queue
+	turn    int           // counts when it went on
+	pause   time.Duration // how long it stayed off when it last brought nothing
+	retry   time.Time     // when that is over
+}
+
+// disabledReason is why coalescing is off, as far as is known.
+func (g *gro) disabledReason() string {
+	if g.off != "" {
+		return g.off
+	}
+	return g.reason
+}

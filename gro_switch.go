@@ -1,0 +1,273 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+package batchconn
+
+import (
+	"os"
+	"sync"
+	"syscall"
+	"time"
+	"weak"
+
+	"github.com/batchconn/batchconn/internal/sys"
+)
+
+// Switching coalescing on and off.
+//
+// The option is one of the socket, and what it does shows when a message is
+// read: a run that is read without it comes as one datagram, and nothing says
+// so. So it goes on only while every read of the Conn is aware, which means that
+// it reads into a block and cuts. It goes off in this order: drain the
+// socket's queue, turn the option off, and ask whether anything came in between;
+// if so, again. What a processor was putting into the queue meanwhile may still
+// be a run, so reads stay aware afterwards.
+
+// initGRO decides what can be known in New.
+func (r *receiver) initGRO(mode GROMode) {
+	r.gro.mode = mode
+	switch {
+	case mode == GROOff:
+		r.gro.off = "Config.GRO is GROOff"
+	case os.Getenv("BATCHCONN_GRO") == "off":
+		r.gro.off = "BATCHCONN_GRO=off in the environment"
+	}
+	r.direct = r.gro.off != "" || !sys.HaveBatchCall
+	r.shareSocket()
+	if r.gro.off == "" && r.probeLocked() == "" {
+		r.gro.off = coalesceTest.disabledReason()
+	}
+	if mode == GROOn {
+		r.turnOnLocked()
+	}
+}
+
+// probeLocked asks the socket whether it may coalesce.
+func (r *receiver) probeLocked() string {
+	g := &r.gro
+	g.probed = true
+	if err := r.raw.Control(func(fd uintptr) { g.reason = sys.NoCoalescingReason(fd, g.mode == GROOn) }); err != nil {
+		g.reason = err.Error()
+	}
+	g.users = g.reason == sys.ReasonGROSet
+	return g.reason
+}
+
+// mayTurnOnLocked reports whether coalescing may be turned on.
+func (r *receiver) mayTurnOnLocked() bool {
+	g := &r.gro
+	if g.off != "" || g.probed && g.reason != "" || r.queue.closed.Load() {
+		return false
+	}
+	if !g.retry.IsZero() && time.Now().Before(g.retry) {
+		return false
+	}
+	return g.probed || r.probeLocked() == ""
+}
+
+// turnOnLocked turns coalescing on, if it may be.
+func (r *receiver) turnOnLocked() {
+	g := &r.gro
+	if !r.mayTurnOnLocked() {
+		return
+	}
+	r.ours.Store(true)
+	if r.inNet.Load() != 0 {
+		return // in vain; but those reads come back to us
+	}
+	g.on, g.settled = true, false
+	g.turn++
+	r.quiet = 0
+	r.isAware.Store(true) // before the option
+	r.control(func(fd uintptr) {
+		if err := sys.SetCoalescing(fd, true); err != nil {
+			g.on, g.reason = false, os.NewSyscallError("setsockopt", err).Error()
+		}
+	})
+}
+
+const (
+	minPause = time.Second
+	maxPause = time.Minute
+)
+
+// settleLocked turns coalescing off because it brings nothing, and in a while
+// lets reads be plain again.
+func (r *receiver) settleLocked() {
+	g := &r.gro
+	if r.quiet = 0; !g.on || g.mode == GROOn {
+		return
+	}
+	g.on = false
+	r.control(func(fd uintptr) { sys.SetCoalescing(fd, false) })
+	g.pause = min(max(2*g.pause, minPause), maxPause)
+	g.retry = time.Now().Add(g.pause)
+	turn := g.turn
+	go func() {
+		// A processor that saw the option on puts into the queue what it has, and
+		// then has passed the barrier.
+		if sys.AwaitReceivers() != nil {
+			return
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		// What is in the queue can still be a run. An empty queue ends that.
+		g.settled = !g.on && g.turn == turn && g.off == ""
+	}()
+}
+
+// control calls f with the descriptor, unless it is closed.
+func (r *receiver) control(f func(fd uintptr)) { r.raw.Control(f) }
+
+// turnOff turns coalescing off: for good if reason is not empty, else until the
+// queue is found deep again.
+func (r *receiver) turnOff(reason string) {
+	if r.direct {
+		return
+	}
+	r.mu.Lock()
+	g := &r.gro
+	if reason != "" && g.off == "" {
+		g.off = reason
+	}
+	if g.on {
+		r.control(r.turnOffLocked)
+	}
+	g.settled = false
+	if reason != "" {
+		r.ours.Store(true)
+		r.isAware.Store(!g.users) // others have the socket, and may turn the option on
+	}
+	leaves := r.held != nil
+	r.mu.Unlock()
+	if reason != "" {
+		r.queue.flush(func() bool { return r.inNet.Load() == 0 })
+	}
+	if leaves {
+		r.queue.kick()
+	}
+}
+
+// maxDrains bounds how often turnOffLocked begins anew while runs arrive.
+const maxDrains = 100
+
+func (r *receiver) turnOffLocked(fd uintptr) {
+	r.gro.on, r.ahead = false, 1
+	for range maxDrains {
+		r.drainLocked(fd)
+		sys.SetCoalescing(fd, false)
+		if queued, _ := sys.SocketMemory(fd); queued == 0 {
+			return
+		}
+		sys.SetCoalescing(fd, true)
+	}
+	sys.SetCoalescing(fd, false)
+}
+
+// drainLocked holds all that is in the socket's queue.
+func (r *receiver) drainLocked(fd uintptr) {
+	for {
+		b := inBatches.Get().(*inBatch)
+		b.ready(maxAhead, nil)
+		k, errno := r.recv(&b.in, fd, maxAhead, 0)
+		r.stats.calls++
+		if errno == 0 {
+			b.take(k, nil)
+			r.countLocked(b)
+			r.holdLocked(b.compact())
+		}
+		b.free()
+		if errno != 0 {
+			if errno != sys.EWOULDBLOCK {
+				r.keep(os.NewSyscallError("recvmsg", errno))
+				continue // what was pending is told once
+			}
+			return
+		}
+	}
+}
+
+// userControl runs f, which may read and set options, on the descriptor: with
+// the socket as the user left it, and not as we did.
+func (r *receiver) userControl(raw syscall.RawConn, f func(fd uintptr)) error {
+	if r.direct {
+		return raw.Control(f)
+	}
+	r.mu.Lock()
+	on := r.gro.on
+	r.mu.Unlock()
+	if on {
+		r.turnOff("")
+	}
+	err := raw.Control(f)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.optionsChangedLocked()
+	return err
+}
+
+// optionsChangedLocked looks whether the user has set the option, or taken it
+// away, and has the rest looked at before the option is turned on.
+func (r *receiver) optionsChangedLocked() {
+	g := &r.gro
+	g.probed = false
+	if g.on {
+		return // another was faster, and found the queue deep
+	}
+	r.control(func(fd uintptr) {
+		on, _ := sys.Coalescing(fd)
+		switch {
+		case on && !g.users:
+			g.users = true
+			r.isAware.Store(false)
+		case !on && g.users:
+			g.users = false
+			r.isAware.Store(g.off != "")
+		}
+	})
+}
+
+// sockets are the sockets of Conns, by cookie. Two Conns of one socket share the
+// option, and each must know.
+var sockets = struct {
+	sync.Mutex
+	receivers map[uint64][]weak.Pointer[receiver]
+}{receivers: make(map[uint64][]weak.Pointer[receiver])}
+
+const reasonShared = "the socket is another Conn's too"
+
+// shareSocket makes r known to the other Conns of its socket, and them to r.
+func (r *receiver) shareSocket() {
+	r.control(func(fd uintptr) { r.cookie = sys.SocketCookie(fd) })
+	if r.cookie == 0 {
+		return
+	}
+	sockets.Lock()
+	others := sockets.receivers[r.cookie]
+	sockets.receivers[r.cookie] = append(others, weak.Make(r))
+	sockets.Unlock()
+	for _, other := range others {
+		if o := other.Value(); o != nil {
+			o.turnOff(reasonShared)
+			r.turnOff(reasonShared)
+		}
+	}
+}
+
+// forgetReceiver is for a socket that is closed, or whose Conn is garbage.
+func forgetReceiver(cookie uint64, r *receiver) {
+	sockets.Lock()
+	defer sockets.Unlock()
+	kept := sockets.receivers[cookie][:0]
+	for _, p := range sockets.receivers[cookie] {
+		if other := p.Value(); other != nil && other != r {
+			kept = append(kept, p)
+		}
+	}
+	if len(kept) == 0 {
+		delete(sockets.receivers, cookie)
+	} else {
+		sockets.receivers[cookie] = kept
+	}
+}

@@ -1,0 +1,206 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+//go:build linux && !android && !batchconn_portable
+
+package sys
+
+import (
+	"encoding/binary"
+	"fmt"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// SetCoalescing sets UDP_GRO: whether the kernel may hand over a run of
+// datagrams as one message, with a control message that says their size.
+func SetCoalescing(fd uintptr, on bool) error {
+	value := 0
+	if on {
+		value = 1
+	}
+	return unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_GRO, value)
+}
+
+// Coalescing reports whether UDP_GRO is set, and whether the socket knows it.
+func Coalescing(fd uintptr) (on, known bool) {
+	v, err := unix.GetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_GRO)
+	return v != 0, err == nil
+}
+
+// SocketMemory says how many bytes of its receive buffer a socket uses, and how
+// many datagrams, or runs of them, it has dropped because that was full
+// (SO_MEMINFO, linux/sock_diag.h).
+func SocketMemory(fd uintptr) (queued, drops uint32) {
+	const (
+		rmemAlloc = 0 // SK_MEMINFO_RMEM_ALLOC
+		dropped   = 8 // SK_MEMINFO_DROPS
+	)
+	var info [16]uint32
+	size := uint32(unsafe.Sizeof(info))
+	unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_MEMINFO,
+		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
+	return info[rmemAlloc], info[dropped]
+}
+
+// SocketCookie is a number that no other socket of this system has or had
+// (SO_COOKIE), or 0 where there is none: every duplicate of a descriptor has the
+// same.
+func SocketCookie(fd uintptr) uint64 {
+	var cookie [8]byte // a uint64 on the stack of a 32-bit system may be aligned to 4
+	size := uint32(len(cookie))
+	if _, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_COOKIE,
+		uintptr(unsafe.Pointer(&cookie)), uintptr(unsafe.Pointer(&size)), 0); errno != 0 {
+		return 0
+	}
+	return binary.NativeEndian.Uint64(cookie[:])
+}
+
+// SocketError is the socket's pending error, which asking for it clears; 0 if
+// there is none.
+func SocketError(fd uintptr) unix.Errno {
+	v, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
+	if err != nil {
+		return 0
+	}
+	return unix.Errno(v)
+}
+
+// AwaitReceivers returns when every processor that was receiving a packet when it
+// was called has done with it: what it found of a socket's options then is past.
+// The kernel receives in RCU read-side critical sections, and this waits for
+// those (membarrier(2), MEMBARRIER_CMD_GLOBAL), some milliseconds.
+func AwaitReceivers() error {
+	const global = 1 // MEMBARRIER_CMD_GLOBAL of linux/membarrier.h
+	if _, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, global, 0, 0); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// coalesceOptions are socket options with which a run tells something else than
+// its datagrams would, or more than fits in ControlRoom.
+var coalesceOptions = []struct {
+	level, name int
+	reason      string
+}{
+	{unix.SOL_IP, unix.IP_RECVOPTS, "IP_RECVOPTS is set"},
+	{unix.SOL_IP, unix.IP_RETOPTS, "IP_RETOPTS is set"},
+	{unix.SOL_IP, unix.IP_PASSSEC, "IP_PASSSEC is set"},
+	{unix.SOL_IPV6, unix.IPV6_RECVHOPOPTS, "IPV6_RECVHOPOPTS is set"},
+	{unix.SOL_IPV6, unix.IPV6_RECVRTHDR, "IPV6_RECVRTHDR is set"},
+	{unix.SOL_IPV6, unix.IPV6_RECVDSTOPTS, "IPV6_RECVDSTOPTS is set"},
+	{unix.SOL_IPV6, unix.IPV6_2292HOPOPTS, "IPV6_2292HOPOPTS is set"},
+	{unix.SOL_IPV6, unix.IPV6_2292RTHDR, "IPV6_2292RTHDR is set"},
+	{unix.SOL_IPV6, unix.IPV6_2292DSTOPTS, "IPV6_2292DSTOPTS is set"},
+}
+
+// mixedOptions tell what differs between the datagrams that older kernels
+// merged.
+var mixedOptions = []struct {
+	level, name int
+	reason      string
+}{
+	{unix.SOL_IP, unix.IP_RECVTOS, "IP_RECVTOS"},
+	{unix.SOL_IP, unix.IP_RECVTTL, "IP_RECVTTL"},
+	{unix.SOL_IPV6, unix.IPV6_RECVTCLASS, "IPV6_RECVTCLASS"},
+	{unix.SOL_IPV6, unix.IPV6_RECVHOPLIMIT, "IPV6_RECVHOPLIMIT"},
+}
+
+// ControlRoom is room for all control messages of a datagram that a socket may
+// coalesce: 510 bytes if all options are set that it may have.
+const ControlRoom = 512
+
+// ReasonGROSet is what NoCoalescingReason says when the option is set already.
+const ReasonGROSet = "UDP_GRO is set on the socket"
+
+// NoCoalescingReason says why a socket must not coalesce, or nothing if it may.
+// forced says that datagrams may merge that differ in what the socket asks for.
+func NoCoalescingReason(fd uintptr, forced bool) string {
+	return noCoalescingReason(fd, forced, KernelRelease())
+}
+
+func noCoalescingReason(fd uintptr, forced bool, release string) string {
+	major, minor, _ := ParseRelease(release)
+	before := func(x, y int) bool { return major < x || major == x && minor < y }
+	if before(5, 12) { // which do not let us see whether it is set; 5.0.0 to 5.0.12 crash (CVE-2019-11683)
+		return fmt.Sprintf("kernel %s is older than 5.12", release)
+	}
+	switch on, known := Coalescing(fd); {
+	case !known:
+		return "the socket has no UDP_GRO"
+	case on:
+		return ReasonGROSet
+	}
+	for _, o := range coalesceOptions {
+		if v, _, ok := sockopt(int(fd), o.level, o.name); ok && v != 0 {
+			return o.reason
+		}
+	}
+	if hasFilter(fd) { // it would see the length of a run
+		return "a filter is attached to the socket"
+	}
+	if !before(6, 9) || forced { // commit 5babae777c61
+		return ""
+	}
+	for _, o := range mixedOptions {
+		if v, _, ok := sockopt(int(fd), o.level, o.name); ok && v != 0 {
+			return fmt.Sprintf("%s is set, and kernel %s merges datagrams of different ECN and TTL; GROOn overrides", o.reason, release)
+		}
+	}
+	return ""
+}
+
+// hasFilter reports whether a BPF program filters what the socket receives. The
+// kernel says how long a classic one is, and EACCES for others (sk_get_filter).
+func hasFilter(fd uintptr) bool {
+	var length uint32
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, 0, uintptr(unsafe.Pointer(&length)), 0)
+	return errno == unix.EACCES || errno == 0 && length > 0
+}
+
+// TakeStride takes the kernel's UDP_GRO message out of control data. It
+// returns the size of the datagrams, 0 if there is no such message, and what is
+// left. It writes to control.
+func TakeStride(control []byte) (stride int, rest []byte) {
+	for at := 0; len(control)-at >= unix.SizeofCmsghdr; {
+		length, level, typ := cmsgHeader(control[at:])
+		if length < unix.SizeofCmsghdr || length > uint64(len(control)-at) {
+			return 0, control
+		}
+		end := min(len(control), at+unix.CmsgSpace(int(length)-unix.CmsgLen(0)))
+		if level == unix.SOL_UDP && typ == unix.UDP_GRO {
+			if data := control[at+unix.CmsgLen(0) : at+int(length)]; len(data) >= 4 { // an int, unlike UDP_SEGMENT's
+				stride = int(int32(binary.NativeEndian.Uint32(data)))
+			}
+			return max(stride, 0), append(control[:at], control[end:]...)
+		}
+		at = end
+	}
+	return 0, control
+}
+
+// PutControl puts the control messages of src into dst as the kernel puts them
+// into a buffer (put_cmsg in net/core/scm.c): what does not fit is cut.
+func PutControl(dst, src []byte) (n int, truncated bool) {
+	for len(src) >= unix.SizeofCmsghdr {
+		length, level, typ := cmsgHeader(src)
+		if length < unix.SizeofCmsghdr || length > uint64(len(src)) {
+			break
+		}
+		space := unix.CmsgSpace(int(length) - unix.CmsgLen(0))
+		room := dst[n:]
+		if len(room) < unix.SizeofCmsghdr {
+			return n, true
+		}
+		cut := min(int(length), len(room))
+		copy(room[unix.CmsgLen(0):cut], src[unix.CmsgLen(0):])
+		putCmsgHeader(room, cut, int(level), int(typ))
+		truncated = truncated || cut < int(length)
+		n += min(space, len(room))
+		src = src[min(space, len(src)):]
+	}
+	return n, truncated
+}

@@ -1,0 +1,212 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+package batchconn
+
+import (
+	"net"
+	"net/netip"
+	"syscall"
+
+	"golang.org/x/net/ipv4"
+)
+
+// What pion/ice looks for.
+var _ interface {
+	ReadFromAddrPort(b []byte) (int, netip.AddrPort, error)
+	WriteToAddrPort(b []byte, to netip.AddrPort) (int, error)
+} = (*Conn)(nil)
+
+// Read is UDPConn's. Like the whole Read family it first takes what another read
+// has read ahead, see [Conn.ReceiveMessages].
+func (c *Conn) Read(b []byte) (n int, err error) {
+	if len(b) == 0 {
+		return c.udpConn.Read(b) // returns 0 and takes no datagram
+	}
+	for c.recv.enterNet() {
+		n, err = c.udpConn.Read(b)
+		if !c.recv.leaveNet(n, err) {
+			return n, err
+		}
+	}
+	got, err := c.recv.one(nil, b, nil, 0, true, "read")
+	return got.n, c.recv.wrap(err)
+}
+
+// ReadFrom is UDPConn's.
+func (c *Conn) ReadFrom(b []byte) (int, net.Addr, error) {
+	n, addr, err := c.ReadFromUDP(b)
+	if addr == nil {
+		return n, nil, err
+	}
+	return n, addr, err
+}
+
+// ReadFromUDP is UDPConn's.
+func (c *Conn) ReadFromUDP(b []byte) (n int, addr *net.UDPAddr, err error) {
+	for c.recv.enterNet() {
+		n, addr, err = c.udpConn.ReadFromUDP(b)
+		if !c.recv.leaveNet(n, err) {
+			return n, addr, err
+		}
+	}
+	got, err := c.recv.one(nil, b, nil, 0, true, "recvfrom")
+	if err != nil {
+		return 0, nil, c.recv.wrap(err)
+	}
+	return got.n, newUDPAddr(got.from, c.recv.isIPv6), nil
+}
+
+// ReadFromUDPAddrPort is UDPConn's.
+func (c *Conn) ReadFromUDPAddrPort(b []byte) (n int, addr netip.AddrPort, err error) {
+	for c.recv.enterNet() {
+		n, addr, err = c.udpConn.ReadFromUDPAddrPort(b)
+		if !c.recv.leaveNet(n, err) {
+			return n, addr, err
+		}
+	}
+	got, err := c.recv.one(nil, b, nil, 0, true, "recvfrom")
+	return got.n, got.from, c.recv.wrap(err)
+}
+
+// ReadMsgUDP is UDPConn's.
+func (c *Conn) ReadMsgUDP(b, oob []byte) (n, oobn, flags int, addr *net.UDPAddr, err error) {
+	n, oobn, flags, from, err := c.ReadMsgUDPAddrPort(b, oob)
+	if from.IsValid() {
+		addr = net.UDPAddrFromAddrPort(from)
+	}
+	return n, oobn, flags, addr, err
+}
+
+// ReadMsgUDPAddrPort is UDPConn's.
+func (c *Conn) ReadMsgUDPAddrPort(b, oob []byte) (n, oobn, flags int, addr netip.AddrPort, err error) {
+	for c.recv.enterNet() {
+		n, oobn, flags, addr, err = c.udpConn.ReadMsgUDPAddrPort(b, oob)
+		if !c.recv.leaveNet(n, err) {
+			return max(n, 0), max(oobn, 0), flags, addr, err // net says -1 with some errors
+		}
+	}
+	got, err := c.recv.one(nil, b, oob, 0, true, "recvmsg")
+	if err != nil {
+		got.from = c.recv.zeroAddrPort() // as in net
+	}
+	return got.n, got.control, got.flags, got.from, c.recv.wrap(err)
+}
+
+// ReadFromAddrPort is [Conn.ReadFromUDPAddrPort] under the name that pion/ice
+// looks for.
+func (c *Conn) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
+	return c.ReadFromUDPAddrPort(b)
+}
+
+// WriteToAddrPort is [Conn.WriteToUDPAddrPort] under the name that pion/ice looks
+// for.
+func (c *Conn) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
+	return c.WriteToUDPAddrPort(b, to)
+}
+
+// ReadBatch is [Conn.ReceiveMessages] without a context in the shape of
+// golang.org/x/net's PacketConn.ReadBatch, and takes its place: it waits for at
+// least one datagram, unless flags hold [MsgDontWait], and returns how many it
+// read, and an error only if none. It sets Addr (a *[net.UDPAddr], the same for
+// neighbours that came from one address), N, NN and Flags of the messages that
+// it filled. It waits under Config.NonBlocking too.
+func (c *Conn) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
+	wait := flags&MsgDontWait == 0
+	a := inAdopteds.Get().(*inAdopted)
+	n, used := 0, 0
+	for {
+		msgs := a.adopt(ms[n:])
+		used = max(used, len(msgs))
+		k, err := c.recv.many(nil, msgs, flags, wait && n == 0)
+		a.giveBack(ms[n:], k, c.recv.isIPv6)
+		if n += k; err == nil && k == len(msgs) && k > 0 && n < len(ms) {
+			continue
+		}
+		a.free(used)
+		if n > 0 {
+			c.recv.keep(err)
+			return n, nil
+		}
+		return 0, c.recv.wrap(err)
+	}
+}
+
+// zeroAddrPort is the zero address of the socket's family.
+func (r *receiver) zeroAddrPort() netip.AddrPort {
+	if r.isIPv6 {
+		return netip.AddrPortFrom(netip.IPv6Unspecified(), 0)
+	}
+	return netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
+}
+
+// enterNet reports whether a read may be package net's own. If so, leaveNet must
+// follow it.
+func (r *receiver) enterNet() bool {
+	if r.ours.Load() || r.anyPending() {
+		return false
+	}
+	r.inNet.Add(1)
+	if r.ours.Load() { // since then
+		r.inNet.Add(-1)
+		return false
+	}
+	return true
+}
+
+// leaveNet ends a read of net's own, and reports whether it must be done again.
+func (r *receiver) leaveNet(n int, err error) (again bool) {
+	r.inNet.Add(-1)
+	if err != nil {
+		return r.queue.isKick(err)
+	}
+	r.netBytes.Add(uint64(n))
+	if r.netReads.Add(1)%lookEvery == 0 && !r.direct {
+		r.lookForMore()
+	}
+	return false
+}
+
+// lookForMore looks whether the queue is deep, and if so ends net's own reads.
+func (r *receiver) lookForMore() {
+	if !r.mu.TryLock() {
+		return
+	}
+	defer r.mu.Unlock()
+	r.control(r.look)
+	if r.deepLooks++; !r.looked {
+		r.deepLooks = 0
+	}
+	if r.deepLooks >= looksDeep && r.mayTurnOnLocked() {
+		r.deepLooks = 0
+		r.ours.Store(true)
+		r.turnOnLocked()
+	}
+}
+
+// Read calls f as a RawConn does. f reads the socket itself, so coalescing and
+// reading ahead end before the first f.
+func (r userRawConn) Read(f func(fd uintptr) bool) error {
+	r.recv.turnOff(reasonRaw)
+	for {
+		err := r.RawConn.Read(f)
+		if !r.recv.queue.isKick(err) {
+			return err
+		}
+	}
+}
+
+// Control calls f as a RawConn does.
+func (r userRawConn) Control(f func(fd uintptr)) error {
+	err := r.recv.userControl(r.RawConn, f)
+	r.gso.stale.Store(true)
+	return err
+}
+
+const (
+	reasonRaw  = "the socket is read through SyscallConn"
+	reasonFile = "the socket is also a File"
+)
+
+var _ syscall.RawConn = userRawConn{}

@@ -1,0 +1,797 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+package batchconn
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/batchconn/batchconn/internal/sys"
+)
+
+// privateReceiveFlags are those that the kernel must not see.
+const privateReceiveFlags = MsgWaitAll | sys.PrivateFlags
+
+// Receiving.
+//
+// A read takes what is held, else makes one call to the kernel, else waits. What
+// is held was read ahead: the rest of a run, and while the queue is deep the
+// messages after it.
+//
+// All of it happens under one mutex, which nobody holds while waiting: the look
+// at what is held, the call to the kernel, and the taking of what it brought. So
+// no datagram is in nobody's hands, and the order is the kernel's. The
+// interleavings that matter are those of looking and leaving:
+//
+//   - A read that has the place marks itself parked, looks at what is held and at
+//     the kernel's queue under the mutex, and parks. A read that passes by the
+//     queue (one that may not wait) and leaves something held unlocks the mutex
+//     and then kicks. If it left before the look, the look finds it; if after, the
+//     mark was there, and the kick ends the parking, which looks again.
+//   - A read that has the place and leaves something held gives the place to the
+//     next in line, which looks before it parks.
+//   - An arrival is the poller's to tell. What another read takes of it in the
+//     meantime, and does not leave held, is no reason to wake.
+//   - A read that is kicked because its context is done may find something held
+//     as well. It leaves it, and the place, to the next in line.
+
+const (
+	// deepAfter is how many datagrams in a row reads got without waiting when the
+	// queue is taken to be deep, if there is still one, or if they came in one call.
+	deepAfter = 8
+
+	// quietAfter is how many kernel messages without a run show that coalescing
+	// brings nothing. Then it goes off again, since reading for it costs something.
+	quietAfter = 512
+
+	// lookEvery is how often a read of net's own looks whether there is more, and
+	// looksDeep how many of those must find something.
+	lookEvery = 16
+	looksDeep = 2
+
+	// cacheSize is how much reading ahead may bring at once if the messages are
+	// long: what is copied out soon is best still in the processor's cache.
+	cacheSize = 1 << 17
+)
+
+// A receiver is the receiving half of a Conn.
+type receiver struct {
+	queue       readQueue
+	conn        *net.UDPConn
+	raw         syscall.RawConn
+	isIPv6      bool
+	nonBlocking bool
+	direct      bool   // the Read family is always package net's: nothing is ever held
+	network     string // what errors name
+	local, peer net.Addr
+	cookie      uint64 // of the socket, see shareSocket
+
+	noBatchCall *atomic.Bool   // the sender's
+	pending     *pendingErrors // the sender's: what the socket had pending
+	unreturned  pendingErrors  // errors of reads that returned datagrams instead
+
+	// The Read family is package net's own until the queue is found deep: not ours
+	// says so. Reads that are in net's are counted, since coalescing may only go on
+	// when none is.
+	ours     atomic.Bool
+	inNet    atomic.Int32
+	netReads atomic.Uint64
+	netBytes atomic.Uint64
+
+	hasHeld atomic.Bool // whether held is not nil, read without mu
+	isAware atomic.Bool // runs can come: reads go into blocks, and are cut; changed with mu
+
+	mu         sync.Mutex // held while working, never while waiting
+	held, last *inBatch   // read ahead, oldest first
+	depth      int        // datagrams in a row that were there already
+	ahead      int        // kernel messages to ask for while aware
+	full       bool       // the last call brought as many as it asked for
+	runs       bool       // the last call brought a run
+	quiet      int        // kernel messages since the last run
+	looked     bool       // what look found
+	deepLooks  int        // how often in a row it found something
+	gro        gro
+	stats      receiveCounters
+
+	look func(fd uintptr) // looks whether there is a datagram in the queue
+}
+
+func (r *receiver) init(c *net.UDPConn, raw syscall.RawConn, isIPv6 bool, cfg *Config, s *sender) {
+	r.conn, r.raw, r.isIPv6, r.nonBlocking = c, raw, isIPv6, cfg.NonBlocking
+	r.noBatchCall, r.pending = &s.noBatchCall, &s.pending
+	r.network, r.local, r.peer = s.network, s.local, s.peer
+	r.queue.init(c, raw)
+	r.look = func(fd uintptr) { r.looked, _ = sys.Readable(fd) }
+	r.initGRO(cfg.GRO)
+}
+
+// close drops what is held, as the kernel drops its queue.
+func (r *receiver) close() {
+	r.queue.close()
+	r.mu.Lock()
+	r.dropLocked()
+	r.mu.Unlock()
+	forgetReceiver(r.cookie, r)
+}
+
+// addStats adds the receiving half.
+func (r *receiver) addStats(st *Stats) {
+	if r.raw == nil {
+		st.GROReason = st.GSOReason
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.gro.probed && r.gro.off == "" && !r.gro.on {
+		r.probeLocked()
+	}
+	r.control(func(fd uintptr) {
+		_, drops := sys.SocketMemory(fd)
+		st.Dropped = uint64(drops)
+	})
+	n := r.netReads.Load()
+	st.Received, st.ReceivedBytes = r.stats.received+n, r.stats.bytes+r.netBytes.Load()
+	st.ReceiveCalls, st.Coalesced = r.stats.calls+n, r.stats.coalesced
+	st.GROReason = r.gro.disabledReason()
+	st.GRO = st.GROReason == ""
+}
+
+// receiveCounters are written under the receiver's mu.
+type receiveCounters struct {
+	received, bytes, calls, coalesced uint64
+}
+
+// A reading is one read of the user's on its way to the kernel; pooled, so that
+// none makes a closure.
+type reading struct {
+	r     *receiver
+	flags int
+	past  bool // go to the kernel past what is held
+	look  bool // only look whether there is something
+
+	p    []byte // room for one datagram of which only the payload is wanted
+	name sys.Name
+	in   sys.InMessages // else
+	from bool           // whether name is wanted
+
+	direct  [maxAhead][]byte // buffers of the user's for the first messages, while aware
+	directs int
+
+	tries  int
+	plain  bool // what came is in the user's buffers, and not held
+	again  bool // nothing is ready for the way that is to be gone now
+	n      int  // bytes in p, or messages of in
+	errno  syscall.Errno
+	inLine bool // it has the place
+	done   bool
+
+	once func(fd uintptr)
+	wait func() error // until there is something for it, with the place
+}
+
+var readings = sync.Pool{New: func() any {
+	o := new(reading)
+	o.once = func(fd uintptr) { o.done = o.attempt(fd) }
+	try := o.attempt
+	o.wait = func() error {
+		if !sys.Receives && !o.look {
+			return o.readNet()
+		}
+		return o.r.raw.Read(try)
+	}
+	return o
+}}
+
+func (r *receiver) newReading(flags int) *reading {
+	o := readings.Get().(*reading)
+	o.r, o.flags = r, flags
+	o.past = sys.MsgErrQueue != 0 && flags&sys.MsgErrQueue != 0
+	return o
+}
+
+// free puts o back without anything of the user's in it.
+func (o *reading) free() {
+	o.r, o.p, o.from = nil, nil, false
+	o.look, o.plain, o.again, o.inLine, o.done = false, false, false, false, false
+	o.tries, o.n, o.errno = 0, 0, 0
+	clear(o.direct[:o.directs])
+	o.directs = 0
+	o.in.Forget()
+	readings.Put(o)
+}
+
+// obtain returns with r.mu locked once there is something for o: held, or in
+// the user's buffers, or an error of the kernel's in o.errno. If it returns an
+// error, r.mu is not locked.
+func (r *receiver) obtain(ctx context.Context, o *reading, wait bool) error {
+	if !wait {
+		if err := r.queue.check(ctx); err != nil {
+			return err
+		}
+		return r.obtainNow(o)
+	}
+	if err := r.queue.open(ctx); err != nil { // RawConn.Read looks at the deadline
+		return err
+	}
+	if err := r.queue.enter(ctx); err != nil {
+		return err
+	}
+	if err := r.queue.park(ctx, o.wait); err != nil {
+		r.queue.leave()
+		return err
+	}
+	o.inLine = true
+	return nil
+}
+
+// obtainNow is obtain that does not wait.
+func (r *receiver) obtainNow(o *reading) error {
+	if !sys.Receives {
+		in := false
+		if err := r.raw.Control(func(fd uintptr) { in, _ = sys.Readable(fd) }); err != nil {
+			return cause(err)
+		}
+		if !in {
+			return ErrWouldBlock
+		}
+		return o.readNet() // which would wait if another took the datagram meanwhile
+	}
+	if err := r.raw.Control(o.once); err != nil {
+		return cause(err)
+	}
+	if !o.done {
+		return ErrWouldBlock
+	}
+	return nil
+}
+
+// readNet reads a datagram by package net, for systems where we cannot.
+func (o *reading) readNet() error {
+	if o.flags != 0 {
+		return os.NewSyscallError("recvmsg", errors.ErrUnsupported)
+	}
+	if o.p != nil {
+		o.in.AddOne(o.p, nil)
+		o.p = nil
+	}
+	if err := o.in.ReadNet(o.r.conn); err != nil {
+		return err
+	}
+	o.r.mu.Lock()
+	o.plain, o.n = true, 1
+	n, _, _ := o.in.Got(0)
+	o.r.stats.calls++
+	o.r.stats.received++
+	o.r.stats.bytes += uint64(n)
+	return nil
+}
+
+// release ends what obtain began.
+func (r *receiver) release(o *reading) {
+	if r.held != nil && r.queue.closed.Load() {
+		r.dropLocked() // Close came in between
+	}
+	leaves := r.held != nil
+	r.mu.Unlock()
+	if o.inLine {
+		r.queue.leave()
+	} else if leaves {
+		r.queue.kick()
+	}
+	o.free()
+}
+
+// attempt looks for something for o, and returns with r.mu locked if there is.
+func (o *reading) attempt(fd uintptr) bool {
+	r := o.r
+	o.tries++
+	r.mu.Lock()
+	switch {
+	case o.look:
+		if r.held != nil || r.readyLocked(fd) {
+			return true
+		}
+	case r.held != nil && !o.past:
+		o.plain = false
+		return true
+	default:
+		if o.errno = r.callLocked(fd, o); o.errno != sys.EWOULDBLOCK {
+			return true
+		}
+		if !o.past {
+			r.emptyLocked()
+		}
+	}
+	r.mu.Unlock()
+	return false
+}
+
+// emptyLocked is when the kernel's queue was found empty.
+func (r *receiver) emptyLocked() {
+	r.depth, r.ahead = 0, 1
+	if r.gro.settled {
+		r.gro.settled = false
+		r.isAware.Store(false)
+		r.ours.Store(false)
+	}
+}
+
+// callLocked makes one call to the kernel.
+func (r *receiver) callLocked(fd uintptr, o *reading) syscall.Errno {
+	r.stats.calls++
+	if r.isAware.Load() && !o.past {
+		o.plain = false
+		return r.readAheadLocked(fd, o)
+	}
+	if o.p == nil && o.in.Len() == 0 {
+		o.again = true
+		return 0
+	}
+	o.plain = true
+	var errno syscall.Errno
+	datagrams, bytes := 1, 0
+	if o.p != nil {
+		var name *sys.Name
+		if o.from {
+			name = &o.name
+		}
+		o.n, errno = sys.Recvfrom(fd, o.p, o.flags, name)
+		bytes = min(o.n, len(o.p))
+	} else {
+		o.n, errno = r.recv(&o.in, fd, o.in.Len(), o.flags)
+		datagrams = o.n
+		for i := range o.n {
+			n, _, _ := o.in.Got(i)
+			bytes += n
+		}
+	}
+	if errno != 0 {
+		return errno
+	}
+	if !o.past && o.flags&sys.MsgPeek == 0 {
+		r.stats.received += uint64(datagrams)
+		r.stats.bytes += uint64(bytes)
+		r.noteLocked(fd, datagrams, o.tries > 1)
+	}
+	return 0
+}
+
+// readAheadLocked receives into blocks, and holds what comes. As long as no runs
+// come, it receives straight into the user's buffers instead of the first
+// blocks: then this read takes those messages, and none is copied.
+func (r *receiver) readAheadLocked(fd uintptr, o *reading) syscall.Errno {
+	n := max(r.ahead, 1)
+	direct := o.direct[:o.directs]
+	if r.runs {
+		direct = nil
+	}
+	b := inBatches.Get().(*inBatch)
+	b.ready(n, direct)
+	k, errno := r.recv(&b.in, fd, n, o.flags&^(sys.MsgPeek|sys.MsgTrunc))
+	if errno != 0 {
+		b.free()
+		return errno
+	}
+	b.take(k, direct)
+	if r.runs = b.runs; r.runs {
+		r.quiet, r.gro.pause = 0, 0
+	} else if r.quiet += k; r.quiet >= quietAfter {
+		r.settleLocked()
+	}
+	datagrams := r.countLocked(b)
+	r.holdLocked(b)
+	r.noteLocked(fd, datagrams, o.tries > 1)
+	r.aheadLocked(b, k == n)
+	if r.gro.settled {
+		if in, _ := sys.Readable(fd); !in {
+			r.emptyLocked()
+		}
+	}
+	return 0
+}
+
+// countLocked counts what b brought.
+func (r *receiver) countLocked(b *inBatch) (datagrams int) {
+	for i := range b.messages[:b.n] {
+		m := &b.messages[i]
+		datagrams += m.left
+		r.stats.bytes += uint64(len(m.payload))
+		if m.run {
+			r.stats.coalesced += uint64(m.left)
+		}
+	}
+	r.stats.received += uint64(datagrams)
+	return datagrams
+}
+
+// holdLocked holds b after what is held.
+func (r *receiver) holdLocked(b *inBatch) {
+	if r.held == nil {
+		r.held = b
+		r.hasHeld.Store(true)
+	} else {
+		r.last.next = b
+	}
+	r.last = b
+}
+
+// aheadLocked decides how many messages the next call asks for: more while
+// calls come back full, as long as they are short.
+func (r *receiver) aheadLocked(b *inBatch, full bool) {
+	r.full = full
+	if !full {
+		r.ahead = b.n
+		return
+	}
+	bytes := 1
+	for i := range b.messages[:b.n] {
+		bytes += len(b.messages[i].payload)
+	}
+	r.ahead = max(1, min(2*b.n, maxAhead, cacheSize*b.n/bytes))
+}
+
+// recv makes the system call. A kernel or a seccomp filter that refuses the
+// batch call and takes the single one is not asked for batches again.
+func (r *receiver) recv(in *sys.InMessages, fd uintptr, n, flags int) (int, syscall.Errno) {
+	if n == 1 || r.noBatchCall.Load() {
+		return in.RecvOne(fd, flags)
+	}
+	k, errno := in.Recv(fd, n, flags)
+	if errno == 0 || errno == sys.EWOULDBLOCK || !in.Refused(fd, errno) {
+		return k, errno
+	}
+	k, errno = in.RecvOne(fd, flags)
+	if errno == 0 || errno == sys.EWOULDBLOCK {
+		r.noBatchCall.Store(true)
+	}
+	return k, errno
+}
+
+// noteLocked notes that a call brought datagrams, and whether it waited for the
+// first. Who asks and answers may find each answer there already, but nothing
+// after it.
+func (r *receiver) noteLocked(fd uintptr, datagrams int, waited bool) {
+	if r.gro.on {
+		return
+	}
+	if waited {
+		r.depth = 0
+		datagrams--
+	}
+	if r.depth += datagrams; r.depth < deepAfter {
+		return
+	}
+	in, _ := sys.Readable(fd)
+	if in || datagrams >= deepAfter {
+		r.turnOnLocked()
+	}
+	if !r.gro.on {
+		r.depth = 0
+	}
+}
+
+// dropFirstLocked drops the first message that is held, whose datagrams are
+// taken.
+func (r *receiver) dropFirstLocked() {
+	b := r.held
+	if b.at++; b.at < b.n {
+		return
+	}
+	if r.held = b.next; r.held == nil {
+		r.last = nil
+		r.hasHeld.Store(false)
+	}
+	b.free()
+}
+
+// dropLocked drops all that is held.
+func (r *receiver) dropLocked() {
+	for b := r.held; b != nil; {
+		next := b.next
+		b.free()
+		b = next
+	}
+	r.held, r.last = nil, nil
+	r.hasHeld.Store(false)
+}
+
+// A received is what a read of one datagram returns.
+type received struct {
+	n, control, flags int
+	from              netip.AddrPort // in the form of the socket's family
+}
+
+// one reads one datagram. call names the system call in errors; recvmsg also
+// asks for control data and flags.
+func (r *receiver) one(ctx context.Context, p, control []byte, flags int, wait bool, call string) (received, error) {
+	if r.hasHeld.Load() && flags&^(sys.MsgPeek|sys.MsgTrunc|MsgDontWait) == 0 {
+		if err := r.queue.check(ctx); err != nil {
+			return received{}, err
+		}
+		r.mu.Lock()
+		if r.held != nil {
+			got := r.takeOneLocked(p, control, flags)
+			r.mu.Unlock()
+			return got, nil
+		}
+		r.mu.Unlock()
+	}
+	return r.oneSlowly(ctx, p, control, flags, wait, call)
+}
+
+// oneSlowly is one where nothing is held.
+func (r *receiver) oneSlowly(ctx context.Context, p, control []byte, flags int, wait bool, call string) (received, error) {
+	if r.anyPending() {
+		if err := r.queue.open(ctx); err != nil {
+			return received{}, err
+		}
+		if err := r.takePending(); err != nil {
+			return received{}, err
+		}
+	}
+	o := r.newReading(flags &^ privateReceiveFlags)
+	if flags&sys.MsgPeek == 0 {
+		o.direct[0], o.directs = p, 1
+	}
+	if o.past || call == "recvmsg" || len(p) == 0 {
+		o.in.Reset(1, 1)
+		o.in.AddOne(p, control)
+	} else {
+		o.p, o.from = p, call == "recvfrom"
+	}
+	if err := r.obtain(ctx, o, wait && !o.past); err != nil {
+		o.free()
+		return received{}, err
+	}
+	var got received
+	var err error
+	switch {
+	case o.errno != 0:
+		err = os.NewSyscallError(call, o.errno)
+	case !o.plain:
+		got = r.takeOneLocked(p, control, flags)
+	case o.p == nil:
+		got.n, got.control, got.flags = o.in.Got(0)
+		got.from = o.in.From(0)
+	default:
+		got.n = o.n
+		if o.from {
+			got.from = o.name.AddrPort()
+		}
+	}
+	r.release(o)
+	return got, err
+}
+
+// takeOneLocked takes the first datagram that is held.
+func (r *receiver) takeOneLocked(p, control []byte, flags int) (got received) {
+	m := r.held.first()
+	d := m.first()
+	got.n, got.from, got.flags = len(d), m.from, m.flags
+	if !isAt(d, p) {
+		got.n = copy(p, d)
+	}
+	if got.n < len(d) {
+		got.flags |= MsgTruncated
+		if flags&sys.MsgTrunc != 0 {
+			got.n = len(d)
+		}
+	}
+	if len(m.control) > 0 {
+		got.control = m.fillControl(control, &got.flags)
+	}
+	if flags&sys.MsgPeek == 0 {
+		if m.drop(); m.left == 0 {
+			r.dropFirstLocked()
+		}
+	}
+	return got
+}
+
+// many reads into messages. It returns an error, of the system call or what
+// ended the waiting, only if it filled none; one that would be lost is kept.
+func (r *receiver) many(ctx context.Context, msgs []InputMessage, flags int, wait bool) (n int, err error) {
+	if err := r.queue.open(ctx); err != nil {
+		return 0, err
+	}
+	if len(msgs) == 0 {
+		return 0, nil
+	}
+	if err := r.takePending(); err != nil {
+		return 0, err
+	}
+	all := flags&MsgWaitAll != 0 && wait
+	if flags&sys.MsgPeek != 0 {
+		msgs = msgs[:1] // the kernel would show the same in each
+	}
+	if sys.MsgErrQueue != 0 && flags&sys.MsgErrQueue != 0 {
+		wait, all = false, false // that queue is never waited for
+	}
+	for {
+		k, more, err := r.some(ctx, msgs[n:], flags, wait && (n == 0 || all))
+		n += k
+		switch {
+		case err != nil && n > 0:
+			r.keep(err)
+			return n, nil
+		case err != nil:
+			return 0, err
+		case n == len(msgs) || !more && !all:
+			return n, nil
+		}
+	}
+}
+
+// keep keeps err for the next call if the kernel may have forgotten it by
+// telling it.
+func (r *receiver) keep(err error) {
+	var errno syscall.Errno
+	switch {
+	case isToldOnce(err):
+		r.pending.add(ended(err))
+	case errors.As(err, &errno) && errno != sys.EWOULDBLOCK:
+		r.unreturned.add(ended(err))
+	}
+}
+
+func (r *receiver) anyPending() bool {
+	return r.raw != nil && (r.pending.any() || r.unreturned.any())
+}
+
+// takePending removes an error that an earlier call had no way to return.
+func (r *receiver) takePending() error {
+	if o := r.pending.take(); o.err != nil {
+		return o.err
+	}
+	return r.unreturned.take().err
+}
+
+// some reads what there is with one call to the kernel at most. more says that
+// there may be more.
+func (r *receiver) some(ctx context.Context, msgs []InputMessage, flags int, wait bool) (n int, more bool, err error) {
+	if r.hasHeld.Load() && (sys.MsgErrQueue == 0 || flags&sys.MsgErrQueue == 0) {
+		if err := r.queue.check(ctx); err != nil {
+			return 0, false, err
+		}
+		r.mu.Lock()
+		n = r.takeLocked(msgs, flags)
+		r.mu.Unlock()
+		if n > 0 {
+			return n, true, nil
+		}
+	}
+	o := r.newReading(flags &^ privateReceiveFlags)
+	if o.past || !r.isAware.Load() {
+		o.add(msgs)
+	} else if flags&sys.MsgPeek == 0 {
+		o.addDirect(msgs)
+	}
+	if err := r.obtain(ctx, o, wait); err != nil {
+		o.free()
+		return 0, false, err
+	}
+	switch {
+	case o.errno != 0:
+		err = os.NewSyscallError("recvmsg", o.errno)
+	case o.again:
+		more = true
+	case o.plain:
+		n, more = o.n, o.n == o.in.Len()
+		o.give(msgs[:n])
+	default:
+		n = r.takeLocked(msgs, flags)
+		more = r.full
+	}
+	r.release(o)
+	return n, more, err
+}
+
+// takeLocked puts what is held into messages, as far as either goes.
+func (r *receiver) takeLocked(msgs []InputMessage, flags int) (n int) {
+	for n < len(msgs) && r.held != nil {
+		b := r.held
+		m := b.first()
+		if flags&sys.MsgPeek != 0 {
+			m.fill(&msgs[0], flags)
+			return 1
+		}
+		n += m.take(msgs[n:], flags)
+		if m.left == 0 {
+			r.dropFirstLocked()
+		}
+	}
+	return n
+}
+
+// add adds as many of msgs as one call takes, and says how many.
+func (o *reading) add(msgs []InputMessage) (n int) {
+	msgs = msgs[:min(len(msgs), maxPlain)]
+	vectors := 0
+	for n < len(msgs) && (n == 0 || vectors < sys.MaxVectors) {
+		vectors += max(1, len(msgs[n].Vectors))
+		n++
+	}
+	o.in.Reset(n, vectors)
+	for i := range msgs[:n] {
+		o.in.Add(msgs[i].Vectors, msgs[i].Control)
+	}
+	return n
+}
+
+// addDirect adds those of msgs, from the first, that can be received into while
+// aware: of one vector each, since what they get may have to be moved, and not
+// overlapping, since until then all of it must be there.
+func (o *reading) addDirect(msgs []InputMessage) {
+	for i := range msgs[:min(len(msgs), maxAhead)] {
+		if len(msgs[i].Vectors) != 1 {
+			return
+		}
+		v := msgs[i].Vectors[0]
+		for _, w := range o.direct[:i] {
+			if overlap(v, w) {
+				return
+			}
+		}
+		o.direct[i], o.directs = v, i+1
+	}
+}
+
+// give says in msgs what the kernel put into them.
+func (o *reading) give(msgs []InputMessage) {
+	for i := range msgs {
+		m := &msgs[i]
+		m.BytesReceived, m.ControlReceived, m.Flags = o.in.Got(i)
+		m.Addr = unmapped(o.in.From(i))
+	}
+}
+
+// wrap makes the one OpError that users see.
+func (r *receiver) wrap(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &net.OpError{Op: "read", Net: r.network, Source: r.local, Addr: r.peer, Err: err}
+}
+
+// mayWait reports whether a Receive of the user's may wait.
+func (r *receiver) mayWait(flags int) bool { return !r.nonBlocking && flags&MsgDontWait == 0 }
+
+// readyLocked reports whether the kernel has a datagram or an error for us.
+func (r *receiver) readyLocked(fd uintptr) bool {
+	in, failed := sys.Readable(fd)
+	if in || !failed {
+		return in
+	}
+	// That can also be an error queue, of which a read says nothing.
+	if errno := sys.SocketError(fd); errno != 0 {
+		r.keep(os.NewSyscallError("recvmsg", errno))
+		return true
+	}
+	return false
+}
+
+// awaitReadable waits until a receive would not wait.
+func (r *receiver) awaitReadable(ctx context.Context) error {
+	if err := r.queue.check(ctx); err != nil {
+		return err
+	}
+	if r.anyPending() {
+		return nil
+	}
+	o := r.newReading(0)
+	o.look = true
+	if err := r.obtain(ctx, o, true); err != nil {
+		o.free()
+		return err
+	}
+	r.release(o)
+	return nil
+}
