@@ -701,6 +701,7 @@ func (r *receiver) takeLocked(msgs []InputMessage, flags int) (n int) {
 		m := b.first()
 		if flags&sys.MsgPeek != 0 {
 			m.fill(&msgs[0], flags)
+			msgs[0].Addr = unmapped(m.from)
 			return 1
 		}
 		n += m.take(msgs[n:], flags)
