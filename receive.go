@@ -293,6 +293,7 @@ func (r *receiver) release(o *reading) {
 func (o *reading) attempt(fd uintptr) bool {
 	r := o.r
 	o.tries++
+	o.errno, o.again = 0, false
 	r.mu.Lock()
 	switch {
 	case o.look:

@@ -199,6 +199,53 @@ func testReaders(t *testing.T, mode GROMode, set []int) {
 	t.Logf("%d datagrams; %+v", sent, in.Stats())
 }
 
+// TestPassingReader: a read that does not wait, takes one datagram of a run and
+// goes, wakes one that waits for the rest.
+func TestPassingReader(t *testing.T) {
+	in, out, to := readPair(t, &Config{GRO: GROOn})
+	if !in.Stats().GRO {
+		t.Skip(in.Stats().GROReason)
+	}
+	run := AppendSegments(nil, to, []byte("aabbcc"), 2, nil)
+	passed := 0
+	for _, waiter := range []int{0, 3, 4, 5} {
+		read := make(chan []byte, 3)
+		ended := make(chan error, 1)
+		go func() {
+			for {
+				if err := readerKinds[waiter].read(in, func(p []byte) { read <- slices.Clone(p) }); err != nil {
+					ended <- err
+					return
+				}
+			}
+		}()
+		for range 300 {
+			awaitReader(t, in)
+			if err := sendAll(out, nil, run); err != nil {
+				t.Fatal(err)
+			}
+			left := 3
+			if n, _, err := in.ReceiveFrom(nil, make([]byte, 10), MsgDontWait); err == nil && n == 2 {
+				left--
+				passed++
+			}
+			for range left {
+				select {
+				case <-read:
+				case <-time.After(patience):
+					t.Fatalf("%s sleeps while datagrams are held", readerKinds[waiter].name)
+				}
+			}
+		}
+		in.SetReadDeadline(time.Unix(1, 0))
+		if err := receiveWithin(t, "a read", ended); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatal(err)
+		}
+		in.SetReadDeadline(time.Time{})
+	}
+	t.Logf("%d of 1200 runs were met by the one that passes", passed)
+}
+
 // waits are the reads that can wait, with the context that they are given.
 var waits = map[string]func(c *Conn, ctx context.Context) error{
 	"ReceiveMessages": func(c *Conn, ctx context.Context) error { return receiveInto(c, ctx, 3, 0, func([]byte) {}) },
