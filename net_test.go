@@ -13,12 +13,15 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/net/ipv4"
+
+	"github.com/batchconn/batchconn/internal/sys"
 )
 
 // netMethods are those of *net.UDPConn.
@@ -261,53 +264,115 @@ func compareWrites(t *testing.T, cfg *Config, shown func(results, netMethods) st
 	})
 }
 
-// TestReadsAsNet: reads and their errors are a bare UDPConn's.
+// readNothing is a Read without room, which does not read.
+const readNothing = "Read of nothing"
+
+// TestReadsAsNet: reads and their errors are a bare UDPConn's, whether net reads,
+// or we do, and whether what is read was held.
 func TestReadsAsNet(t *testing.T) {
 	buf, oob := make([]byte, 1<<16), make([]byte, 128)
 	var reads []method
 	for _, size := range []int{len(buf), 3, 0} {
-		b := buf[:size]
+		b, read := buf[:size], "Read"
+		if size == 0 {
+			read = readNothing
+		}
 		reads = append(reads,
-			method{"Read", func(c netMethods) results { n, err := c.Read(b); return returned(n, string(b[:n]), err) }},
+			method{read, func(c netMethods) results { n, err := c.Read(b); return returned(n, string(b[:n]), err) }},
 			method{"ReadFrom", func(c netMethods) results { n, a, err := c.ReadFrom(b); return returned(n, string(b[:n]), a, err) }},
 			method{"ReadFromUDP", func(c netMethods) results { n, a, err := c.ReadFromUDP(b); return returned(n, string(b[:n]), a, err) }},
 			method{"ReadFromUDPAddrPort", func(c netMethods) results { return returned(c.ReadFromUDPAddrPort(b)) }},
-			method{"ReadMsgUDP", func(c netMethods) results { return returned(c.ReadMsgUDP(b, oob)) }},
-			method{"ReadMsgUDPAddrPort", func(c netMethods) results { return returned(c.ReadMsgUDPAddrPort(b, oob)) }})
+			method{"ReadMsgUDP", func(c netMethods) results {
+				n, oobn, flags, a, err := c.ReadMsgUDP(b, oob)
+				return returned(max(n, 0), oobn, flags, a, err) // net says -1 with some errors
+			}},
+			method{"ReadMsgUDPAddrPort", func(c netMethods) results {
+				n, oobn, flags, a, err := c.ReadMsgUDPAddrPort(b, oob)
+				return returned(max(n, 0), oobn, flags, a, err)
+			}})
 	}
-	forEachKind(t, 1, nil, func(t *testing.T, w *world) {
-		twin := w.socket(t, w.inboxes[0])
-		compare := func(state string) {
-			for _, m := range reads {
-				for _, c := range []netMethods{twin, w.conn} {
-					if state == "data" {
-						w.post(t, c, "hello")
-					}
-				}
-				want, got := m.call(twin).text(twin), m.call(w.conn).text(w.conn)
-				if got != want {
-					t.Errorf("%s, %s:\n got %s\nwant %s", state, m.name, got, want)
-				}
-			}
-		}
-		compare("data")
-		for _, c := range []netMethods{twin, w.conn} {
-			c.SetReadDeadline(time.Now().Add(-time.Hour))
-		}
-		compare("late")
-		for _, c := range []netMethods{twin, w.conn} {
-			c.SetDeadline(time.Now().Add(time.Hour))
-		}
-		compare("data")
-		for _, c := range []netMethods{twin, w.conn} {
-			c.Close()
-		}
-		compare("closed")
-	})
+	for _, mode := range []GROMode{GROAuto, GROOff, GROOn} {
+		forEachKind(t, 1, &Config{GRO: mode}, func(t *testing.T, w *world) { w.compareReads(t, reads) })
+	}
 }
 
-// post sends a datagram from the first inbox to c.
-func (w *world) post(t testing.TB, c net.PacketConn, text string) {
+func (w *world) compareReads(t *testing.T, reads []method) {
+	twin := w.socket(t, w.inboxes[0])
+	both := []netMethods{twin, w.conn}
+	compare := func(state string, post func(c netMethods)) {
+		for _, m := range reads {
+			for _, c := range both {
+				post(c)
+			}
+			want, got := m.call(twin).text(twin), m.call(w.conn).text(w.conn)
+			if got != want {
+				t.Errorf("%s, %s:\n got %s\nwant %s", state, m.name, got, want)
+			}
+		}
+	}
+	data := func(c netMethods) { w.post(t, c, "hello", nil) }
+	nothing := func(netMethods) {}
+	compare("data", data)
+	if w.conn.send.gso.disabledReason() == "" {
+		for _, c := range both { // read by the first half of the methods, and by the next
+			for range len(reads) / 2 {
+				w.post(t, c, "hellohell", sys.AppendSegmentControl(nil, 5, nil))
+			}
+		}
+		compare("run", nothing)
+		for _, c := range both { // what the empty Reads have left
+			c.SetReadDeadline(time.Now().Add(time.Millisecond))
+			for err := error(nil); err == nil; {
+				_, _, err = c.ReadFrom(make([]byte, 10))
+			}
+		}
+	}
+	for _, c := range both {
+		c.SetReadDeadline(time.Now().Add(-time.Hour))
+	}
+	compare("late", nothing)
+	for _, c := range both {
+		c.SetDeadline(time.Now().Add(patience))
+	}
+	compare("data", data)
+	if w.connected && runtime.GOOS == "linux" {
+		w.inboxes[0].conn.Close()
+		reads = slices.DeleteFunc(slices.Clone(reads), func(m method) bool { return m.name == readNothing })
+		compare("refused", func(c netMethods) {
+			u, ok := c.(*net.UDPConn)
+			if !ok {
+				u = w.bare
+			}
+			makeRefused(t, u)
+		})
+	}
+	for _, c := range both {
+		c.Close()
+	}
+	compare("closed", nothing)
+}
+
+// makeRefused writes to a peer that is gone until that is pending: the kernel
+// sends no more than so many ICMP messages a second.
+func makeRefused(t *testing.T, u *net.UDPConn) {
+	t.Helper()
+	raw, err := u.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pending := false
+	for end := time.Now().Add(patience); !pending; time.Sleep(time.Millisecond) {
+		u.Write([]byte("x"))
+		raw.Control(func(fd uintptr) { _, pending = sys.Readable(fd) })
+		if time.Now().After(end) {
+			t.Fatal("no error is pending")
+		}
+	}
+}
+
+// post sends a datagram from the first inbox to c, or several if control has it
+// segmented.
+func (w *world) post(t testing.TB, c net.PacketConn, text string, control []byte) {
 	t.Helper()
 	to := addrPortOf(c)
 	if to.Addr().IsUnspecified() {
@@ -316,7 +381,7 @@ func (w *world) post(t testing.TB, c net.PacketConn, text string) {
 	if w.inboxes[0].addr.Addr().Is4() {
 		to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
 	}
-	if _, err := w.inboxes[0].conn.WriteToUDPAddrPort([]byte(text), to); err != nil {
+	if _, _, err := w.inboxes[0].conn.WriteMsgUDPAddrPort([]byte(text), control, to); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -373,7 +438,7 @@ func TestReadBatch(t *testing.T) {
 	forEachKind(t, 1, nil, func(t *testing.T, w *world) {
 		texts := []string{"one", "", "three", "four"}
 		for _, text := range texts {
-			w.post(t, w.conn, text)
+			w.post(t, w.conn, text, nil)
 		}
 		w.conn.SetReadDeadline(time.Now().Add(patience))
 		for len(texts) > 0 {
