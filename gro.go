@@ -56,6 +56,7 @@ type gro struct {
 	reason string // why it is off, as the last probe found
 	probed bool   // reason is of the options as they are
 
+	wanted  bool          // it would be on if none of net's own reads were under way
 	settled bool          // it is off, and no run can come any more but those in the queue
 	turn    int           // counts when it went on
 	pause   time.Duration // how long it stayed off when it last brought nothing

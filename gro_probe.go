@@ -14,7 +14,7 @@ import (
 )
 
 // coalesceTest is whether this kernel says what it coalesces.
-var coalesceTest = runTest{try: coalescesOn}
+var coalesceTest = &runTest{try: coalescesOn}
 
 // A runTest sends a run of two datagrams, of two bytes and of one, to a socket
 // that coalesces, and looks at what is read. Only an answer is remembered: where

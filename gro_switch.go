@@ -73,8 +73,8 @@ func (r *receiver) turnOnLocked() {
 		return
 	}
 	r.ours.Store(true)
-	if r.inNet.Load() != 0 {
-		return // in vain; but those reads come back to us
+	if g.wanted = r.inNet.Load() != 0; g.wanted {
+		return // but when those reads come again, they come to us
 	}
 	g.on, g.settled = true, false
 	g.turn++

@@ -180,7 +180,6 @@ func (r *receiver) lookForMore() {
 	}
 	if r.deepLooks >= looksDeep && r.mayTurnOnLocked() {
 		r.deepLooks = 0
-		r.ours.Store(true)
 		r.turnOnLocked()
 	}
 }

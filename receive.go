@@ -280,6 +280,9 @@ func (r *receiver) release(o *reading) {
 		r.dropLocked() // Close came in between
 	}
 	leaves := r.held != nil
+	if !leaves && !r.isAware.Load() && !r.gro.wanted {
+		r.ours.Store(false) // nothing keeps reads from being net's own
+	}
 	r.mu.Unlock()
 	if o.inLine {
 		r.queue.leave()
@@ -317,11 +320,10 @@ func (o *reading) attempt(fd uintptr) bool {
 
 // emptyLocked is when the kernel's queue was found empty.
 func (r *receiver) emptyLocked() {
-	r.depth, r.ahead = 0, 1
+	r.depth, r.ahead, r.gro.wanted = 0, 1, false
 	if r.gro.settled {
 		r.gro.settled = false
 		r.isAware.Store(false)
-		r.ours.Store(false)
 	}
 }
 

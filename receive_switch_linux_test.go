@@ -1,0 +1,620 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+package batchconn
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/net/ipv4"
+	"golang.org/x/sys/unix"
+
+	"github.com/batchconn/batchconn/internal/sys"
+)
+
+// coalescing is a readPair whose Conn coalesces.
+func coalescing(t testing.TB) (in, out *Conn, to netip.AddrPort) {
+	t.Helper()
+	in, out, to = readPair(t, &Config{GRO: GROOn})
+	if !in.Stats().GRO {
+		t.Skip(in.Stats().GROReason)
+	}
+	if !in.optionOn() {
+		t.Fatal("GROOn, and the option is off")
+	}
+	return in, out, to
+}
+
+// optionOn asks the socket, and does not tell the Conn.
+func (c *Conn) optionOn() (on bool) {
+	c.raw.Control(func(fd uintptr) { on, _ = sys.Coalescing(fd) })
+	return on
+}
+
+// sendRuns sends n runs of three datagrams of ten bytes: aaaaaaaaaa, bbbbbbbbbb...
+func sendRuns(t testing.TB, out *Conn, to netip.AddrPort, n int, first *int) {
+	t.Helper()
+	for range n {
+		var p []byte
+		for range 3 {
+			p = append(p, []byte(strings.Repeat(string(rune('a'+*first%26)), 10))...)
+			*first++
+		}
+		if err := sendAll(out, nil, AppendSegments(nil, to, p, 10, nil)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// readRuns reads n datagrams of sendRuns.
+func readRuns(t testing.TB, read func(p []byte) (int, error), n int, first *int) {
+	t.Helper()
+	for range n {
+		p := make([]byte, 1000)
+		k, err := read(p)
+		if want := strings.Repeat(string(rune('a'+*first%26)), 10); string(p[:k]) != want || err != nil {
+			t.Fatalf("datagram %d is %q, %v; want %q", *first, p[:k], err, want)
+		}
+		*first++
+	}
+}
+
+func readNow(c *Conn) func(p []byte) (int, error) {
+	return func(p []byte) (int, error) {
+		n, _, err := c.ReceiveFrom(nil, p, MsgDontWait)
+		return n, err
+	}
+}
+
+// readRaw reads as x/net does, through a RawConn.
+func readRaw(raw syscall.RawConn) func(p []byte) (int, error) {
+	return func(p []byte) (n int, err error) {
+		rawErr := raw.Read(func(fd uintptr) bool {
+			n, _, err = unix.Recvfrom(int(fd), p, 0)
+			return err != unix.EAGAIN
+		})
+		return n, errors.Join(rawErr, err)
+	}
+}
+
+// TestRawReader: who reads through SyscallConn gets datagrams. What was queued
+// before is read through the Conn.
+func TestRawReader(t *testing.T) {
+	in, out, to := coalescing(t)
+	raw, err := in.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent, read := 0, 0
+	sendRuns(t, out, to, 3, &sent)
+	readRuns(t, readNow(in), 2, &read) // the third is held
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		at := 9
+		readRuns(t, readRaw(raw), 6, &at)
+	}()
+	for end := time.Now().Add(patience); in.Stats().GRO || in.optionOn(); {
+		if time.Now().After(end) {
+			t.Fatal("coalescing goes on")
+		}
+	}
+	sendRuns(t, out, to, 2, &sent)
+	<-done
+	readRuns(t, readNow(in), 7, &read)
+	if _, err := readNow(in)(make([]byte, 10)); !errors.Is(err, ErrWouldBlock) {
+		t.Errorf("something is left: %v", err)
+	}
+	if s := in.Stats(); s.GRO || s.GROReason != reasonRaw {
+		t.Errorf("%+v", s)
+	}
+	read = 15
+	sendRuns(t, out, to, 50, &sent)
+	readRuns(t, func(p []byte) (int, error) { return in.Read(p) }, 150, &read)
+	if in.optionOn() {
+		t.Error("coalescing was turned on again")
+	}
+}
+
+// TestRawReaderIsNotDisturbed: the kicks for our own reads end no read of the
+// user's.
+func TestRawReaderIsNotDisturbed(t *testing.T) {
+	in, out, to := readPair(t, nil)
+	raw, err := in.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	var read, failed atomic.Int64
+	for range 2 {
+		wg.Go(func() {
+			for {
+				_, err := readRaw(raw)(make([]byte, 10))
+				if errors.Is(err, net.ErrClosed) {
+					return
+				}
+				if err != nil {
+					failed.Add(1)
+					t.Error(err)
+				}
+				read.Add(1)
+			}
+		})
+	}
+	wg.Go(func() {
+		for {
+			if err := readerKinds[1].read(in, func([]byte) { read.Add(1) }); errors.Is(err, net.ErrClosed) {
+				return
+			}
+		}
+	})
+	for i := range 2000 {
+		out.SendTo(nil, []byte("0123456789"), to, 0)
+		for end := time.Now().Add(patience); read.Load() < int64(i+1); {
+			if time.Now().After(end) {
+				t.Fatalf("%d of %d were read", read.Load(), i+1)
+			}
+			time.Sleep(10 * time.Microsecond)
+		}
+	}
+	in.Close()
+	wg.Wait()
+}
+
+// TestXNetOfConn: x/net's PacketConn made of a Conn, before and after the Conn's
+// own reads.
+func TestXNetOfConn(t *testing.T) {
+	in, out, to := coalescing(t)
+	pc := ipv4.NewPacketConn(in)
+	sent, read := 0, 0
+	sendRuns(t, out, to, 2, &sent)
+	readRuns(t, readNow(in), 4, &read)
+	sendRuns(t, out, to, 2, &sent)
+	readRuns(t, readNow(in), 4, &read) // the rest is drained and held
+	in.SetReadDeadline(time.Now().Add(time.Millisecond))
+	ms := []ipv4.Message{{Buffers: [][]byte{make([]byte, 100)}}, {Buffers: [][]byte{make([]byte, 100)}}}
+	var ne net.Error
+	if _, err := pc.ReadBatch(ms, 0); !errors.As(err, &ne) || !ne.Timeout() {
+		t.Fatalf("%v", err)
+	}
+	in.SetReadDeadline(time.Time{})
+	readRuns(t, readNow(in), 4, &read)
+	sendRuns(t, out, to, 2, &sent)
+	readRuns(t, func(p []byte) (int, error) {
+		n, err := pc.ReadBatch(ms[:1], 0)
+		if n != 1 {
+			return 0, fmt.Errorf("%d, %v", n, err)
+		}
+		return copy(p, ms[0].Buffers[0][:ms[0].N]), err
+	}, 3, &read)
+	readRuns(t, func(p []byte) (int, error) { n, _, err := in.ReadFrom(p); return n, err }, 3, &read)
+}
+
+// TestFileSwitchesOff: a File is a socket like another, and the Conn reads what
+// was queued; and what comes, whoever has the option on.
+func TestFileSwitchesOff(t *testing.T) {
+	in, out, to := coalescing(t)
+	sent, read := 0, 0
+	sendRuns(t, out, to, 3, &sent)
+	readRuns(t, readNow(in), 1, &read)
+	f, err := in.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	other, err := net.FilePacketConn(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if s := in.Stats(); s.GRO || s.GROReason != reasonFile || in.optionOn() {
+		t.Errorf("%+v", s)
+	}
+	sendRuns(t, out, to, 1, &sent)
+	at := 9
+	readRuns(t, func(p []byte) (int, error) { n, _, err := other.ReadFrom(p); return n, err }, 3, &at)
+	readRuns(t, readNow(in), 8, &read)
+
+	// Another process may make a Conn of it, that turns the option on.
+	control(t, other.(*net.UDPConn), func(fd int) error { return sys.SetCoalescing(uintptr(fd), true) })
+	sendRuns(t, out, to, 2, &sent)
+	read = 12
+	readRuns(t, func(p []byte) (int, error) { return in.Read(p) }, 6, &read)
+}
+
+// TestFileWhileReading: a read of package net's that waits when the File is
+// taken is aware afterwards.
+func TestFileWhileReading(t *testing.T) {
+	in, out, to := readPair(t, nil)
+	read := make(chan []byte, 3)
+	go func() {
+		for {
+			if readerKinds[4].read(in, func(p []byte) { read <- p }) != nil {
+				return
+			}
+		}
+	}()
+	awaitReader(t, in)
+	f, err := in.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	sys.SetCoalescing(f.Fd(), true)
+	sent := 0
+	sendRuns(t, out, to, 1, &sent)
+	for range 3 {
+		if p := <-read; len(p) != 10 {
+			t.Fatalf("%q", p)
+		}
+	}
+}
+
+// TestGROOptionOfUser: who sets UDP_GRO gets it as it is, before New and after, and
+// we do not touch it; taken away again, it is ours to set.
+func TestGROOptionOfUser(t *testing.T) {
+	set := func(t *testing.T, c syscall.Conn, on bool) {
+		control(t, c, func(fd int) error { return sys.SetCoalescing(uintptr(fd), on) })
+	}
+	glued := func(t *testing.T, in, out *Conn, to netip.AddrPort) {
+		t.Helper()
+		sent := 0
+		for range 30 {
+			sendRuns(t, out, to, 1, &sent)
+			p, oob := make([]byte, 100), make([]byte, 100)
+			n, oobn, _, _, err := in.ReadMsgUDPAddrPort(p, oob)
+			if stride, _ := sys.TakeStride(oob[:oobn]); n != 30 || stride != 10 || err != nil {
+				t.Fatalf("%d bytes, stride %d, %v; want a run", n, stride, err)
+			}
+			sendRuns(t, out, to, 1, &sent)
+			m := InputMessage{Vectors: [][]byte{p}, Control: oob}
+			n, err = in.ReceiveMessage(nil, &m, 0)
+			if stride, _ := sys.TakeStride(oob[:m.ControlReceived]); n != 30 || stride != 10 || err != nil {
+				t.Fatalf("%d bytes, stride %d, %v; want a run", n, stride, err)
+			}
+		}
+		if s := in.Stats(); s.GRO || s.GROReason != sys.ReasonGROSet {
+			t.Errorf("%+v", s)
+		}
+	}
+	cut := func(t *testing.T, in, out *Conn, to netip.AddrPort) {
+		t.Helper()
+		sent, read := 0, 0
+		sendRuns(t, out, to, 40, &sent)
+		readRuns(t, func(p []byte) (int, error) { return in.Read(p) }, 120, &read)
+		sendRuns(t, out, to, 1, &sent)
+		readRuns(t, readNow(in), 3, &read)
+		if s := in.Stats(); !s.GRO {
+			t.Errorf("%+v", s)
+		}
+	}
+	for _, mode := range []GROMode{GROAuto, GROOn} {
+		for _, deep := range []bool{false, true} {
+			t.Run(fmt.Sprint(mode, deep), func(t *testing.T) {
+				u := listen(t, "udp4", "127.0.0.1")
+				growBuffer(u)
+				set(t, u, true)
+				in, err := New(u, &Config{GRO: mode})
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, out, _ := readPair(t, nil)
+				to := addrPortOf(u)
+				glued(t, in, out, to)
+				set(t, in, false)
+				if deep {
+					cut(t, in, out, to)
+				}
+				set(t, in, true)
+				glued(t, in, out, to)
+				set(t, in, false)
+				cut(t, in, out, to)
+			})
+		}
+	}
+}
+
+// TestGROOffByEnvironment.
+func TestGROOffByEnvironment(t *testing.T) {
+	t.Setenv("BATCHCONN_GRO", "off")
+	in, out, to := readPair(t, &Config{GRO: GROOn})
+	sent, read := 0, 0
+	sendRuns(t, out, to, 100, &sent)
+	readRuns(t, func(p []byte) (int, error) { return in.Read(p) }, 150, &read)
+	readRuns(t, readNow(in), 150, &read)
+	if s := in.Stats(); s.GRO || !strings.Contains(s.GROReason, "BATCHCONN_GRO") || in.optionOn() || s.Coalesced != 0 || s.Received != 300 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// TestGRONotTested: nothing is coalesced where the test has no answer, or a wrong
+// one.
+func TestGRONotTested(t *testing.T) {
+	was := coalesceTest
+	defer func() { coalesceTest = was }()
+	for want, answer := range map[string][2]bool{reasonUnanswered: {false, false}, reasonGlued: {true, true}, "": {false, true}} {
+		tries := 0
+		coalesceTest = &runTest{try: func(net.IP) (bool, bool) { tries++; return answer[0], answer[1] }}
+		for range 2 {
+			in, _, _ := readPair(t, nil)
+			if s := in.Stats(); s.GROReason != want || s.GRO != (want == "") {
+				t.Errorf("%+v, want %q", s, want)
+			}
+		}
+		if once := answer[1]; once != (tries == 1) {
+			t.Errorf("%q: %d tries", want, tries)
+		}
+	}
+}
+
+// TestGROFilter: a filter sees the length of what arrives.
+func TestGROFilter(t *testing.T) {
+	u := listen(t, "udp4", "127.0.0.1")
+	accept := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 1 << 16}}
+	control(t, u, func(fd int) error {
+		return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &accept[0]})
+	})
+	in, err := New(u, &Config{GRO: GROOn})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := in.Stats(); s.GRO || !strings.Contains(s.GROReason, "filter") || in.optionOn() {
+		t.Errorf("%+v", s)
+	}
+}
+
+// TestTwoConns: two Conns of one socket read it both, whatever each has on.
+func TestTwoConns(t *testing.T) {
+	for _, modes := range [][2]GROMode{{GROAuto, GROAuto}, {GROOn, GROAuto}, {GROAuto, GROOn}, {GROOn, GROOn}, {GROOff, GROOn}, {GROOn, GROOff}} {
+		t.Run(fmt.Sprint(modes), func(t *testing.T) {
+			u := listen(t, "udp4", "127.0.0.1")
+			growBuffer(u)
+			f, err := u.File()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			twin, err := net.FilePacketConn(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer twin.Close()
+			a, err := New(u, &Config{GRO: modes[0]})
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, out, _ := readPair(t, nil)
+			to := addrPortOf(u)
+			sent := 0
+			sendRuns(t, out, to, 20, &sent)
+			read := 0
+			readRuns(t, func(p []byte) (int, error) { return a.Read(p) }, 31, &read)
+			b, err := New(twin.(*net.UDPConn), &Config{GRO: modes[1]})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer b.Close()
+			sendRuns(t, out, to, 40, &sent)
+			got := make(map[string]int)
+			for i := range 149 {
+				p := make([]byte, 100)
+				var n int
+				var err error
+				for _, c := range []*Conn{[]*Conn{a, b}[i%2], []*Conn{b, a}[i%2]} {
+					if n, _, err = c.ReceiveFrom(nil, p, MsgDontWait); err == nil {
+						break
+					}
+				}
+				if n != 10 || err != nil {
+					t.Fatalf("datagram %d: %q, %v; %+v", i, p[:n], err, a.Stats())
+				}
+				got[string(p[:n])]++
+			}
+			if len(got) != 26 {
+				t.Errorf("%d letters", len(got))
+			}
+		})
+	}
+}
+
+// TestQuiet: coalescing that brings nothing goes off, and comes again with runs.
+func TestQuiet(t *testing.T) {
+	in, out, to := readPair(t, nil)
+	plain, err := New(listen(t, "udp4", "127.0.0.1"), &Config{GSO: GSOOff})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent, read := 0, 0
+	one := func(p []byte) (int, error) { n, _, err := in.ReadFromUDPAddrPort(p); return n, err }
+	until := func(what string, by *Conn, done func() bool) {
+		t.Helper()
+		for end := time.Now().Add(patience); !done(); {
+			sendRuns(t, by, to, 30, &sent)
+			readRuns(t, one, 90, &read)
+			if _, err := readNow(in)(nil); !errors.Is(err, ErrWouldBlock) {
+				t.Fatal(err)
+			}
+			if time.Now().After(end) {
+				t.Fatalf("never %s: %+v", what, in.recv.gro)
+			}
+		}
+	}
+	for range 3 {
+		until("on", out, in.optionOn)
+		until("off", plain, func() bool { return !in.optionOn() })
+		until("plain", plain, func() bool { return !in.recv.isAware.Load() && !in.recv.ours.Load() })
+		in.recv.mu.Lock()
+		in.recv.gro.retry = time.Time{} // as if the pause were over
+		in.recv.mu.Unlock()
+	}
+}
+
+// TestSwitchingStorm: a sender segments without a break, readers read, and
+// everything is turned on and off: no datagram is glued, split or doubled.
+func TestSwitchingStorm(t *testing.T) {
+	in, out, to := coalescing(t)
+	raw, err := in.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	var seen sync.Map
+	var read atomic.Int64
+	for k := range 3 {
+		wg.Go(func() {
+			for {
+				err := readerKinds[[]int{0, 4, 5}[k]].read(in, func(p []byte) {
+					if len(p) != 8 || binary.BigEndian.Uint32(p) != ^binary.BigEndian.Uint32(p[4:]) {
+						t.Errorf("%x", p)
+					} else if _, twice := seen.LoadOrStore(binary.BigEndian.Uint32(p), true); twice {
+						t.Errorf("%x twice", p)
+					}
+					read.Add(1)
+				})
+				if errors.Is(err, net.ErrClosed) {
+					return
+				}
+			}
+		})
+	}
+	stop := make(chan struct{})
+	wg.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				raw.Control(func(fd uintptr) { unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF) })
+				in.recv.mu.Lock()
+				in.recv.quiet = quietAfter
+				in.recv.settleLocked()
+				in.recv.gro.retry = time.Time{}
+				in.recv.mu.Unlock()
+				time.Sleep(100 * time.Microsecond)
+			}
+		}
+	})
+	sent, switches := uint32(0), 0
+	for end := time.Now().Add(*readersFor); time.Now().Before(end) && !t.Failed(); {
+		var p []byte
+		for range 50 {
+			p = binary.BigEndian.AppendUint32(p, sent)
+			p = binary.BigEndian.AppendUint32(p, ^sent)
+			sent++
+		}
+		if err := sendAll(out, nil, AppendSegments(nil, to, p, 8, nil)); err != nil {
+			t.Fatal(err)
+		}
+		for int64(sent)-read.Load() > 2000 && !t.Failed() {
+			time.Sleep(10 * time.Microsecond)
+		}
+	}
+	for end := time.Now().Add(patience); read.Load() < int64(sent); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Errorf("%d of %d were read", read.Load(), sent)
+			break
+		}
+	}
+	close(stop)
+	in.recv.mu.Lock()
+	switches = in.recv.gro.turn
+	in.recv.mu.Unlock()
+	s := in.Stats()
+	in.Close()
+	wg.Wait()
+	t.Logf("%d datagrams, turned on %d times; %+v", sent, switches, s)
+}
+
+const childEnv = "BATCHCONN_TEST_CHILD"
+
+// TestTwoProcesses: a process that inherits the socket makes a Conn of it and
+// coalesces, and both read datagrams.
+func TestTwoProcesses(t *testing.T) {
+	if os.Getenv(childEnv) != "" {
+		readAsChild(t)
+		return
+	}
+	in, out, to := coalescing(t)
+	f, err := in.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("/proc/self/exe", "-test.run=^TestTwoProcesses$")
+	cmd.Env = append(os.Environ(), childEnv+"=1")
+	cmd.ExtraFiles = []*os.File{f}
+	var output strings.Builder
+	cmd.Stdout, cmd.Stderr = &output, &output
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	for end := time.Now().Add(patience); !in.optionOn(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the child does not coalesce")
+		}
+	}
+	sent, n := 0, 0
+	for range 200 {
+		sendRuns(t, out, to, 1, &sent)
+	}
+	in.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+	for p := make([]byte, 100); ; n++ {
+		k, err := in.Read(p)
+		if err != nil {
+			break
+		}
+		if k != 10 {
+			t.Fatalf("%q", p[:k])
+		}
+	}
+	in.SetReadDeadline(time.Time{})
+	for range 3 { // ends the child
+		if err := sendAll(out, nil, []OutputMessage{{Addr: to, Vectors: [][]byte{[]byte("end")}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("%v: %s", err, output.String())
+	}
+	t.Logf("read here: %d of %d; %s", n, sent, output.String())
+}
+
+// readAsChild reads the socket that it was given until it is told to end.
+func readAsChild(t *testing.T) {
+	u, err := net.FilePacketConn(os.NewFile(3, "socket"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := New(u.(*net.UDPConn), &Config{GRO: GROOn})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, n := make([]byte, 100), 0
+	for ; ; n++ {
+		c.SetReadDeadline(time.Now().Add(patience))
+		k, err := c.Read(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(p[:k]) == "end" {
+			break
+		}
+		if k != 10 {
+			t.Fatalf("%q", p[:k])
+		}
+	}
+	fmt.Println("read by the child:", n)
+}
