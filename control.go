@@ -188,7 +188,7 @@ func (c *Conn) ReceiveControl(which ControlFlags) error {
 	receiveControl.Lock()
 	defer receiveControl.Unlock()
 	var err error
-	controlErr := c.raw.Control(func(fd uintptr) {
+	controlErr := c.recv.userControl(c.raw, func(fd uintptr) {
 		err = sys.SetReceiveControl(fd, c.isIPv6, sys.ControlFields(which))
 	})
 	if controlErr != nil {

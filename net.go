@@ -11,7 +11,6 @@ import (
 	"net/netip"
 	"os"
 	"syscall"
-	"time"
 
 	"golang.org/x/net/ipv4"
 )
@@ -47,35 +46,6 @@ func (c *Conn) SetReadBuffer(bytes int) error { return c.udpConn.SetReadBuffer(b
 
 // SetWriteBuffer is UDPConn's.
 func (c *Conn) SetWriteBuffer(bytes int) error { return c.udpConn.SetWriteBuffer(bytes) }
-
-// SetReadDeadline is UDPConn's.
-func (c *Conn) SetReadDeadline(t time.Time) error { return c.udpConn.SetReadDeadline(t) }
-
-// Read is UDPConn's.
-func (c *Conn) Read(b []byte) (int, error) { return c.udpConn.Read(b) }
-
-// ReadFrom is UDPConn's.
-func (c *Conn) ReadFrom(b []byte) (int, net.Addr, error) { return c.udpConn.ReadFrom(b) }
-
-// ReadFromUDP is UDPConn's.
-func (c *Conn) ReadFromUDP(b []byte) (n int, addr *net.UDPAddr, err error) {
-	return c.udpConn.ReadFromUDP(b)
-}
-
-// ReadFromUDPAddrPort is UDPConn's.
-func (c *Conn) ReadFromUDPAddrPort(b []byte) (n int, addr netip.AddrPort, err error) {
-	return c.udpConn.ReadFromUDPAddrPort(b)
-}
-
-// ReadMsgUDP is UDPConn's.
-func (c *Conn) ReadMsgUDP(b, oob []byte) (n, oobn, flags int, addr *net.UDPAddr, err error) {
-	return c.udpConn.ReadMsgUDP(b, oob)
-}
-
-// ReadMsgUDPAddrPort is UDPConn's.
-func (c *Conn) ReadMsgUDPAddrPort(b, oob []byte) (n, oobn, flags int, addr netip.AddrPort, err error) {
-	return c.udpConn.ReadMsgUDPAddrPort(b, oob)
-}
 
 // File is UDPConn's; on the zero Conn it returns EINVAL. Options that are set
 // through the file after New are not seen, see [Conn.SyscallConn].

@@ -42,6 +42,15 @@ func readPair(t testing.TB, cfg *Config) (in, out *Conn, to netip.AddrPort) {
 	return in, out, addrPortOf(u)
 }
 
+// sendAll sends all of msgs.
+func sendAll(c *Conn, ctx context.Context, msgs []OutputMessage) error {
+	n, err := c.SendMessages(ctx, msgs, 0)
+	if err == nil && n != len(msgs) {
+		return fmt.Errorf("sent %d of %d", n, len(msgs))
+	}
+	return err
+}
+
 // makeDeep lets a Conn find its queue deep, so that coalescing is on.
 func makeDeep(t testing.TB, in, out *Conn, to netip.AddrPort) {
 	t.Helper()

@@ -164,43 +164,48 @@ func hasFilter(fd uintptr) bool {
 // TakeStride takes the kernel's UDP_GRO message out of control data. It
 // returns the size of the datagrams, 0 if there is no such message, and what is
 // left. It writes to control.
-func TakeStride(control []byte) (stride int, rest []byte) {
-	for at := 0; len(control)-at >= unix.SizeofCmsghdr; {
-		length, level, typ := cmsgHeader(control[at:])
-		if length < unix.SizeofCmsghdr || length > uint64(len(control)-at) {
+func TakeStride(control []byte) (stride int, left []byte) {
+	for rest := control; ; {
+		at := len(control) - len(rest)
+		level, typ, data, after, ok := NextControl(rest)
+		if !ok {
 			return 0, control
 		}
-		end := min(len(control), at+unix.CmsgSpace(int(length)-unix.CmsgLen(0)))
 		if level == unix.SOL_UDP && typ == unix.UDP_GRO {
-			if data := control[at+unix.CmsgLen(0) : at+int(length)]; len(data) >= 4 { // an int, unlike UDP_SEGMENT's
+			if len(data) >= 4 { // an int, unlike UDP_SEGMENT's
 				stride = int(int32(binary.NativeEndian.Uint32(data)))
 			}
-			return max(stride, 0), append(control[:at], control[end:]...)
+			return max(stride, 0), append(control[:at], after...)
 		}
-		at = end
+		rest = after
 	}
-	return 0, control
 }
 
 // PutControl puts the control messages of src into dst as the kernel puts them
 // into a buffer (put_cmsg in net/core/scm.c): what does not fit is cut.
 func PutControl(dst, src []byte) (n int, truncated bool) {
-	for len(src) >= unix.SizeofCmsghdr {
-		length, level, typ := cmsgHeader(src)
-		if length < unix.SizeofCmsghdr || length > uint64(len(src)) {
-			break
+	for {
+		_, _, data, after, ok := NextControl(src)
+		if !ok {
+			return n, truncated
 		}
-		space := unix.CmsgSpace(int(length) - unix.CmsgLen(0))
 		room := dst[n:]
-		if len(room) < unix.SizeofCmsghdr {
+		if len(room) < cmsgLen(0) {
 			return n, true
 		}
-		cut := min(int(length), len(room))
-		copy(room[unix.CmsgLen(0):cut], src[unix.CmsgLen(0):])
-		putCmsgHeader(room, cut, int(level), int(typ))
-		truncated = truncated || cut < int(length)
-		n += min(space, len(room))
-		src = src[min(space, len(src)):]
+		length := cmsgLen(len(data))
+		cut := copy(room, src[:length])
+		putControlLength(room, cut)
+		truncated = truncated || cut < length
+		n += min(cmsgSpace(len(data)), len(room))
+		src = after
 	}
-	return n, truncated
+}
+
+func putControlLength(b []byte, length int) {
+	if cmsgWord == 8 {
+		binary.NativeEndian.PutUint64(b, uint64(length))
+	} else {
+		binary.NativeEndian.PutUint32(b, uint32(length))
+	}
 }
