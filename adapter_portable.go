@@ -5,9 +5,7 @@
 package batchconn
 
 import (
-	"errors"
 	"net"
-	"sync"
 	"syscall"
 
 	"golang.org/x/net/ipv4"
@@ -57,36 +55,3 @@ func (a *adapterPortable) needsXNet(m *ipv4.Message) bool {
 	udp, ok := m.Addr.(*net.UDPAddr)
 	return !ok || a.isIPv6 == (udp.IP.To4() == nil)
 }
-
-// readBatch reads one datagram where x/net reads none.
-func (a *adapterPortable) readBatch(ms []ipv4.Message, flags int) (int, error) {
-	if sys.XNetReads {
-		return a.adapter.readBatch(ms, flags)
-	}
-	if len(ms) == 0 {
-		return 0, nil
-	}
-	if flags != 0 {
-		return 0, &net.OpError{Op: "read", Net: "udp", Source: a.conn.LocalAddr(), Err: errors.ErrUnsupported}
-	}
-	m := &ms[0]
-	whole := wholes.Get().(*[maxDatagram]byte)
-	defer wholes.Put(whole)
-	n, oobn, got, addr, err := a.conn.ReadMsgUDP(whole[:], m.OOB)
-	if err != nil {
-		return 0, err
-	}
-	rest := whole[:n]
-	for _, v := range m.Buffers {
-		rest = rest[copy(v, rest):]
-	}
-	if len(rest) > 0 {
-		got |= sys.MsgTrunc
-	}
-	m.N, m.NN, m.Flags, m.Addr = n-len(rest), oobn, got, addr
-	return 1, nil
-}
-
-// wholes are buffers for one datagram each. On Windows a datagram that is longer
-// than its buffer is an error without a sender (WSAEMSGSIZE).
-var wholes = sync.Pool{New: func() any { return new([maxDatagram]byte) }}

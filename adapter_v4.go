@@ -25,9 +25,6 @@ type adapter interface {
 	// sendto is sys.Sendto.
 	sendto(p []byte, to netip.AddrPort, flags int) error
 
-	// readBatch is x/net's ReadBatch.
-	readBatch(ms []ipv4.Message, flags int) (int, error)
-
 	// accepts says why datagrams cannot go to an address, in net's words.
 	accepts(to netip.Addr) error
 
@@ -38,14 +35,12 @@ type adapter interface {
 type adapterV4 struct {
 	raw  syscall.RawConn
 	send *ipv4.PacketConn // over a promptConn
-	recv *ipv4.PacketConn
 }
 
 func newAdapterV4(c *net.UDPConn, raw syscall.RawConn) adapter {
 	return &adapterV4{
 		raw:  raw,
 		send: ipv4.NewPacketConn(newPromptConn(c, raw)),
-		recv: ipv4.NewPacketConn(c),
 	}
 }
 
@@ -56,11 +51,6 @@ func (a *adapterV4) writeBatch(ms []ipv4.Message, flags int) (int, error) {
 
 func (a *adapterV4) sendto(p []byte, to netip.AddrPort, flags int) error {
 	return sys.Sendto(a.raw, false, p, to, flags)
-}
-
-func (a *adapterV4) readBatch(ms []ipv4.Message, flags int) (int, error) {
-	n, err := a.recv.ReadBatch(ms, flags)
-	return max(n, 0), err
 }
 
 func (a *adapterV4) accepts(to netip.Addr) error {

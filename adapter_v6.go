@@ -21,14 +21,12 @@ import (
 type adapterV6 struct {
 	raw  syscall.RawConn
 	send *ipv6.PacketConn // over a promptConn
-	recv *ipv6.PacketConn
 }
 
 func newAdapterV6(c *net.UDPConn, raw syscall.RawConn) adapter {
 	return &adapterV6{
 		raw:  raw,
 		send: ipv6.NewPacketConn(newPromptConn(c, raw)),
-		recv: ipv6.NewPacketConn(c),
 	}
 }
 
@@ -39,11 +37,6 @@ func (a *adapterV6) writeBatch(ms []ipv4.Message, flags int) (int, error) {
 
 func (a *adapterV6) sendto(p []byte, to netip.AddrPort, flags int) error {
 	return sys.Sendto(a.raw, true, p, to, flags)
-}
-
-func (a *adapterV6) readBatch(ms []ipv4.Message, flags int) (int, error) {
-	n, err := a.recv.ReadBatch(ms, flags)
-	return max(n, 0), err
 }
 
 func (a *adapterV6) accepts(to netip.Addr) error {

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"runtime"
 	"syscall"
 	"time"
 
@@ -143,7 +142,6 @@ func New(c *net.UDPConn, cfg *Config) (*Conn, error) {
 	conn := &Conn{udpConn: *c, raw: raw, isIPv6: isIPv6}
 	conn.send.init(&conn.udpConn, raw, isIPv6, cfg)
 	conn.recv.init(&conn.udpConn, raw, isIPv6, cfg, &conn.send)
-	runtime.AddCleanup(conn, func(cookie uint64) { forgetReceiver(cookie, nil) }, conn.recv.cookie)
 	return conn, nil
 }
 

@@ -50,17 +50,18 @@ func (m *coalesced) drop() {
 // A gro is whether a Conn lets the kernel coalesce. The receiver's mu guards it.
 type gro struct {
 	mode   GROMode
-	on     bool   // we have set the option
-	users  bool   // the user has set it
 	off    string // why it is off for good
 	reason string // why it is off, as the last probe found
-	probed bool   // reason is of the options as they are
 
-	wanted  bool          // it would be on if none of net's own reads were under way
-	settled bool          // it is off, and no run can come any more but those in the queue
-	turn    int           // counts when it went on
-	pause   time.Duration // how long it stayed off when it last brought nothing
-	retry   time.Time     // when that is over
+	on      bool // we have set the option
+	users   bool // the user has set it
+	probed  bool // reason is of the options as they are
+	wanted  bool // it would be on if none of net's own reads were under way
+	settled bool // it is off, and no run can come any more but those in the queue
+
+	turn  int32         // how often it went on
+	pause time.Duration // how long it stayed off when it last brought nothing
+	retry int64         // since epoch: when that is over
 }
 
 // disabledReason is why coalescing is off, as far as is known.

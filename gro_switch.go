@@ -47,7 +47,7 @@ func (r *receiver) initGRO(mode GROMode) {
 func (r *receiver) probeLocked() string {
 	g := &r.gro
 	g.probed = true
-	if err := r.raw.Control(func(fd uintptr) { g.reason = sys.NoCoalescingReason(fd, g.mode == GROOn) }); err != nil {
+	if err := r.queue.raw.Control(func(fd uintptr) { g.reason = sys.NoCoalescingReason(fd, g.mode == GROOn) }); err != nil {
 		g.reason = err.Error()
 	}
 	g.users = g.reason == sys.ReasonGROSet
@@ -60,7 +60,7 @@ func (r *receiver) mayTurnOnLocked() bool {
 	if g.off != "" || g.probed && g.reason != "" || r.queue.closed.Load() {
 		return false
 	}
-	if !g.retry.IsZero() && time.Now().Before(g.retry) {
+	if g.retry != 0 && sinceEpoch(time.Now()) < g.retry {
 		return false
 	}
 	return g.probed || r.probeLocked() == ""
@@ -102,7 +102,7 @@ func (r *receiver) settleLocked() {
 	g.on = false
 	r.control(func(fd uintptr) { sys.SetCoalescing(fd, false) })
 	g.pause = min(max(2*g.pause, minPause), maxPause)
-	g.retry = time.Now().Add(g.pause)
+	g.retry = sinceEpoch(time.Now()) + int64(g.pause)
 	turn := g.turn
 	go func() {
 		// A processor that saw the option on puts into the queue what it has, and
@@ -118,7 +118,7 @@ func (r *receiver) settleLocked() {
 }
 
 // control calls f with the descriptor, unless it is closed.
-func (r *receiver) control(f func(fd uintptr)) { r.raw.Control(f) }
+func (r *receiver) control(f func(fd uintptr)) { r.queue.raw.Control(f) }
 
 // turnOff turns coalescing off: for good if reason is not empty, else until the
 // queue is found deep again.
@@ -232,8 +232,9 @@ func (r *receiver) optionsChangedLocked() {
 // option, and each must know.
 var sockets = struct {
 	sync.Mutex
-	receivers map[uint64][]weak.Pointer[receiver]
-}{receivers: make(map[uint64][]weak.Pointer[receiver])}
+	receivers map[uint64]weak.Pointer[receiver] // the first of each, which has the next
+	added     int
+}{receivers: make(map[uint64]weak.Pointer[receiver])}
 
 const reasonShared = "the socket is another Conn's too"
 
@@ -244,30 +245,54 @@ func (r *receiver) shareSocket() {
 		return
 	}
 	sockets.Lock()
-	others := sockets.receivers[r.cookie]
-	sockets.receivers[r.cookie] = append(others, weak.Make(r))
+	r.next = sockets.receivers[r.cookie]
+	sockets.receivers[r.cookie] = weak.Make(r)
+	if sockets.added++; sockets.added%sweepEvery == 0 {
+		sweepSockets()
+	}
+	var others []*receiver
+	for other := r.next.Value(); other != nil; other = other.next.Value() {
+		others = append(others, other)
+	}
 	sockets.Unlock()
 	for _, other := range others {
-		if o := other.Value(); o != nil {
-			o.turnOff(reasonShared)
-			r.turnOff(reasonShared)
+		other.turnOff(reasonShared)
+		r.turnOff(reasonShared)
+	}
+}
+
+// sweepEvery is after how many sockets those are forgotten whose Conns were never
+// closed, and are garbage.
+const sweepEvery = 1024
+
+func sweepSockets() {
+	for cookie, p := range sockets.receivers {
+		if p.Value() == nil {
+			delete(sockets.receivers, cookie)
 		}
 	}
 }
 
-// forgetReceiver is for a socket that is closed, or whose Conn is garbage.
-func forgetReceiver(cookie uint64, r *receiver) {
+// unshareSocket is for a Conn that is closed.
+func (r *receiver) unshareSocket() {
 	sockets.Lock()
 	defer sockets.Unlock()
-	kept := sockets.receivers[cookie][:0]
-	for _, p := range sockets.receivers[cookie] {
-		if other := p.Value(); other != nil && other != r {
-			kept = append(kept, p)
-		}
+	first := sockets.receivers[r.cookie].Value()
+	if first == nil {
+		return
 	}
-	if len(kept) == 0 {
-		delete(sockets.receivers, cookie)
-	} else {
-		sockets.receivers[cookie] = kept
+	if first == r {
+		if r.next.Value() == nil {
+			delete(sockets.receivers, r.cookie)
+		} else {
+			sockets.receivers[r.cookie] = r.next
+		}
+		return
+	}
+	for other := first; other != nil; other = other.next.Value() {
+		if other.next.Value() == r {
+			other.next = r.next
+			return
+		}
 	}
 }

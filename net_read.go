@@ -30,8 +30,8 @@ func (c *Conn) Read(b []byte) (n int, err error) {
 			return n, err
 		}
 	}
-	got, err := c.recv.one(nil, b, nil, 0, true, "read")
-	return got.n, c.recv.wrap(err)
+	n, _, err = c.recv.readFrom(b, "read")
+	return n, err
 }
 
 // ReadFrom is UDPConn's.
@@ -51,11 +51,7 @@ func (c *Conn) ReadFromUDP(b []byte) (n int, addr *net.UDPAddr, err error) {
 			return n, addr, err
 		}
 	}
-	got, err := c.recv.one(nil, b, nil, 0, true, "recvfrom")
-	if err != nil {
-		return 0, nil, c.recv.wrap(err)
-	}
-	return got.n, newUDPAddr(got.from, c.recv.isIPv6), nil
+	return c.recv.readFromUDP(b)
 }
 
 // ReadFromUDPAddrPort is UDPConn's.
@@ -66,8 +62,7 @@ func (c *Conn) ReadFromUDPAddrPort(b []byte) (n int, addr netip.AddrPort, err er
 			return n, addr, err
 		}
 	}
-	got, err := c.recv.one(nil, b, nil, 0, true, "recvfrom")
-	return got.n, got.from, c.recv.wrap(err)
+	return c.recv.readFrom(b, "recvfrom")
 }
 
 // ReadMsgUDP is UDPConn's.
@@ -87,11 +82,7 @@ func (c *Conn) ReadMsgUDPAddrPort(b, oob []byte) (n, oobn, flags int, addr netip
 			return max(n, 0), max(oobn, 0), flags, addr, err // net says -1 with some errors
 		}
 	}
-	got, err := c.recv.one(nil, b, oob, 0, true, "recvmsg")
-	if err != nil {
-		got.from = c.recv.zeroAddrPort() // as in net
-	}
-	return got.n, got.control, got.flags, got.from, c.recv.wrap(err)
+	return c.recv.readMsg(b, oob)
 }
 
 // ReadFromAddrPort is [Conn.ReadFromUDPAddrPort] under the name that pion/ice
@@ -133,6 +124,33 @@ func (c *Conn) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
 	}
 }
 
+// The reads that are ours. They are apart, since a goroutine that waits in one of
+// net's own needs little stack, and shall not need more because of us.
+
+//go:noinline
+func (r *receiver) readFrom(b []byte, call string) (int, netip.AddrPort, error) {
+	got, err := r.one(nil, b, nil, 0, true, call)
+	return got.n, got.from, r.wrap(err)
+}
+
+//go:noinline
+func (r *receiver) readFromUDP(b []byte) (int, *net.UDPAddr, error) {
+	got, err := r.one(nil, b, nil, 0, true, "recvfrom")
+	if err != nil {
+		return 0, nil, r.wrap(err)
+	}
+	return got.n, newUDPAddr(got.from, r.isIPv6), nil
+}
+
+//go:noinline
+func (r *receiver) readMsg(b, oob []byte) (n, oobn, flags int, from netip.AddrPort, err error) {
+	got, err := r.one(nil, b, oob, 0, true, "recvmsg")
+	if err != nil {
+		got.from = r.zeroAddrPort() // as in net
+	}
+	return got.n, got.control, got.flags, got.from, r.wrap(err)
+}
+
 // zeroAddrPort is the zero address of the socket's family.
 func (r *receiver) zeroAddrPort() netip.AddrPort {
 	if r.isIPv6 {
@@ -170,18 +188,17 @@ func (r *receiver) leaveNet(n int, err error) (again bool) {
 
 // lookForMore looks whether the queue is deep, and if so ends net's own reads.
 func (r *receiver) lookForMore() {
-	if !r.mu.TryLock() {
+	o := r.newReading(0)
+	o.look = true
+	if r.obtainNow(o) != nil {
+		o.free()
 		return
 	}
-	defer r.mu.Unlock()
-	r.control(r.look)
-	if r.deepLooks++; !r.looked {
-		r.deepLooks = 0
-	}
-	if r.deepLooks >= looksDeep && r.mayTurnOnLocked() {
+	if r.deepLooks++; r.deepLooks >= looksDeep && r.mayTurnOnLocked() {
 		r.deepLooks = 0
 		r.turnOnLocked()
 	}
+	r.release(o)
 }
 
 // Read calls f as a RawConn does. f reads the socket itself, so coalescing and

@@ -498,7 +498,7 @@ func TestReadBatchCuts(t *testing.T) {
 	forEachKind(t, 1, nil, func(t *testing.T, w *world) {
 		p := contents(1, 100)
 		for _, sizes := range [][]int{{60}, {20, 40}, {100}, {70, 70}} {
-			w.post(t, w.conn, string(p))
+			w.post(t, w.conn, string(p), nil)
 			ms := make([]ipv4.Message, 1)
 			size := 0
 			for _, n := range sizes {

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"weak"
 
 	"github.com/batchconn/batchconn/internal/sys"
 )
@@ -64,19 +65,18 @@ const (
 
 // A receiver is the receiving half of a Conn.
 type receiver struct {
-	queue       readQueue
-	conn        *net.UDPConn
-	raw         syscall.RawConn
+	queue  readQueue
+	sender *sender // for what both directions share: pending errors, the batch call, names in errors
+	cookie uint64  // of the socket, see shareSocket
+	next   weak.Pointer[receiver]
+
 	isIPv6      bool
 	nonBlocking bool
-	direct      bool   // the Read family is always package net's: nothing is ever held
-	network     string // what errors name
-	local, peer net.Addr
-	cookie      uint64 // of the socket, see shareSocket
+	direct      bool // the Read family is always package net's: nothing is ever held
+	full        bool // under mu: the last call brought as many as it asked for
+	runs        bool // under mu: the last call brought a run
 
-	noBatchCall *atomic.Bool   // the sender's
-	pending     *pendingErrors // the sender's: what the socket had pending
-	unreturned  pendingErrors  // errors of reads that returned datagrams instead
+	unreturned pendingErrors // errors of reads that returned datagrams instead
 
 	// The Read family is package net's own until the queue is found deep: not ours
 	// says so. Reads that are in net's are counted, since coalescing may only go on
@@ -91,25 +91,17 @@ type receiver struct {
 
 	mu         sync.Mutex // held while working, never while waiting
 	held, last *inBatch   // read ahead, oldest first
-	depth      int        // datagrams in a row that were there already
-	ahead      int        // kernel messages to ask for while aware
-	full       bool       // the last call brought as many as it asked for
-	runs       bool       // the last call brought a run
-	quiet      int        // kernel messages since the last run
-	looked     bool       // what look found
-	deepLooks  int        // how often in a row it found something
+	depth      int32      // datagrams in a row that were there already
+	ahead      int32      // kernel messages to ask for while aware
+	quiet      int32      // kernel messages since the last run
+	deepLooks  int32      // how often in a row a look found something
 	gro        gro
 	stats      receiveCounters
-
-	look func(fd uintptr) // looks whether there is a datagram in the queue
 }
 
 func (r *receiver) init(c *net.UDPConn, raw syscall.RawConn, isIPv6 bool, cfg *Config, s *sender) {
-	r.conn, r.raw, r.isIPv6, r.nonBlocking = c, raw, isIPv6, cfg.NonBlocking
-	r.noBatchCall, r.pending = &s.noBatchCall, &s.pending
-	r.network, r.local, r.peer = s.network, s.local, s.peer
+	r.sender, r.isIPv6, r.nonBlocking = s, isIPv6, cfg.NonBlocking
 	r.queue.init(c, raw)
-	r.look = func(fd uintptr) { r.looked, _ = sys.Readable(fd) }
 	r.initGRO(cfg.GRO)
 }
 
@@ -119,12 +111,12 @@ func (r *receiver) close() {
 	r.mu.Lock()
 	r.dropLocked()
 	r.mu.Unlock()
-	forgetReceiver(r.cookie, r)
+	r.unshareSocket()
 }
 
 // addStats adds the receiving half.
 func (r *receiver) addStats(st *Stats) {
-	if r.raw == nil {
+	if r.queue.raw == nil {
 		st.GROReason = st.GSOReason
 		return
 	}
@@ -153,25 +145,23 @@ type receiveCounters struct {
 // none makes a closure.
 type reading struct {
 	r     *receiver
-	flags int
+	flags int32
 	past  bool // go to the kernel past what is held
 	look  bool // only look whether there is something
+	from  bool // whether name is wanted
 
-	p    []byte // room for one datagram of which only the payload is wanted
-	name sys.Name
-	in   sys.InMessages // else
-	from bool           // whether name is wanted
+	p      []byte // room for one datagram of which only the payload is wanted
+	name   sys.Name
+	in     sys.InMessages // else
+	direct [][]byte       // buffers of the user's for the first messages, while aware
 
-	direct  [maxAhead][]byte // buffers of the user's for the first messages, while aware
-	directs int
-
-	tries  int
 	plain  bool // what came is in the user's buffers, and not held
 	again  bool // nothing is ready for the way that is to be gone now
-	n      int  // bytes in p, or messages of in
-	errno  syscall.Errno
 	inLine bool // it has the place
 	done   bool
+	tries  int32
+	n      int // bytes in p, or messages of in
+	errno  syscall.Errno
 
 	once func(fd uintptr)
 	wait func() error // until there is something for it, with the place
@@ -185,14 +175,14 @@ var readings = sync.Pool{New: func() any {
 		if !sys.Receives && !o.look {
 			return o.readNet()
 		}
-		return o.r.raw.Read(try)
+		return o.r.queue.raw.Read(try)
 	}
 	return o
 }}
 
 func (r *receiver) newReading(flags int) *reading {
 	o := readings.Get().(*reading)
-	o.r, o.flags = r, flags
+	o.r, o.flags = r, int32(flags)
 	o.past = sys.MsgErrQueue != 0 && flags&sys.MsgErrQueue != 0
 	return o
 }
@@ -202,8 +192,8 @@ func (o *reading) free() {
 	o.r, o.p, o.from = nil, nil, false
 	o.look, o.plain, o.again, o.inLine, o.done = false, false, false, false, false
 	o.tries, o.n, o.errno = 0, 0, 0
-	clear(o.direct[:o.directs])
-	o.directs = 0
+	clear(o.direct)
+	o.direct = o.direct[:0]
 	o.in.Forget()
 	readings.Put(o)
 }
@@ -236,7 +226,7 @@ func (r *receiver) obtain(ctx context.Context, o *reading, wait bool) error {
 func (r *receiver) obtainNow(o *reading) error {
 	if !sys.Receives {
 		in := false
-		if err := r.raw.Control(func(fd uintptr) { in, _ = sys.Readable(fd) }); err != nil {
+		if err := r.queue.raw.Control(func(fd uintptr) { in, _ = sys.Readable(fd) }); err != nil {
 			return cause(err)
 		}
 		if !in {
@@ -244,7 +234,7 @@ func (r *receiver) obtainNow(o *reading) error {
 		}
 		return o.readNet() // which would wait if another took the datagram meanwhile
 	}
-	if err := r.raw.Control(o.once); err != nil {
+	if err := r.queue.raw.Control(o.once); err != nil {
 		return cause(err)
 	}
 	if !o.done {
@@ -262,7 +252,7 @@ func (o *reading) readNet() error {
 		o.in.AddOne(o.p, nil)
 		o.p = nil
 	}
-	if err := o.in.ReadNet(o.r.conn); err != nil {
+	if err := o.in.ReadNet(o.r.queue.conn); err != nil {
 		return err
 	}
 	o.r.mu.Lock()
@@ -303,6 +293,7 @@ func (o *reading) attempt(fd uintptr) bool {
 		if r.held != nil || r.readyLocked(fd) {
 			return true
 		}
+		r.deepLooks = 0
 	case r.held != nil && !o.past:
 		o.plain = false
 		return true
@@ -346,10 +337,10 @@ func (r *receiver) callLocked(fd uintptr, o *reading) syscall.Errno {
 		if o.from {
 			name = &o.name
 		}
-		o.n, errno = sys.Recvfrom(fd, o.p, o.flags, name)
+		o.n, errno = sys.Recvfrom(fd, o.p, int(o.flags), name)
 		bytes = min(o.n, len(o.p))
 	} else {
-		o.n, errno = r.recv(&o.in, fd, o.in.Len(), o.flags)
+		o.n, errno = r.recv(&o.in, fd, o.in.Len(), int(o.flags))
 		datagrams = o.n
 		for i := range o.n {
 			n, _, _ := o.in.Got(i)
@@ -371,14 +362,14 @@ func (r *receiver) callLocked(fd uintptr, o *reading) syscall.Errno {
 // come, it receives straight into the user's buffers instead of the first
 // blocks: then this read takes those messages, and none is copied.
 func (r *receiver) readAheadLocked(fd uintptr, o *reading) syscall.Errno {
-	n := max(r.ahead, 1)
-	direct := o.direct[:o.directs]
+	n := int(max(r.ahead, 1))
+	direct := o.direct
 	if r.runs {
 		direct = nil
 	}
 	b := inBatches.Get().(*inBatch)
 	b.ready(n, direct)
-	k, errno := r.recv(&b.in, fd, n, o.flags&^(sys.MsgPeek|sys.MsgTrunc))
+	k, errno := r.recv(&b.in, fd, n, int(o.flags)&^(sys.MsgPeek|sys.MsgTrunc))
 	if errno != 0 {
 		b.free()
 		return errno
@@ -386,7 +377,7 @@ func (r *receiver) readAheadLocked(fd uintptr, o *reading) syscall.Errno {
 	b.take(k, direct)
 	if r.runs = b.runs; r.runs {
 		r.quiet, r.gro.pause = 0, 0
-	} else if r.quiet += k; r.quiet >= quietAfter {
+	} else if r.quiet += int32(k); r.quiet >= quietAfter {
 		r.settleLocked()
 	}
 	datagrams := r.countLocked(b)
@@ -431,20 +422,20 @@ func (r *receiver) holdLocked(b *inBatch) {
 func (r *receiver) aheadLocked(b *inBatch, full bool) {
 	r.full = full
 	if !full {
-		r.ahead = b.n
+		r.ahead = int32(b.n)
 		return
 	}
 	bytes := 1
 	for i := range b.messages[:b.n] {
 		bytes += len(b.messages[i].payload)
 	}
-	r.ahead = max(1, min(2*b.n, maxAhead, cacheSize*b.n/bytes))
+	r.ahead = int32(max(1, min(2*b.n, maxAhead, cacheSize*b.n/bytes)))
 }
 
 // recv makes the system call. A kernel or a seccomp filter that refuses the
 // batch call and takes the single one is not asked for batches again.
 func (r *receiver) recv(in *sys.InMessages, fd uintptr, n, flags int) (int, syscall.Errno) {
-	if n == 1 || r.noBatchCall.Load() {
+	if n == 1 || r.sender.noBatchCall.Load() {
 		return in.RecvOne(fd, flags)
 	}
 	k, errno := in.Recv(fd, n, flags)
@@ -453,7 +444,7 @@ func (r *receiver) recv(in *sys.InMessages, fd uintptr, n, flags int) (int, sysc
 	}
 	k, errno = in.RecvOne(fd, flags)
 	if errno == 0 || errno == sys.EWOULDBLOCK {
-		r.noBatchCall.Store(true)
+		r.sender.noBatchCall.Store(true)
 	}
 	return k, errno
 }
@@ -469,7 +460,7 @@ func (r *receiver) noteLocked(fd uintptr, datagrams int, waited bool) {
 		r.depth = 0
 		datagrams--
 	}
-	if r.depth += datagrams; r.depth < deepAfter {
+	if r.depth += int32(datagrams); r.depth < deepAfter {
 		return
 	}
 	in, _ := sys.Readable(fd)
@@ -542,7 +533,7 @@ func (r *receiver) oneSlowly(ctx context.Context, p, control []byte, flags int, 
 	}
 	o := r.newReading(flags &^ privateReceiveFlags)
 	if flags&sys.MsgPeek == 0 {
-		o.direct[0], o.directs = p, 1
+		o.direct = append(o.direct, p)
 	}
 	if o.past || call == "recvmsg" || len(p) == 0 {
 		o.in.Reset(1, 1)
@@ -636,22 +627,25 @@ func (r *receiver) many(ctx context.Context, msgs []InputMessage, flags int, wai
 // keep keeps err for the next call if the kernel may have forgotten it by
 // telling it.
 func (r *receiver) keep(err error) {
+	if err == nil {
+		return
+	}
 	var errno syscall.Errno
 	switch {
 	case isToldOnce(err):
-		r.pending.add(ended(err))
+		r.sender.pending.add(ended(err))
 	case errors.As(err, &errno) && errno != sys.EWOULDBLOCK:
 		r.unreturned.add(ended(err))
 	}
 }
 
 func (r *receiver) anyPending() bool {
-	return r.raw != nil && (r.pending.any() || r.unreturned.any())
+	return r.queue.raw != nil && (r.sender.pending.any() || r.unreturned.any())
 }
 
 // takePending removes an error that an earlier call had no way to return.
 func (r *receiver) takePending() error {
-	if o := r.pending.take(); o.err != nil {
+	if o := r.sender.pending.take(); o.err != nil {
 		return o.err
 	}
 	return r.unreturned.take().err
@@ -739,12 +733,12 @@ func (o *reading) addDirect(msgs []InputMessage) {
 			return
 		}
 		v := msgs[i].Vectors[0]
-		for _, w := range o.direct[:i] {
+		for _, w := range o.direct {
 			if overlap(v, w) {
 				return
 			}
 		}
-		o.direct[i], o.directs = v, i+1
+		o.direct = append(o.direct, v)
 	}
 }
 
@@ -762,7 +756,10 @@ func (r *receiver) wrap(err error) error {
 	if err == nil {
 		return nil
 	}
-	return &net.OpError{Op: "read", Net: r.network, Source: r.local, Addr: r.peer, Err: err}
+	if r.sender == nil {
+		return &net.OpError{Op: "read", Net: "udp", Err: err}
+	}
+	return &net.OpError{Op: "read", Net: r.sender.network, Source: r.sender.local, Addr: r.sender.peer, Err: err}
 }
 
 // mayWait reports whether a Receive of the user's may wait.

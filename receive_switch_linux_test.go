@@ -457,7 +457,7 @@ func TestQuiet(t *testing.T) {
 		until("off", plain, func() bool { return !in.optionOn() })
 		until("plain", plain, func() bool { return !in.recv.isAware.Load() && !in.recv.ours.Load() })
 		in.recv.mu.Lock()
-		in.recv.gro.retry = time.Time{} // as if the pause were over
+		in.recv.gro.retry = 0 // as if the pause were over
 		in.recv.mu.Unlock()
 	}
 }
@@ -501,13 +501,13 @@ func TestSwitchingStorm(t *testing.T) {
 				in.recv.mu.Lock()
 				in.recv.quiet = quietAfter
 				in.recv.settleLocked()
-				in.recv.gro.retry = time.Time{}
+				in.recv.gro.retry = 0
 				in.recv.mu.Unlock()
 				time.Sleep(100 * time.Microsecond)
 			}
 		}
 	})
-	sent, switches := uint32(0), 0
+	sent, switches := uint32(0), int32(0)
 	for end := time.Now().Add(*readersFor); time.Now().Before(end) && !t.Failed(); {
 		var p []byte
 		for range 50 {

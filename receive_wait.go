@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -27,16 +28,18 @@ import (
 
 // A readQueue is where the reads of a Conn wait, and what ends their waiting.
 type readQueue struct {
-	conn  *net.UDPConn
-	raw   syscall.RawConn // nil if the Conn is not from New
-	place chan struct{}   // holds a token while a read has the place
+	conn *net.UDPConn
+	raw  syscall.RawConn // nil if the Conn is not from New
 
+	lineMu sync.Mutex
+	line   []*waiter // those that wait for the place, in order of arrival
+	taken  bool      // a read has the place
+
+	state    atomic.Int32 // of the read that has the place: unparked, parked or kicked
 	closed   atomic.Bool
 	deadline atomic.Int64 // the user's, since epoch; 0 for none
-	state    atomic.Int32 // of the read that has the place: unparked, parked or kicked
 
-	mu    sync.Mutex // for kicks, and for deadlines that reach the socket
-	until time.Time  // the user's deadline
+	mu sync.Mutex // for kicks, and for deadlines that reach the socket
 }
 
 const (
@@ -45,10 +48,7 @@ const (
 	kicked
 )
 
-func (q *readQueue) init(c *net.UDPConn, raw syscall.RawConn) {
-	q.conn, q.raw = c, raw
-	q.place = make(chan struct{}, 1)
-}
+func (q *readQueue) init(c *net.UDPConn, raw syscall.RawConn) { q.conn, q.raw = c, raw }
 
 // open says why no read can go on: no socket, closed, or ctx is done.
 func (q *readQueue) open(ctx context.Context) error {
@@ -84,14 +84,25 @@ func (q *readQueue) expired() bool {
 // wait for it. Only the context ends it: the deadline and Close wake the read
 // that has the place, and so all in line, one after the other.
 func (q *readQueue) enter(ctx context.Context) error {
+	q.lineMu.Lock()
+	if !q.taken {
+		q.taken = true
+		q.lineMu.Unlock()
+		return nil
+	}
+	w := waiters.Get().(*waiter)
+	defer waiters.Put(w)
+	q.line = append(q.line, w)
+	q.lineMu.Unlock()
 	if ctx == nil || ctx.Done() == nil {
-		q.place <- struct{}{}
+		<-w.woken
 		return nil
 	}
 	select {
-	case q.place <- struct{}{}:
+	case <-w.woken:
 		return nil
 	case <-ctx.Done():
+		q.giveUp(w)
 		if err := q.check(ctx); err != nil {
 			return err
 		}
@@ -99,8 +110,30 @@ func (q *readQueue) enter(ctx context.Context) error {
 	}
 }
 
+// giveUp takes w out of the line. If its turn came meanwhile, it is the next's.
+func (q *readQueue) giveUp(w *waiter) {
+	q.lineMu.Lock()
+	if i := slices.Index(q.line, w); i >= 0 {
+		q.line = slices.Delete(q.line, i, i+1)
+		q.lineMu.Unlock()
+		return
+	}
+	q.lineMu.Unlock()
+	<-w.woken
+	q.leave()
+}
+
 // leave gives the place to the next in line.
-func (q *readQueue) leave() { <-q.place }
+func (q *readQueue) leave() {
+	q.lineMu.Lock()
+	defer q.lineMu.Unlock()
+	if len(q.line) == 0 {
+		q.taken, q.line = false, nil
+		return
+	}
+	q.line[0].woken <- false // it has room for that
+	q.line = slices.Delete(q.line, 0, 1)
+}
 
 // park calls wait, with the place held, until that returns anything but the
 // deadline of a kick. wait reads the socket, and looks before it waits.
@@ -127,7 +160,7 @@ func (q *readQueue) parkOnce(ctx context.Context, wait func() error) error {
 	if ctx == nil || ctx.Done() == nil {
 		return wait()
 	}
-	stop := context.AfterFunc(ctx, q.kick)
+	stop := context.AfterFunc(saidWhy{ctx}, q.kick)
 	defer stop() // a kick too late wakes another in vain, and does nothing else
 	return wait()
 }
@@ -140,7 +173,16 @@ func (q *readQueue) unpark() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.state.Store(unparked)
-	q.conn.SetReadDeadline(q.until) // fails only on a closed socket
+	q.conn.SetReadDeadline(q.until()) // fails only on a closed socket
+}
+
+// until is the user's deadline.
+func (q *readQueue) until() time.Time {
+	at := q.deadline.Load()
+	if at == 0 {
+		return time.Time{}
+	}
+	return epoch.Add(time.Duration(at))
 }
 
 // kick has the read that is parked look again, or looks why it should not. If
@@ -170,7 +212,6 @@ func (q *readQueue) setDeadline(t time.Time, set func(time.Time) error) error {
 	} else if err := set(t); err != nil {
 		return err
 	}
-	q.until = t
 	q.deadline.Store(deadlineSinceEpoch(t))
 	return nil
 }
@@ -198,7 +239,7 @@ func (q *readQueue) flush(done func() bool) {
 		runtime.Gosched()
 	}
 	if q.state.Load() != kicked {
-		q.conn.SetReadDeadline(q.until)
+		q.conn.SetReadDeadline(q.until())
 	}
 }
 

@@ -7,6 +7,7 @@ package sys
 import (
 	"net"
 	"net/netip"
+	"sync"
 	"syscall"
 )
 
@@ -83,29 +84,26 @@ func (m *InMessages) Got(int) (n, control, flags int) { return m.got.n, m.got.co
 // From is where a message came from.
 func (m *InMessages) From(int) netip.AddrPort { return m.got.from }
 
-// ReadNet fills the first message by a read of package net's, which waits, and
-// takes one buffer.
+// wholes are buffers for one datagram each. A datagram that is longer than its
+// buffer is an error without a sender (WSAEMSGSIZE).
+var wholes = sync.Pool{New: func() any { return new([1 << 16]byte) }}
+
+// ReadNet fills the first message by a read of package net's, which waits.
 func (m *InMessages) ReadNet(c *net.UDPConn) (err error) {
 	to := m.messages[0]
-	var p []byte
-	if len(to.vectors) == 1 {
-		p = to.vectors[0]
-	} else {
-		size := 0
-		for _, v := range to.vectors {
-			size += len(v)
-		}
-		p = make([]byte, size)
-	}
+	whole := wholes.Get().(*[1 << 16]byte)
+	defer wholes.Put(whole)
 	g := &m.got
-	if g.n, g.control, g.flags, g.from, err = c.ReadMsgUDPAddrPort(p, to.control); err != nil {
+	if g.n, g.control, g.flags, g.from, err = c.ReadMsgUDPAddrPort(whole[:], to.control); err != nil {
 		return err
 	}
-	if len(to.vectors) > 1 {
-		rest := p[:g.n]
-		for _, v := range to.vectors {
-			rest = rest[copy(v, rest):]
-		}
+	rest := whole[:g.n]
+	for _, v := range to.vectors {
+		rest = rest[copy(v, rest):]
 	}
+	if len(rest) > 0 {
+		g.flags |= MsgTrunc
+	}
+	g.n -= len(rest)
 	return nil
 }

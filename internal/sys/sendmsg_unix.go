@@ -18,9 +18,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// XNetReads reports whether x/net's ReadBatch reads anything.
-const XNetReads = true
-
 // SendmsgAltersControl reports whether Sendmsg cannot send everything that has
 // control messages, so that x/net is asked first.
 const SendmsgAltersControl = runtime.GOOS != "linux" && runtime.GOOS != "android"

@@ -15,9 +15,6 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// XNetReads reports whether x/net's ReadBatch reads anything.
-const XNetReads = false
-
 // SendmsgAltersControl reports whether Sendmsg may change what is sent with
 // control messages.
 const SendmsgAltersControl = false

@@ -1,0 +1,256 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+package batchconn
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/net/ipv4"
+
+	"github.com/batchconn/batchconn/internal/sys"
+)
+
+// TestReceiveNoAllocation: a read allocates nothing, whether it finds something
+// held, something in the kernel, or waits without a cancellable context; ReadFrom
+// and ReadBatch no more than an address a datagram.
+func TestReceiveNoAllocation(t *testing.T) {
+	if raceEnabled {
+		t.Skip("under -race sync.Pool drops what it is given at random")
+	}
+	if !sys.HaveBatchCall {
+		t.Skip("the portable way makes an address per datagram")
+	}
+	for _, k := range []string{"127.0.0.1", "::1"} {
+		for _, mode := range []GROMode{GROAuto, GROOn, GROOff} {
+			testReceiveNoAllocation(t, k, mode, false)
+			testReceiveNoAllocation(t, k, mode, true)
+		}
+	}
+}
+
+func testReceiveNoAllocation(t *testing.T, host string, mode GROMode, waits bool) {
+	t.Helper()
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // it empties the pools
+	u := listen(t, networkOfHost(host), host)
+	growBuffer(u)
+	c, err := New(u, &Config{GRO: mode})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := New(listen(t, networkOfHost(host), host), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, oob := make([]byte, 1500), make([]byte, 128)
+	msgs, ms := make([]InputMessage, 10), make([]ipv4.Message, 10)
+	for i := range msgs {
+		msgs[i] = InputMessage{Vectors: [][]byte{p}, Control: oob}
+		ms[i] = ipv4.Message{Buffers: [][]byte{p}, OOB: oob}
+	}
+	run := AppendSegments(nil, addrPortOf(u), make([]byte, 10*1000), 1000, nil)
+	for name, call := range map[string]struct {
+		max  float64
+		n    int
+		read func() error
+	}{
+		"ReceiveMessages":     {0, 10, func() error { _, err := c.ReceiveMessages(nil, msgs, MsgWaitAll); return err }},
+		"ReceiveMessage":      {0, 1, func() error { m := msgs[0]; _, err := c.ReceiveMessage(nil, &m, 0); return err }},
+		"ReceiveFrom":         {0, 1, func() error { _, _, err := c.ReceiveFrom(t.Context(), p, MsgDontWait); return err }},
+		"Read":                {0, 1, func() error { _, err := c.Read(p); return err }},
+		"ReadFromUDPAddrPort": {0, 1, func() error { _, _, err := c.ReadFromUDPAddrPort(p); return err }},
+		"ReadFromAddrPort":    {0, 1, func() error { _, _, err := c.ReadFromAddrPort(p); return err }},
+		"ReadMsgUDPAddrPort":  {0, 1, func() error { _, _, _, _, err := c.ReadMsgUDPAddrPort(p, oob); return err }},
+		"ReadFrom":            {2, 1, func() error { _, _, err := c.ReadFrom(p); return err }},
+		"ReadBatch":           {1, 10, func() error { _, err := c.ReadBatch(ms, 0); return err }},
+	} {
+		if waits && name == "ReceiveFrom" {
+			continue
+		}
+		send := func() {
+			if err := sendAll(out, nil, run); err != nil {
+				t.Error(err)
+			}
+		}
+		var err error
+		reads := func() {
+			send()
+			for n := 0; n < 10 && err == nil; n += call.n {
+				err = call.read()
+			}
+		}
+		if waits {
+			ask, stop := make(chan bool, 1), make(chan bool)
+			go func() {
+				defer close(stop)
+				for range ask {
+					for end := time.Now().Add(time.Second); c.recv.queue.state.Load() != parked && c.recv.inNet.Load() == 0 && time.Now().Before(end); {
+						runtime.Gosched()
+					}
+					send()
+				}
+			}()
+			reads = func() {
+				ask <- true
+				for n := 0; n < 10 && err == nil; n += call.n {
+					err = call.read()
+				}
+			}
+			defer func() { close(ask); <-stop }()
+		}
+		if name == "ReadBatch" { // not all of ten may be there at once
+			continue
+		}
+		for range 30 { // the queue is found deep meanwhile
+			reads()
+		}
+		calls := float64(10 / call.n)
+		if n := testing.AllocsPerRun(20, reads); n > call.max*calls || err != nil {
+			t.Errorf("%s on %s, GRO %v, waiting %v: %v allocations in %v calls, error %v", name, host, mode, waits, n, calls, err)
+		}
+	}
+	if mode == GROOn && c.Stats().GRO { // a run of one sender has one address
+		var err error
+		if n := testing.AllocsPerRun(20, func() {
+			sendAll(out, nil, run)
+			for n, k := 0, 0; n < 10 && err == nil; n += k {
+				k, err = c.ReadBatch(ms, 0)
+			}
+		}); n > 1 || err != nil {
+			t.Errorf("ReadBatch: %v allocations for a run, error %v", n, err)
+		}
+	}
+}
+
+// inUse is the heap and the stacks.
+func inUse() uint64 {
+	for range 3 {
+		runtime.GC()
+	}
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapInuse + m.StackInuse
+}
+
+// TestReadersMemory: a Conn with a reader that waits costs little more than a
+// bare one, and after a burst through all of them again.
+func TestReadersMemory(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector has memory of its own")
+	}
+	const (
+		n     = 2000
+		limit = 3 << 10
+
+		// A goroutine that has read what was held has a stack of 4 KiB, and one in
+		// net's own read of 2.
+		limitAfter = 4 << 10
+	)
+	conns := func(wrap bool) (perConn, afterBurst uint64) {
+		before := inUse()
+		var wg sync.WaitGroup
+		var opened []net.PacketConn
+		var to []netip.AddrPort
+		for range n {
+			u, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+			if err != nil {
+				t.Skip(err)
+			}
+			var c interface {
+				net.PacketConn
+				ReadFromUDPAddrPort([]byte) (int, netip.AddrPort, error)
+			} = u
+			if wrap {
+				if c, err = New(u, nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			opened, to = append(opened, c), append(to, addrPortOf(u))
+			wg.Go(func() {
+				var p [64]byte
+				for {
+					if _, _, err := c.ReadFromUDPAddrPort(p[:]); err != nil {
+						return
+					}
+				}
+			})
+		}
+		time.Sleep(100 * time.Millisecond) // for the readers to wait
+		perConn = (inUse() - before) / n
+		out, err := New(listen(t, "udp4", "127.0.0.1"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range to {
+			for range 4 {
+				sendAll(out, nil, AppendSegments(nil, a, make([]byte, 60*50), 50, nil))
+			}
+		}
+		time.Sleep(300 * time.Millisecond)
+		afterBurst = (inUse() - before) / n
+		for _, c := range opened {
+			c.Close()
+		}
+		wg.Wait()
+		return perConn, afterBurst
+	}
+	bare, bareAfter := conns(false)
+	ours, oursAfter := conns(true)
+	t.Logf("a bare conn takes %d bytes, after a burst %d; a Conn %d, %d", bare, bareAfter, ours, oursAfter)
+	if ours > bare+limit || oursAfter > bareAfter+limitAfter {
+		t.Errorf("a Conn takes more than %d, %d bytes more", limit, limitAfter)
+	}
+}
+
+// TestHeldMemory: what is read ahead is no more than half a MiB, whatever is
+// asked for, and a Conn that waits holds nothing.
+func TestHeldMemory(t *testing.T) {
+	in, out, to := readPair(t, &Config{GRO: GROOn})
+	if !in.Stats().GRO {
+		t.Skip(in.Stats().GROReason)
+	}
+	in.conn().SetReadBuffer(8 << 20)
+	p := make([]byte, 60000)
+	for range 100 {
+		sendAll(out, nil, AppendSegments(nil, to, p, 1000, nil))
+	}
+	msgs := make([]InputMessage, 5000)
+	for i := range msgs {
+		msgs[i].Vectors = [][]byte{p[:1000]}
+	}
+	for total := 0; ; {
+		n, err := in.ReceiveMessages(nil, msgs[:1+total%3000], MsgDontWait)
+		if err != nil {
+			break
+		}
+		total += n
+		in.recv.mu.Lock()
+		held := 0
+		for b := in.recv.held; b != nil; b = b.next {
+			for i := range b.blocks {
+				held += len(b.blocks[i])
+			}
+		}
+		in.recv.mu.Unlock()
+		if held > 512<<10 {
+			t.Fatalf("%d bytes are held", held)
+		}
+	}
+	in.SetReadDeadline(time.Now().Add(time.Millisecond))
+	if _, err := in.Read(p); !os.IsTimeout(err) {
+		t.Fatal(err)
+	}
+	if in.recv.held != nil {
+		t.Error("an idle Conn holds a batch")
+	}
+}
+
+func (c *Conn) conn() *net.UDPConn { return c.recv.queue.conn }
