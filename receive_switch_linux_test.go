@@ -239,6 +239,9 @@ func TestFileSwitchesOff(t *testing.T) {
 // taken is aware afterwards.
 func TestFileWhileReading(t *testing.T) {
 	in, out, to := readPair(t, nil)
+	if !in.Stats().GRO {
+		t.Skip(in.Stats().GROReason)
+	}
 	read := make(chan []byte, 3)
 	go func() {
 		for {
@@ -253,7 +256,7 @@ func TestFileWhileReading(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	sys.SetCoalescing(f.Fd(), true)
+	control(t, f, func(fd int) error { return sys.SetCoalescing(uintptr(fd), true) })
 	sent := 0
 	sendRuns(t, out, to, 1, &sent)
 	for range 3 {
@@ -266,6 +269,9 @@ func TestFileWhileReading(t *testing.T) {
 // TestGROOptionOfUser: who sets UDP_GRO gets it as it is, before New and after, and
 // we do not touch it; taken away again, it is ours to set.
 func TestGROOptionOfUser(t *testing.T) {
+	if !sys.HaveBatchCall {
+		t.Skip("nothing is coalesced here")
+	}
 	set := func(t *testing.T, c syscall.Conn, on bool) {
 		control(t, c, func(fd int) error { return sys.SetCoalescing(uintptr(fd), on) })
 	}
@@ -343,6 +349,9 @@ func TestGROOffByEnvironment(t *testing.T) {
 // TestGRONotTested: nothing is coalesced where the test has no answer, or a wrong
 // one.
 func TestGRONotTested(t *testing.T) {
+	if !sys.HaveBatchCall {
+		t.Skip("nothing is coalesced here")
+	}
 	was := coalesceTest
 	defer func() { coalesceTest = was }()
 	for want, answer := range map[string][2]bool{reasonUnanswered: {false, false}, reasonGlued: {true, true}, "": {false, true}} {
@@ -362,6 +371,9 @@ func TestGRONotTested(t *testing.T) {
 
 // TestGROFilter: a filter sees the length of what arrives.
 func TestGROFilter(t *testing.T) {
+	if !sys.HaveBatchCall {
+		t.Skip("nothing is coalesced here")
+	}
 	u := listen(t, "udp4", "127.0.0.1")
 	accept := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 1 << 16}}
 	control(t, u, func(fd int) error {
@@ -378,6 +390,9 @@ func TestGROFilter(t *testing.T) {
 
 // TestTwoConns: two Conns of one socket read it both, whatever each has on.
 func TestTwoConns(t *testing.T) {
+	if !sys.HaveBatchCall {
+		t.Skip("nothing is coalesced here")
+	}
 	for _, modes := range [][2]GROMode{{GROAuto, GROAuto}, {GROOn, GROAuto}, {GROAuto, GROOn}, {GROOn, GROOn}, {GROOff, GROOn}, {GROOn, GROOff}} {
 		t.Run(fmt.Sprint(modes), func(t *testing.T) {
 			u := listen(t, "udp4", "127.0.0.1")
@@ -432,6 +447,9 @@ func TestTwoConns(t *testing.T) {
 
 // TestQuiet: coalescing that brings nothing goes off, and comes again with runs.
 func TestQuiet(t *testing.T) {
+	if !sys.HaveBatchCall {
+		t.Skip("nothing is coalesced here")
+	}
 	in, out, to := readPair(t, nil)
 	plain, err := New(listen(t, "udp4", "127.0.0.1"), &Config{GSO: GSOOff})
 	if err != nil {
