@@ -73,7 +73,7 @@ func (r *receiver) turnOnLocked() {
 		return
 	}
 	r.ours.Store(true)
-	if g.wanted = r.inNet.Load() != 0; g.wanted {
+	if g.wanted = r.inNet() != 0; g.wanted {
 		return // but when those reads come again, they come to us
 	}
 	g.on, g.settled = true, false
@@ -142,7 +142,7 @@ func (r *receiver) turnOff(reason string) {
 	leaves := r.held != nil
 	r.mu.Unlock()
 	if reason != "" {
-		r.queue.flush(func() bool { return r.inNet.Load() == 0 })
+		r.queue.flush(func() bool { return r.inNet() == 0 })
 	}
 	if leaves {
 		r.queue.kick()

@@ -165,9 +165,9 @@ func (r *receiver) enterNet() bool {
 	if r.ours.Load() || r.anyPending() {
 		return false
 	}
-	r.inNet.Add(1)
+	r.net.Add(1)
 	if r.ours.Load() { // since then
-		r.inNet.Add(-1)
+		r.net.Add(^uint64(0))
 		return false
 	}
 	return true
@@ -175,16 +175,20 @@ func (r *receiver) enterNet() bool {
 
 // leaveNet ends a read of net's own, and reports whether it must be done again.
 func (r *receiver) leaveNet(n int, err error) (again bool) {
-	r.inNet.Add(-1)
 	if err != nil {
+		r.net.Add(^uint64(0))
 		return r.queue.isKick(err)
 	}
+	done := r.net.Add(netRead-1) / netRead
 	r.netBytes.Add(uint64(n))
-	if r.netReads.Add(1)%lookEvery == 0 && !r.direct {
+	if done%lookEvery == 0 && !r.direct {
 		r.lookForMore()
 	}
 	return false
 }
+
+// inNet is how many of net's own reads are under way.
+func (r *receiver) inNet() int { return int(r.net.Load() % netRead) }
 
 // lookForMore looks whether the queue is deep, and if so ends net's own reads.
 func (r *receiver) lookForMore() {

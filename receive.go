@@ -55,8 +55,11 @@ const (
 
 	// lookEvery is how often a read of net's own looks whether there is more, and
 	// looksDeep how many of those must find something.
-	lookEvery = 16
+	lookEvery = 64
 	looksDeep = 2
+
+	// netRead is one in the count of net's own reads. Fewer are under way.
+	netRead = 1 << 20
 
 	// cacheSize is how much reading ahead may bring at once if the messages are
 	// long: what is copied out soon is best still in the processor's cache.
@@ -82,8 +85,7 @@ type receiver struct {
 	// says so. Reads that are in net's are counted, since coalescing may only go on
 	// when none is.
 	ours     atomic.Bool
-	inNet    atomic.Int32
-	netReads atomic.Uint64
+	net      atomic.Uint64 // under way, and above netRead those that are done
 	netBytes atomic.Uint64
 
 	hasHeld atomic.Bool // whether held is not nil, read without mu
@@ -129,7 +131,7 @@ func (r *receiver) addStats(st *Stats) {
 		_, drops := sys.SocketMemory(fd)
 		st.Dropped = uint64(drops)
 	})
-	n := r.netReads.Load()
+	n := r.net.Load() / netRead
 	st.Received, st.ReceivedBytes = r.stats.received+n, r.stats.bytes+r.netBytes.Load()
 	st.ReceiveCalls, st.Coalesced = r.stats.calls+n, r.stats.coalesced
 	st.GROReason = r.gro.disabledReason()

@@ -134,10 +134,11 @@ func BenchmarkReadBursts(b *testing.B) {
 }
 
 // BenchmarkReadPingPong: one datagram in flight. The first is a bare conn, the
-// second a Conn whose queue never was deep, the third one whose queue was.
+// second a Conn whose queue never was deep, the third one whose queue was, and the
+// last one that coalesces throughout.
 func BenchmarkReadPingPong(b *testing.B) {
 	var games []sibling
-	for i, name := range []string{"Net", "Conn", "AfterBulk"} {
+	for i, name := range []string{"Net", "Conn", "AfterBulk", "GROOn"} {
 		u := listenBench(b)
 		var in interface {
 			ReadFromUDPAddrPort([]byte) (int, netip.AddrPort, error)
@@ -145,7 +146,7 @@ func BenchmarkReadPingPong(b *testing.B) {
 		var c *Conn
 		if i > 0 {
 			cfg := &Config{}
-			if i == 2 {
+			if i == 3 {
 				cfg.GRO = GROOn
 			}
 			var err error
@@ -153,6 +154,10 @@ func BenchmarkReadPingPong(b *testing.B) {
 				b.Fatal(err)
 			}
 			in = c
+		}
+		if i == 2 {
+			out := connOf(benchConn(b, nil))
+			makeDeep(b, c, out, addrPortOf(u))
 		}
 		peer := listenBench(b)
 		go sendBack(peer)
