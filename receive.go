@@ -54,8 +54,9 @@ const (
 	quietAfter = 512
 
 	// lookEvery is how often a read of net's own looks whether there is more, and
-	// looksDeep how many of those must find something.
-	lookEvery = 64
+	// looksDeep how many of those must find something. It is a prime, so that
+	// bursts of whatever size are not looked at only where they end.
+	lookEvery = 31
 	looksDeep = 2
 
 	// netRead is one in the count of net's own reads. Fewer are under way.
