@@ -128,6 +128,49 @@ func ExampleConn_SendMessages_cancel() {
 	// 2 <nil>
 }
 
+// An echo server: what came in one call goes back in one call, without a copy.
+func ExampleConn_ReceiveMessages() {
+	conn := openConn(nil)
+	defer conn.Close()
+	client, _ := openReceiver()
+	defer client.Close()
+	go func() {
+		for _, p := range []string{"one", "two", "three"} {
+			client.WriteToUDPAddrPort([]byte(p), conn.LocalAddr().(*net.UDPAddr).AddrPort())
+		}
+	}()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- echo(ctx, conn) }()
+
+	fmt.Printf("%s %s %s\n", receive(client), receive(client), receive(client))
+	cancel()
+	fmt.Println(errors.Is(<-ended, context.Canceled))
+	// Output:
+	// one two three
+	// true
+}
+
+func echo(ctx context.Context, conn *batchconn.Conn) error {
+	in := make([]batchconn.InputMessage, 64)
+	out := make([]batchconn.OutputMessage, len(in))
+	for i := range in {
+		in[i].Vectors = [][]byte{make([]byte, 1500)}
+	}
+	for {
+		n, err := conn.ReceiveMessages(ctx, in, 0) // at least one
+		if err != nil {
+			return err
+		}
+		for i, m := range in[:n] {
+			out[i] = batchconn.OutputMessage{Addr: m.Addr, Vectors: [][]byte{m.Vectors[0][:m.BytesReceived]}}
+		}
+		if _, err := conn.SendEach(ctx, out[:n], 0); err != nil {
+			log.Print(err) // of single clients, or of ctx: the next read ends with that
+		}
+	}
+}
+
 // A fan-out: the same payload to many receivers, one of which is of a family
 // that the socket cannot reach.
 func ExampleConn_SendEach() {
@@ -324,9 +367,9 @@ func ExampleNewWriter() {
 }
 
 // TestReadme holds the code in README.md to that of the examples: each block is
-// found in this file, but for the indentation.
+// found in one of them, except for the indentation.
 func TestReadme(t *testing.T) {
-	code := unindented(t, "example_test.go")
+	code := unindented(t, "example_test.go") + unindented(t, "examples/hello/main.go")
 	blocks := strings.Split(unindented(t, "README.md"), "\n```go\n")[1:]
 	if len(blocks) == 0 {
 		t.Error("README.md shows no code")
@@ -334,7 +377,7 @@ func TestReadme(t *testing.T) {
 	for _, b := range blocks {
 		b, _, closed := strings.Cut(b, "\n```\n")
 		if !closed || !strings.Contains(code, "\n"+b+"\n") {
-			t.Errorf("README.md shows code that example_test.go does not have:\n%s", b)
+			t.Errorf("README.md shows code that no example has:\n%s", b)
 		}
 	}
 }

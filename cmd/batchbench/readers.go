@@ -37,6 +37,7 @@ var readings = []reading{
 	{"conn", "Conn ReadFromUDPAddrPort", true, readConn},
 	{"from", "Conn ReadFrom", true, readFrom},
 	{"batch", "Conn ReadBatch", true, readBatch},
+	{"messages", "ReceiveMessages", true, readMessages},
 }
 
 // prompt is how receivers read when sending is compared: it costs the sender
@@ -169,6 +170,24 @@ func readBatch(u *net.UDPConn, m *harness.Mailbag) (*reader, error) {
 		return nil, err
 	}
 	return readBatches(c, m, c.ReadBatch), nil
+}
+
+func readMessages(u *net.UDPConn, m *harness.Mailbag) (*reader, error) {
+	c, err := batchconn.New(u, nil)
+	if err != nil {
+		return nil, err
+	}
+	msgs := make([]batchconn.InputMessage, len(m.Buffers))
+	for i := range msgs {
+		msgs[i].Vectors = m.Buffers[i : i+1]
+	}
+	return &reader{conn: c, read: func(i int) (int, error) {
+		n, err := c.ReceiveMessages(nil, msgs[i:min(i+batchSize, len(msgs))], 0)
+		for k := range n {
+			m.Lengths[i+k] = msgs[i+k].BytesReceived
+		}
+		return n, err
+	}}, nil
 }
 
 // xnetConn is the PacketConn of golang.org/x/net for u's family.

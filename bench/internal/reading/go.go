@@ -35,7 +35,7 @@ func readEach[A any](m *harness.Mailbag, read func(p []byte) (int, A, error)) fu
 	}
 }
 
-// xnetBatch is how many messages a call of ReadBatch gets.
+// xnetBatch is how many messages a call of ReadBatch or ReceiveMessages gets.
 const xnetBatch = 64
 
 // XNet is the ReadBatch of golang.org/x/net.
@@ -72,7 +72,22 @@ var (
 	ConnReadBatch = Way{"batchconn ReadBatch", open(func(m *harness.Mailbag, c *batchconn.Conn) func(int) (int, error) {
 		return readBatches(m, c.ReadBatch)
 	})}
+	ConnMessages = Way{"batchconn ReceiveMessages", open(readMessages)}
 )
+
+func readMessages(m *harness.Mailbag, c *batchconn.Conn) func(int) (int, error) {
+	msgs := make([]batchconn.InputMessage, len(m.Buffers))
+	for i := range msgs {
+		msgs[i].Vectors = m.Buffers[i : i+1]
+	}
+	return func(i int) (int, error) {
+		n, err := c.ReceiveMessages(nil, msgs[i:min(i+xnetBatch, len(msgs))], 0)
+		for k := range n {
+			m.Lengths[i+k] = msgs[i+k].BytesReceived
+		}
+		return n, err
+	}
+}
 
 func open(read func(*harness.Mailbag, *batchconn.Conn) func(int) (int, error)) func(*harness.Mailbag) (*Socket, error) {
 	return func(m *harness.Mailbag) (*Socket, error) {

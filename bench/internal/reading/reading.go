@@ -52,7 +52,7 @@ func All() (all []Way, missing []string) {
 		missing = append(missing, why...)
 	}
 	all = append(all, inC...)
-	return append(all, ConnLoop, ConnReadFrom, ConnReadBatch), missing
+	return append(all, ConnLoop, ConnReadFrom, ConnReadBatch, ConnMessages), missing
 }
 
 // ErrSize is of a way that does not take datagrams of a size.
