@@ -152,7 +152,7 @@ func (g *gso) current() *gsoState {
 		return nil
 	}
 	s := g.state.Load()
-	if s != nil && !s.retry.IsZero() && time.Now().After(s.retry) {
+	if s != nil && !s.retry.IsZero() && !time.Now().Before(s.retry) {
 		return nil
 	}
 	return s

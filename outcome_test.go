@@ -48,13 +48,13 @@ func TestChecksInOrder(t *testing.T) {
 				}
 				checkError(t, err, want)
 			}
-			w.conn.send.pending.add(ended(os.NewSyscallError("sendmsg", syscall.ECONNREFUSED)))
+			w.conn.send.pending.add(ended(os.NewSyscallError("sendmsg", refused)))
 			w.conn.SetWriteDeadline(time.Unix(1, 0))
-			send(syscall.ECONNREFUSED)
+			send(refused)
 			send(os.ErrDeadlineExceeded)
 			w.conn.SetWriteDeadline(time.Time{})
 			send(ofMessage)
-			w.conn.send.pending.add(ended(os.NewSyscallError("sendmsg", syscall.ECONNREFUSED)))
+			w.conn.send.pending.add(ended(os.NewSyscallError("sendmsg", refused)))
 			w.conn.SetWriteDeadline(time.Unix(1, 0))
 			w.conn.Close()
 			send(net.ErrClosed)
@@ -130,8 +130,8 @@ func TestErrorNamesDestination(t *testing.T) {
 // TestLoneError: the error of a lone datagram is of that datagram, whoever sends
 // it.
 func TestLoneError(t *testing.T) {
-	refused := func(int, []ipv4.Message) (int, error) { return 0, os.NewSyscallError("sendto", syscall.EPERM) }
-	w, _ := scripted(t, plainKind, refused)
+	forbidden := func(int, []ipv4.Message) (int, error) { return 0, os.NewSyscallError("sendto", syscall.EPERM) }
+	w, _ := scripted(t, plainKind, forbidden)
 	msgs := []OutputMessage{{Addr: w.dest[0], Vectors: [][]byte{{1}}}}
 	n, err := w.conn.SendEach(nil, msgs, 0)
 	var each *BatchError
@@ -166,7 +166,6 @@ func replies(errs ...error) func(call int, ms []ipv4.Message) (int, error) {
 // TestSecondTry: on a connected socket SendEach sends a message again that met
 // what may have been pending. If it leaves, no message failed.
 func TestSecondTry(t *testing.T) {
-	const refused, unreachable = syscall.ECONNREFUSED, syscall.EHOSTUNREACH
 	for _, n := range []int{1, 5} {
 		for _, test := range []struct {
 			name string
@@ -177,7 +176,7 @@ func TestSecondTry(t *testing.T) {
 		}{
 			{"pending", []error{refused}, refused, n, nil},
 			{"too long, pending", []error{syscall.EMSGSIZE}, syscall.EMSGSIZE, n, nil},
-			{"of the message", []error{unreachable, unreachable}, nil, n, unreachable},
+			{"of the message", []error{noRoute, noRoute}, nil, n, noRoute},
 			{"too long", []error{syscall.EMSGSIZE, syscall.EMSGSIZE}, nil, n, syscall.EMSGSIZE},
 			{"pending, then of the message", []error{refused, syscall.EPERM}, refused, 0, nil},
 			{"not pending", []error{syscall.EPERM}, nil, n, syscall.EPERM},
@@ -216,13 +215,13 @@ func TestSecondTry(t *testing.T) {
 // TestSecondTryEnds: what ends the call before the second try loses no pending
 // error.
 func TestSecondTryEnds(t *testing.T) {
-	w, _ := scripted(t, connectedKind, replies(syscall.ECONNREFUSED, sys.EWOULDBLOCK, sys.EWOULDBLOCK))
+	w, _ := scripted(t, connectedKind, replies(refused, sys.EWOULDBLOCK, sys.EWOULDBLOCK))
 	m := w.write(t, 3, inTurn, runSize)
 	n, err := w.conn.SendEach(nil, m.msgs, MsgDontWait)
 	if n != 0 {
 		t.Errorf("n = %d", n)
 	}
-	checkError(t, err, syscall.ECONNREFUSED)
+	checkError(t, err, refused)
 	_, err = w.conn.SendEach(nil, m.msgs, MsgDontWait)
 	checkError(t, err, ErrWouldBlock)
 	if n, err := w.conn.SendEach(nil, m.msgs, MsgDontWait); n != 3 || err != nil {
@@ -234,7 +233,7 @@ func TestSecondTryEnds(t *testing.T) {
 func TestSecondTryWriter(t *testing.T) {
 	for _, n := range []int{1, 5} {
 		for _, errs := range [][]error{
-			{syscall.ECONNREFUSED}, {syscall.ECONNREFUSED, sys.EWOULDBLOCK}, {syscall.EHOSTUNREACH, syscall.EHOSTUNREACH},
+			{refused}, {refused, sys.EWOULDBLOCK}, {noRoute, noRoute},
 		} {
 			w, s := scripted(t, connectedKind, replies(errs...))
 			var failed failures

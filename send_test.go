@@ -90,8 +90,8 @@ func toldOnce() []syscall.Errno {
 		syscall.ENETUNREACH, syscall.ENOPROTOOPT, syscall.EPROTO}
 }
 
-// refused is the one that a port without a socket leaves.
-var refused = sys.PendingErrors[0]
+// Two of them; refused is the one that a port without a socket leaves.
+var refused, noRoute = sys.PendingErrors[0], sys.PendingErrors[1]
 
 // TestErrorAtMessage: an error at message k, seen in a call of its own as
 // sendmmsg shows it or with those before it as the portable way does.

@@ -100,12 +100,16 @@ func TestWriterSendsAll(t *testing.T) {
 		to, size func(int) int
 	}{{"mixed", inTurn, mixed}, {"runs", inRuns, runSize}, {"turns", inTurn, func(int) int { return 64 }}}
 	configs := []WriterConfig{{}, {MaxMessages: 7}, {MaxBytes: 300}, {MaxDelay: time.Millisecond}, {MaxDelay: -1}}
+	n := 3000
+	if testing.Short() {
+		n = 600
+	}
 	forEachKind(t, 32, nil, func(t *testing.T, world *world) {
 		for i := range configs {
 			w := NewWriter(world.conn, &configs[i])
 			for _, p := range patterns {
 				t.Run(fmt.Sprint(p.name, i), func(t *testing.T) {
-					m := world.write(t, 3000, p.to, p.size)
+					m := world.write(t, n, p.to, p.size)
 					buf := make([]byte, 0, 128)
 					for i, l := range m.letters {
 						buf = append(buf[:0], l.p...)

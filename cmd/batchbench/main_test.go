@@ -174,6 +174,9 @@ func checkReading(t *testing.T, o *options, out *output) {
 // TestEachReader: receivers of what is sent can read in each way.
 func TestEachReader(t *testing.T) {
 	for _, how := range append(readings, prompt) {
+		if how.key == "xnet" && runtime.GOOS == "windows" { // x/net reads nothing there
+			continue
+		}
 		out := runJSON(t, t.Context(), exitOK, "-read", how.key, "-receivers", "3", "-duration", "30ms")
 		for _, r := range out.Ways {
 			if r.Error == "" && (r.Reading != how.name || *r.Arrived == 0 || r.wrong() != 0) {
@@ -255,7 +258,11 @@ func TestTable(t *testing.T) {
 			t.Errorf("not %d rows for %s in\n%s", len(sendings), how.name, stdout)
 		}
 	}
-	for _, heading := range []string{"datagrams/s", "Gbit/s", " ns ", "CPU-ns", "rCPU-ns", "read " + prompt.name, "calls", "arrived", "damaged", "ratio", "1200 bytes, 64 a call"} {
+	headings := []string{"datagrams/s", "Gbit/s", " ns ", "CPU-ns", "rCPU-ns", "calls", "arrived", "damaged", "ratio", "1200 bytes, 64 a call"}
+	if harness.HaveThreadCPU { // else nothing is said about those who read
+		headings = append(headings, "read "+prompt.name)
+	}
+	for _, heading := range headings {
 		if !strings.Contains(stdout, heading) {
 			t.Errorf("no %q in\n%s", heading, stdout)
 		}
@@ -507,6 +514,9 @@ func TestWrongWays(t *testing.T) {
 
 // TestWrongReaders lets a way of reading do what a broken library could do.
 func TestWrongReaders(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("no read takes more than one datagram here")
+	}
 	was := readings
 	t.Cleanup(func() { readings = was })
 	for _, c := range []struct {

@@ -142,9 +142,6 @@ func TestInlet(t *testing.T) {
 	for limit := time.Now().Add(10 * time.Second); len(got) < len(texts) && time.Now().Before(limit); {
 		n, err := in.Read(m)
 		if err != nil {
-			if runtime.GOOS == "windows" && len(got) == 4 {
-				return // WSAEMSGSIZE
-			}
 			t.Fatal(err)
 		}
 		for i := range n {
@@ -291,7 +288,8 @@ func TestBurst(t *testing.T) {
 		}
 		var times BurstTimes
 		n, err := b.Run(&times)
-		if n != c.n || err != c.err || sent != 1 || read != len(c.reads) || times.Read <= 0 {
+		coarse := runtime.GOOS == "windows" // half a millisecond of its clock may see nothing
+		if n != c.n || err != c.err || sent != 1 || read != len(c.reads) || times.Read <= 0 && !coarse {
 			t.Errorf("%s: %d, %v, after %d reads in %v; want %d, %v", c.name, n, err, read, times.Read, c.n, c.err)
 		}
 	}

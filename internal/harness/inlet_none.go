@@ -10,11 +10,15 @@ import (
 	"errors"
 	"net"
 	"os"
+	"syscall"
 	"time"
 )
 
 // InletReads says how an Inlet reads.
 const InletReads = "one at a time"
+
+// tooLong is WSAEMSGSIZE: on Windows a datagram that does not fit is an error.
+const tooLong = syscall.Errno(10040)
 
 // Here the poller cannot be avoided.
 type inletSocket struct{ *net.UDPConn }
@@ -27,6 +31,9 @@ func (s inletSocket) read(m *Mailbag) (int, error) {
 	n, _, err := s.ReadFromUDPAddrPort(m.Buffers[0])
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return 0, nil
+	}
+	if errors.Is(err, tooLong) { // and the buffer is full
+		n, err = len(m.Buffers[0]), nil
 	}
 	if err != nil {
 		return 0, err
