@@ -22,6 +22,7 @@ func BenchmarkFailing(b *testing.B) {
 		fails func(i int) bool
 	}{
 		{"All", func(int) bool { return true }},
+		{"AllDistinct", func(int) bool { return true }}, // each to an address of its own
 		{"EveryOther", func(i int) bool { return i%2 == 0 }},
 		{"HalfAtRandom", func(int) bool { return rand.IntN(2) == 0 }},
 		{"HalfInBursts", func(i int) bool { return i/32%2 == 0 }},
@@ -38,6 +39,9 @@ func BenchmarkFailing(b *testing.B) {
 				for i := range msgs {
 					if test.fails(i) {
 						msgs[i].Addr = netip.AddrPortFrom(addrs[0].Addr(), 0)
+						if test.name == "AllDistinct" {
+							msgs[i].Addr = netip.AddrPortFrom(numbered(i), 0)
+						}
 						failing++
 					}
 				}

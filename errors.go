@@ -32,7 +32,7 @@ func (wouldBlockError) Timeout() bool        { return false }
 type MessageError struct {
 	Index int            // of the message in the slice given to SendEach
 	Addr  netip.AddrPort // its destination
-	Err   error          // a *net.OpError, as SendMessages returns
+	Err   error          // a *net.OpError, as SendMessages returns; neighbours to one Addr may share it
 }
 
 func (e *MessageError) Error() string { return fmt.Sprintf("message %d: %v", e.Index, e.Err) }

@@ -77,18 +77,27 @@ func (p *pace) note(sent int, o outcome) {
 // failedMessages are the messages of one SendEach that failed.
 type failedMessages struct {
 	list []MessageError
+	last outcome   // of the last of list
 	errs []opError // for the next of them: they live and die with the list
 }
 
-// add adds the message at an index, the first of so many that are left.
+// add adds the message at an index, the first of so many that are left. Where one
+// destination fails again and again its messages share an error.
 func (f *failedMessages) add(s *sender, index, left int, o outcome) {
 	if len(f.list) == cap(f.list) { // append's own way, by a quarter, copies them five times
 		f.list = slices.Grow(f.list, min(1+2*len(f.list), left))
 	}
+	f.list = append(f.list, MessageError{Index: index, Addr: o.to, Err: f.err(s, left, o)})
+}
+
+func (f *failedMessages) err(s *sender, left int, o outcome) error {
+	if n := len(f.list); n > 0 && o == f.last {
+		return f.list[n-1].Err
+	}
 	if len(f.errs) == 0 {
 		f.errs = make([]opError, min(1+len(f.list), 64, left))
 	}
-	err := f.errs[0].set(s, o.err, o.to)
-	f.errs = f.errs[1:]
-	f.list = append(f.list, MessageError{Index: index, Addr: o.to, Err: err})
+	e := &f.errs[0]
+	f.errs, f.last = f.errs[1:], o
+	return e.set(s, o.err, o.to)
 }

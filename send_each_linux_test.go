@@ -7,7 +7,9 @@ package batchconn
 import (
 	"errors"
 	"math/rand/v2"
+	"net"
 	"net/netip"
+	"syscall"
 	"testing"
 
 	"golang.org/x/net/ipv4"
@@ -82,5 +84,38 @@ func TestFailuresCost(t *testing.T) {
 				t.Errorf("%d calls for %d messages", kernel.calls, n)
 			}
 		})
+	}
+}
+
+// TestFailuresShareErrors: neighbours that fail alike at one destination share an
+// error, which costs nothing then; each names its own destination and errno all
+// the same.
+func TestFailuresShareErrors(t *testing.T) {
+	w := plainKind.world(t, 1, &Config{GSO: GSOOff})
+	ip := w.dest[0].Addr()
+	a, b := netip.AddrPortFrom(ip, 0), netip.AddrPortFrom(numbered(1), 0)
+	good, long := w.dest[0], make([]byte, 1<<16)
+	msgs := []OutputMessage{
+		{Addr: a, Vectors: [][]byte{{1}}}, {Addr: a, Vectors: [][]byte{{2}}}, {Addr: a, Vectors: [][]byte{{3}}},
+		{Addr: b, Vectors: [][]byte{{4}}}, {Addr: good, Vectors: [][]byte{long}}, {Addr: a, Vectors: [][]byte{{5}}},
+	}
+	_, err := w.conn.SendEach(nil, msgs, 0)
+	var batch *BatchError
+	if !errors.As(err, &batch) || len(batch.Failed) != len(msgs) {
+		t.Fatal(err)
+	}
+	for i, f := range batch.Failed {
+		want := error(syscall.EINVAL)
+		if i == 4 {
+			want = syscall.EMSGSIZE
+		}
+		checkError(t, f.Err, want)
+		var op *net.OpError
+		if !errors.As(f.Err, &op) || op.Addr.String() != msgs[i].Addr.String() || f.Index != i || f.Addr != msgs[i].Addr {
+			t.Errorf("message %d to %v: %d to %v: %v", i, msgs[i].Addr, f.Index, f.Addr, f.Err)
+		}
+	}
+	if batch.Failed[1].Err != batch.Failed[2].Err {
+		t.Error("two neighbours to one destination have an error each")
 	}
 }
