@@ -556,6 +556,80 @@ func TestSwitchingStorm(t *testing.T) {
 	t.Logf("%d datagrams, turned on %d times; %+v", sent, switches, s)
 }
 
+// TestTurnedOnBesideNet: coalescing does not go on while a read of package net's
+// waits, which would take a run for a datagram.
+func TestTurnedOnBesideNet(t *testing.T) {
+	for range 200 {
+		in, out, to := readPair(t, nil)
+		if !in.Stats().GRO {
+			t.Skip(in.Stats().GROReason)
+		}
+		var lengths, read atomic.Int64
+		got := func(p []byte) {
+			lengths.Add(int64(len(p)))
+			read.Add(1)
+		}
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			for readerKinds[4].read(in, got) == nil {
+			}
+		}()
+		awaitReader(t, in)
+		sent := 0
+		for range 3 {
+			sendRuns(t, out, to, 10, &sent)
+			receiveInto(in, nil, 30, MsgDontWait, got)
+			sendRuns(t, out, to, 1, &sent)
+			for end := time.Now().Add(patience); read.Load() < int64(sent); time.Sleep(10 * time.Microsecond) {
+				if time.Now().After(end) {
+					t.Fatalf("%d of %d were read, %d bytes", read.Load(), sent, lengths.Load())
+				}
+			}
+		}
+		if lengths.Load() != int64(10*sent) {
+			t.Fatalf("%d bytes in %d datagrams", lengths.Load(), sent)
+		}
+		in.Close()
+		<-ended
+		out.Close()
+	}
+}
+
+// TestSameRoomTwice: messages of one call may share a vector, as they may with
+// the kernel: the last that is received into it is what it holds.
+func TestSameRoomTwice(t *testing.T) {
+	in, out, to := coalescing(t)
+	sent := 0
+	single := func(n int) {
+		for range n {
+			p := []byte(strings.Repeat(string(rune('a'+sent%26)), 10))
+			sent++
+			if _, err := out.SendTo(nil, p, to, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	room := func() []byte { return make([]byte, 25) }
+	in.recv.ahead, in.recv.runs = maxAhead, false // as if many came, and no runs: straight into the vectors
+	sendRuns(t, out, to, 1, &sent) // a, b and c
+	single(3)                      // d, e and f
+	v := room()
+	msgs := make([]InputMessage, 6)
+	for i := range msgs {
+		msgs[i].Vectors = [][]byte{room()}
+	}
+	msgs[0].Vectors[0], msgs[1].Vectors[0] = v, v[:20]
+	if n, err := in.ReceiveMessages(nil, msgs, MsgWaitAll); n != 6 || err != nil {
+		t.Fatal(n, err)
+	}
+	for i, m := range msgs[1:] {
+		if want := strings.Repeat(string(rune('b'+i)), 10); string(m.Vectors[0][:m.BytesReceived]) != want {
+			t.Errorf("message %d: %q, want %q", i+1, m.Vectors[0][:m.BytesReceived], want)
+		}
+	}
+}
+
 const childEnv = "BATCHCONN_TEST_CHILD"
 
 // TestTwoProcesses: a process that inherits the socket makes a Conn of it and
