@@ -157,6 +157,7 @@ type reading struct {
 	name   sys.Name
 	in     sys.InMessages // else
 	direct [][]byte       // buffers of the user's for the first messages, while aware
+	long   *InputMessage  // has more vectors than the kernel takes, and is read alone
 
 	plain  bool // what came is in the user's buffers, and not held
 	again  bool // nothing is ready for the way that is to be gone now
@@ -192,7 +193,7 @@ func (r *receiver) newReading(flags int) *reading {
 
 // free puts o back without anything of the user's in it.
 func (o *reading) free() {
-	o.r, o.p, o.from = nil, nil, false
+	o.r, o.p, o.from, o.long = nil, nil, false, nil
 	o.look, o.plain, o.again, o.inLine, o.done = false, false, false, false, false
 	o.tries, o.n, o.errno = 0, 0, 0
 	clear(o.direct)
@@ -328,7 +329,7 @@ func (r *receiver) callLocked(fd uintptr, o *reading) syscall.Errno {
 		o.plain = false
 		return r.readAheadLocked(fd, o)
 	}
-	if o.p == nil && o.in.Len() == 0 {
+	if o.p == nil && o.in.Len() == 0 && o.long == nil {
 		o.again = true
 		return 0
 	}
@@ -342,6 +343,9 @@ func (r *receiver) callLocked(fd uintptr, o *reading) syscall.Errno {
 		}
 		o.n, errno = sys.Recvfrom(fd, o.p, int(o.flags), name)
 		bytes = min(o.n, len(o.p))
+	} else if o.long != nil {
+		o.n = 1
+		bytes, errno = o.readLong(fd)
 	} else {
 		o.n, errno = r.recv(&o.in, fd, o.in.Len(), int(o.flags))
 		datagrams = o.n
@@ -359,6 +363,28 @@ func (r *receiver) callLocked(fd uintptr, o *reading) syscall.Errno {
 		r.noteLocked(fd, datagrams, o.tries > 1)
 	}
 	return 0
+}
+
+// readLong reads the message that has more vectors than the kernel takes, and
+// says how much went into them. It goes through a block, which is only had while
+// there is something to do.
+func (o *reading) readLong(fd uintptr) (n int, errno syscall.Errno) {
+	m := o.long
+	b := inBatches.Get().(*inBatch)
+	b.ready(1, nil)
+	defer b.free()
+	o.in.Reset(1, 1)
+	o.in.AddOne(b.blocks[0], m.Control)
+	_, errno = o.in.RecvOne(fd, int(o.flags))
+	if errno == 0 {
+		got, control, flags := o.in.Got(0)
+		c := coalesced{flags: flags}
+		c.init(b.blocks[0][:min(got, blockSize)], 0)
+		n = c.fill(m, int(o.flags))
+		m.ControlReceived, m.Addr = control, unmapped(o.in.From(0))
+	}
+	o.in.Forget() // the block is another's soon
+	return n, errno
 }
 
 // readAheadLocked receives into blocks, and holds what comes. As long as no runs
@@ -684,8 +710,10 @@ func (r *receiver) some(ctx context.Context, msgs []InputMessage, flags int, wai
 	case o.again:
 		more = true
 	case o.plain:
-		n, more = o.n, o.n == o.in.Len()
-		o.give(msgs[:n])
+		n, more = o.n, o.long != nil || o.n == o.in.Len()
+		if o.long == nil {
+			o.give(msgs[:n])
+		}
 	default:
 		n = r.takeLocked(msgs, flags)
 		more = r.full
@@ -712,11 +740,15 @@ func (r *receiver) takeLocked(msgs []InputMessage, flags int) (n int) {
 	return n
 }
 
-// add adds as many of msgs as one call takes, and says how many.
-func (o *reading) add(msgs []InputMessage) (n int) {
+// add adds as many of msgs as one call takes.
+func (o *reading) add(msgs []InputMessage) {
+	if isLong(&msgs[0]) {
+		o.long = &msgs[0]
+		return
+	}
 	msgs = msgs[:min(len(msgs), maxPlain)]
-	vectors := 0
-	for n < len(msgs) && (n == 0 || vectors < sys.MaxVectors) {
+	n, vectors := 0, 0
+	for n < len(msgs) && vectors < sys.MaxVectors && !isLong(&msgs[n]) {
 		vectors += max(1, len(msgs[n].Vectors))
 		n++
 	}
@@ -724,8 +756,10 @@ func (o *reading) add(msgs []InputMessage) (n int) {
 	for i := range msgs[:n] {
 		o.in.Add(msgs[i].Vectors, msgs[i].Control)
 	}
-	return n
 }
+
+// isLong reports whether m has more vectors than the kernel takes.
+func isLong(m *InputMessage) bool { return sys.Receives && len(m.Vectors) > sys.MaxVectors }
 
 // addDirect adds those of msgs, from the first, that can be received into while
 // aware: of one vector each, since what they get may have to be moved, and not

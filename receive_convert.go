@@ -127,10 +127,11 @@ func (m *coalesced) take(msgs []InputMessage, flags int) (n int) {
 	return n + 1
 }
 
-// fill puts the first datagram of m into the user's message.
-func (m *coalesced) fill(to *InputMessage, flags int) {
+// fill puts the first datagram of m into the user's message, and says how much
+// of it went in.
+func (m *coalesced) fill(to *InputMessage, flags int) (n int) {
 	p := m.first()
-	n := len(p)
+	n = len(p)
 	if len(to.Vectors) != 1 || !isAt(p, to.Vectors[0]) {
 		n = scatter(to.Vectors, p)
 	}
@@ -145,6 +146,7 @@ func (m *coalesced) fill(to *InputMessage, flags int) {
 	if len(m.control) > 0 {
 		to.ControlReceived = m.fillControl(to.Control, &to.Flags)
 	}
+	return n
 }
 
 // fillControl puts the control messages of m into room, as the kernel would.

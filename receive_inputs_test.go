@@ -1,0 +1,165 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+package batchconn
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"golang.org/x/net/ipv4"
+)
+
+// pieces is room of size bytes in n vectors, some of them empty.
+func pieces(n, size int) (vectors [][]byte) {
+	p := make([]byte, size)
+	for i := range n {
+		k := min(len(p), max(0, (size+n-1)/n+i%2))
+		vectors = append(vectors, p[:k:k])
+		p = p[k:]
+	}
+	vectors[n-1] = append(vectors[n-1], p...)
+	return vectors
+}
+
+// TestReceiveManyVectors: more vectors than the kernel takes, alone and between
+// others, coalesced and not, with room and without.
+func TestReceiveManyVectors(t *testing.T) {
+	for name, mode := range map[string]GROMode{"plain": GROOff, "coalesced": GROOn} {
+		for _, n := range []int{1023, 1024, 1025, 3000} {
+			t.Run(fmt.Sprint(name, " ", n), func(t *testing.T) {
+				in, out, to := readPair(t, &Config{GRO: mode})
+				for _, room := range []int{1200, 1199, 5000, 0} {
+					testManyVectors(t, in, out, to, n, room)
+				}
+			})
+		}
+	}
+}
+
+func testManyVectors(t *testing.T, in, out *Conn, to netip.AddrPort, n, room int) {
+	t.Helper()
+	const size, datagrams = 1200, 6
+	var all []byte
+	for i := range datagrams {
+		all = append(all, contents(i, size)...)
+	}
+	send := func() {
+		t.Helper()
+		if err := sendAll(out, nil, AppendSegments(nil, to, all, size, nil)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check := func(what string, i int, vectors [][]byte, got, flags int, from netip.AddrPort) {
+		t.Helper()
+		want := contents(i, size)[:min(size, room)]
+		if p := bytes.Join(vectors, nil)[:min(got, room)]; got != len(want) || !bytes.Equal(p, want) || from != addrPortOf(out) {
+			t.Errorf("%s, room %d: datagram %d is %d, %s, from %v", what, room, i, got, brief(p), from)
+		}
+		if (flags&MsgTruncated != 0) != (room < size) {
+			t.Errorf("%s, room %d: datagram %d has flags %#x", what, room, i, flags)
+		}
+	}
+	in.SetReadDeadline(time.Now().Add(patience))
+
+	send()
+	msgs := make([]InputMessage, datagrams)
+	for i := range msgs {
+		msgs[i].Vectors = pieces([]int{1, n, 2, n, n, 1}[i], room) // alone and not
+	}
+	if k, err := in.ReceiveMessages(nil, msgs, MsgWaitAll); k != datagrams || err != nil {
+		t.Fatalf("ReceiveMessages: %d, %v", k, err)
+	}
+	for i, m := range msgs {
+		check("ReceiveMessages", i, m.Vectors, m.BytesReceived, m.Flags, m.Addr)
+	}
+
+	send()
+	for i := range datagrams {
+		m := InputMessage{Vectors: pieces(n, room)}
+		k, err := in.ReceiveMessage(nil, &m, 0)
+		if err != nil || k != m.BytesReceived {
+			t.Fatalf("ReceiveMessage: %d, %v", k, err)
+		}
+		check("ReceiveMessage", i, m.Vectors, k, m.Flags, m.Addr)
+	}
+
+	send()
+	for i := 0; i < datagrams; {
+		ms := []ipv4.Message{{Buffers: pieces(n, room)}, {Buffers: pieces(n, room)}}
+		k, err := in.ReadBatch(ms, 0)
+		if k <= 0 || err != nil {
+			t.Fatalf("ReadBatch: %d, %v", k, err)
+		}
+		for _, m := range ms[:k] {
+			check("ReadBatch", i, m.Buffers, m.N, m.Flags, unmapped(m.Addr.(*net.UDPAddr).AddrPort()))
+			i++
+		}
+	}
+	if k, _, err := in.ReceiveFrom(nil, make([]byte, 10), MsgDontWait); !errors.Is(err, ErrWouldBlock) {
+		t.Errorf("something is left: %d, %v", k, err)
+	}
+}
+
+// TestReceiveManyMessages: more messages than one call of the kernel's takes,
+// in order.
+func TestReceiveManyMessages(t *testing.T) {
+	for name, mode := range map[string]GROMode{"plain": GROOff, "coalesced": GROOn} {
+		for _, segmented := range []GSOMode{GSOAuto, GSOOff} {
+			for _, n := range []int{0, 1024, 1025, 5000} {
+				t.Run(fmt.Sprint(name, " ", segmented, " ", n), func(t *testing.T) {
+					in, _, to := readPair(t, &Config{GRO: mode})
+					out := newConn(t, listen(t, "udp4", "127.0.0.1"), &Config{GSO: segmented})
+					testManyMessages(t, in, out, to, n)
+				})
+			}
+		}
+	}
+}
+
+func testManyMessages(t *testing.T, in, out *Conn, to netip.AddrPort, n int) {
+	const size = 20
+	msgs := make([]InputMessage, n)
+	for i := range msgs {
+		msgs[i].Vectors = [][]byte{make([]byte, size)}
+	}
+	sent := make(chan error, 1)
+	go func() { // no more at once than any buffer holds, unless read meanwhile
+		var all []OutputMessage
+		for i := range n {
+			all = append(all, OutputMessage{Addr: to, Vectors: [][]byte{contents(i, size)}})
+		}
+		for i := 0; i < n; i += 100 {
+			if err := sendAll(out, nil, all[i:min(i+100, n)]); err != nil {
+				sent <- err
+				return
+			}
+			for end := time.Now().Add(patience); in.Stats().Received+100 < uint64(i) && time.Now().Before(end); {
+				time.Sleep(50 * time.Microsecond)
+			}
+		}
+		sent <- nil
+	}()
+	in.SetReadDeadline(time.Now().Add(patience))
+	k, err := in.ReceiveMessages(nil, msgs, MsgWaitAll)
+	if k != n || err != nil {
+		t.Fatalf("%d, %v; %+v", k, err, in.Stats())
+	}
+	if err := receive(t, "the sender", sent); err != nil {
+		t.Fatal(err)
+	}
+	for i, m := range msgs {
+		if p := m.Vectors[0][:m.BytesReceived]; !bytes.Equal(p, contents(i, size)) {
+			t.Fatalf("datagram %d is %s", i, brief(p))
+		}
+	}
+	if s := in.Stats(); s.Received != uint64(n) || s.Dropped != 0 {
+		t.Errorf("%+v", s)
+	}
+}
