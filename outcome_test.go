@@ -176,6 +176,8 @@ func TestSecondTry(t *testing.T) {
 		}{
 			{"pending", []error{refused}, refused, n, nil},
 			{"too long, pending", []error{syscall.EMSGSIZE}, syscall.EMSGSIZE, n, nil},
+			{"pending, caused anew by others", slices.Repeat([]error{refused}, maxPassed), refused, n, nil},
+			{"refused for ever", slices.Repeat([]error{refused}, maxPassed+1), nil, n, refused},
 			{"of the message", []error{noRoute, noRoute}, nil, n, noRoute},
 			{"too long", []error{syscall.EMSGSIZE, syscall.EMSGSIZE}, nil, n, syscall.EMSGSIZE},
 			{"pending, then of the message", []error{refused, syscall.EPERM}, refused, 0, nil},

@@ -445,8 +445,12 @@ func (s *sender) isQueued(err error) bool {
 // A secondTry is of the sends that go on past a message that fails. On a
 // connected socket an error may have been pending, for what ICMP says of an earlier
 // message: then it is of no message here, and the one that met it leaves if it is
-// tried again.
-type secondTry struct{ met outcome }
+// tried again. ECONNREFUSED is of no message at all: others that send to the same
+// peer may have caused another meanwhile, and so it gets more tries.
+type secondTry struct {
+	met   outcome
+	times int // how often in a row
+}
 
 // judge takes what a try did: it has sent some messages, and o is what the next
 // one met. It reports whether to try that one again, and what turned out to have
@@ -456,13 +460,19 @@ func (t *secondTry) judge(s *sender, sent int, o outcome) (again bool, pending o
 	t.met = outcome{}
 	switch {
 	case met.err == nil:
-	case sent == 0 && o.ofMessage && isSameErrno(met.err, o.err): // it is of the message
-		return false, outcome{}
+	case sent == 0 && o.ofMessage && isSameErrno(met.err, o.err):
+		if t.times < maxPassed && errors.Is(o.err, syscall.ECONNREFUSED) {
+			t.met = o
+			t.times++
+			return true, outcome{}
+		}
+		t.times = 0
+		return false, outcome{} // it is of the message
 	case sent > 0 || o.ofMessage || isToldOnce(met.err):
 		pending = ended(met.err)
 	}
 	if s.to.connected && o.ofMessage && mayBePending(o.err) {
-		t.met, again = o, true
+		t.met, t.times, again = o, 1, true
 	}
 	return again, pending
 }
