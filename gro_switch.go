@@ -35,6 +35,8 @@ func (r *receiver) initGRO(mode GROMode) {
 	}
 	r.direct = r.gro.off != "" || !sys.HaveBatchCall
 	r.shareSocket()
+	r.mu.Lock() // from here on a Conn of the same socket may turn it off
+	defer r.mu.Unlock()
 	if r.gro.off == "" && r.probeLocked() == "" {
 		r.gro.off = coalesceTest.disabledReason()
 	}
