@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/batchconn/batchconn/internal/sys"
 	"golang.org/x/sys/unix"
 )
 
@@ -310,7 +311,7 @@ func (p *modelPair) model(b *modelBatch, way string) modelOutcome {
 	}
 	for i, m := range b.msgs {
 		n, _, err := p.plain.bare.WriteMsgUDPAddrPort(m.p, m.control, p.plain.modelDestination(m.to))
-		if err != nil && way == "Writer" && bytes.Equal(m.control, ownSegments) {
+		if err != nil && way == "Writer" && sys.HaveBatchCall && bytes.Equal(m.control, ownSegments) {
 			err = p.modelPieces(m, err)
 		}
 		if err == nil {
