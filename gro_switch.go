@@ -94,15 +94,26 @@ const (
 	maxPause = time.Minute
 )
 
-// settleLocked turns coalescing off because it brings nothing, and in a while
-// lets reads be plain again.
+// settleLocked turns coalescing off because it brings nothing, if the socket's
+// queue is empty, and in a while lets reads be plain again.
 func (r *receiver) settleLocked() {
 	g := &r.gro
 	if r.quiet = 0; !g.on || g.mode == GROOn {
 		return
 	}
-	g.on = false
-	r.control(func(fd uintptr) { sys.SetCoalescing(fd, false) })
+	r.control(func(fd uintptr) {
+		// A run that is queued would come as one datagram. If one came before the
+		// option was off, it goes on again, and settling waits for another time.
+		sys.SetCoalescing(fd, false)
+		if queued, _ := sys.SocketMemory(fd); queued == 0 {
+			g.on = false
+		} else if err := sys.SetCoalescing(fd, true); err != nil {
+			g.on, g.reason = false, os.NewSyscallError("setsockopt", err).Error()
+		}
+	})
+	if g.on {
+		return
+	}
 	g.pause = min(max(2*g.pause, minPause), maxPause)
 	g.retry = sinceEpoch(time.Now()) + int64(g.pause)
 	turn := g.turn

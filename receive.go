@@ -406,7 +406,7 @@ func (r *receiver) readAheadLocked(fd uintptr, o *reading) syscall.Errno {
 	b.take(k, direct)
 	if r.runs = b.runs; r.runs {
 		r.quiet, r.gro.pause = 0, 0
-	} else if r.quiet += int32(k); r.quiet >= quietAfter {
+	} else if r.quiet += int32(k); r.quiet >= quietAfter && k < n {
 		r.settleLocked()
 	}
 	datagrams := r.countLocked(b)
