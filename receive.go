@@ -392,6 +392,9 @@ func (o *reading) readLong(fd uintptr) (n int, errno syscall.Errno) {
 // blocks: then this read takes those messages, and none is copied.
 func (r *receiver) readAheadLocked(fd uintptr, o *reading) syscall.Errno {
 	n := int(max(r.ahead, 1))
+	if r.gro.off != "" {
+		n = 1 // others may read the socket, and what is held is not for them
+	}
 	direct := o.direct
 	if r.runs {
 		direct = nil
