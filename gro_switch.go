@@ -193,8 +193,11 @@ func (r *receiver) drainLocked(fd uintptr) {
 		b.free()
 		if errno != 0 {
 			if errno != sys.EWOULDBLOCK {
-				r.keep(os.NewSyscallError("recvmsg", errno))
-				continue // what was pending is told once
+				err := os.NewSyscallError("recvmsg", errno)
+				r.keep(err)
+				if isToldOnce(err) {
+					continue // it was pending, and is gone
+				}
 			}
 			return
 		}
