@@ -327,3 +327,29 @@ func TestSingleRefused(t *testing.T) {
 		t.Errorf("%d, BytesSent %d in %d calls; %+v", n, msg.BytesSent, s.calls, w.conn.Stats())
 	}
 }
+
+// TestStatsSegmented: while senders run Stats never shows more segmented datagrams
+// than datagrams.
+func TestStatsSegmented(t *testing.T) {
+	c := plainKind.world(t, 1, nil).conn
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				c.send.counters.sent(tally{messages: 64, bytes: 64, segmented: 64})
+			}
+		}
+	}()
+	for range 200_000 {
+		if s := c.Stats(); s.Segmented > s.Messages {
+			t.Errorf("%d of %d", s.Segmented, s.Messages)
+			break
+		}
+	}
+	close(stop)
+	<-ended
+}

@@ -52,11 +52,12 @@ func (c *Conn) Stats() Stats {
 		reason = c.send.gso.disabledReason()
 	}
 	sent := &c.send.counters
+	segmented := sent.segmented.Load() // before messages, which are counted first: never more than these
 	st := Stats{
 		Messages:   sent.messages.Load(),
 		Bytes:      sent.bytes.Load(),
 		Calls:      sent.calls.Load(),
-		Segmented:  sent.segmented.Load(),
+		Segmented:  segmented,
 		Fallbacks:  sent.fallbacks.Load(),
 		Parked:     c.send.queue.turns.Load(),
 		WouldBlock: sent.wouldBlock.Load(),

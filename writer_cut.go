@@ -61,7 +61,7 @@ func (w *Writer) sendCut(ctx context.Context, b *outBatch, r *sendResult, m *Out
 	if len(payload) > size {
 		pieces = AppendSegments(nil, m.Addr, payload, size, others)
 	}
-	n, o := w.engine.transmit(ctx, b, pieces, 0, ctx != nil)
+	n, o := w.sendPieces(ctx, b, r, pieces)
 	if n > 0 {
 		w.rememberRefusal(m.Addr, w.engine.opError(refusal.err, m.Addr))
 	}
@@ -84,6 +84,21 @@ func (w *Writer) sendCut(ctx context.Context, b *outBatch, r *sendResult, m *Out
 	m.Vectors[0] = payload[sent:]
 	r.bytes += sent
 	return true
+}
+
+// sendPieces sends pieces, says how many left and what the next one met. On a
+// connected socket that may have been pending: then it is of none of them.
+func (w *Writer) sendPieces(ctx context.Context, b *outBatch, r *sendResult, pieces []OutputMessage) (sent int, o outcome) {
+	var try secondTry
+	for again := true; again; {
+		var n int
+		var pending outcome
+		n, o = w.engine.transmit(ctx, b, pieces[sent:], 0, ctx != nil)
+		sent += n
+		again, pending = try.judge(w.engine, n, o)
+		w.note(r, pending)
+	}
+	return sent, o
 }
 
 // rememberRefusal has the next write to that address which its caller segments

@@ -252,3 +252,21 @@ func TestWriterForgetsRefusals(t *testing.T) {
 		t.Errorf("%d are remembered, the last: %v", len(w.refused), w.refused[last])
 	}
 }
+
+// TestWriterCutPending: the pieces of a refused write do not fail for what ICMP
+// says of an earlier datagram. Flush tells it, and OnError hears nothing.
+func TestWriterCutPending(t *testing.T) {
+	w, s := scripted(t, connectedKind, replies(syscall.EINVAL, refused))
+	var failed failures
+	wr := NewWriter(w.conn, &WriterConfig{MaxDelay: -1, OnError: failed.add})
+	if _, _, err := wr.WriteMsgUDPAddrPort([]byte("aaabbbc"), ownControl(3), netip.AddrPort{}); err != nil {
+		t.Fatal(err)
+	}
+	checkError(t, wr.Flush(nil), refused)
+	if len(failed.errs) != 0 || string(bytes.Join(s.taken, []byte("|"))) != "aaa|bbb|c" {
+		t.Errorf("%v reported, %q went out", failed.errs, s.taken)
+	}
+	if err := wr.Flush(nil); err != nil {
+		t.Errorf("told again: %v", err)
+	}
+}
