@@ -55,6 +55,8 @@ type receiver struct {
 	index int
 	size  int // of every datagram
 
+	former uint64 // the run before
+
 	// Of the current run:
 	run   uint64
 	flows []flow // by sender
@@ -77,7 +79,7 @@ func newReceiver(index int, opt *options, how *reading, mail *harness.Mailbag) (
 
 // begin forgets what was received before a run.
 func (r *receiver) begin(run uint64) {
-	r.run = run
+	r.former, r.run = r.run, run
 	clear(r.flows)
 	r.tally = tally{}
 }
@@ -95,6 +97,9 @@ func (r *receiver) result(sent []uint64) (t tally, uncounted uint64) {
 // take checks one datagram.
 func (r *receiver) take(p []byte) {
 	h, intact := parse(p)
+	if intact && h.run == r.former && h.run != r.run {
+		return // too late, where nobody counts what is dropped: it did not arrive in its run
+	}
 	if !intact || h.run != r.run || len(p) != r.size || int(h.receiver) != r.index || int(h.sender) >= len(r.flows) {
 		r.tally.damaged++
 		return

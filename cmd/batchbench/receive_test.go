@@ -206,3 +206,27 @@ func TestWords(t *testing.T) {
 		}
 	}
 }
+
+// TestLate: what comes after its run is over has not arrived in it, and is no
+// damage of the next.
+func TestLate(t *testing.T) {
+	const size = 100
+	r := &receiver{index: 1, size: size, flows: make([]flow, 2)}
+	p := func(run uint64) []byte {
+		b := make([]byte, size)
+		h := header{run: run, sender: 1, receiver: 1}
+		stamp(b, h.compose(b), 0)
+		return b
+	}
+	r.begin(1)
+	r.begin(2)
+	if r.take(p(1)); r.tally != (tally{}) {
+		t.Errorf("of the run before: %+v", r.tally)
+	}
+	if r.take(p(2)); r.tally != (tally{arrived: 1, bytes: size}) {
+		t.Errorf("of this run: %+v", r.tally)
+	}
+	if r.take(p(3)); r.tally != (tally{arrived: 1, bytes: size, damaged: 1}) {
+		t.Errorf("of another run: %+v", r.tally)
+	}
+}
