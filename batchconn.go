@@ -57,7 +57,8 @@ const (
 // default.
 type Config struct {
 	// NonBlocking makes every send return at once with what fitted, or with
-	// ErrWouldBlock when nothing did: Write, WriteTo and their kin included.
+	// ErrWouldBlock when nothing did: Write, WriteTo and similar methods
+	// included.
 	NonBlocking bool
 
 	// GSO chooses when neighbouring messages of one size to one destination
@@ -65,17 +66,20 @@ type Config struct {
 	// UDP_SEGMENT). Receivers see the same payloads in the same order either way.
 	GSO GSOMode
 
-	// MaxSegments is the most datagrams in one segmented kernel message, to
-	// bound the burst that leaves without pacing; 0, and all above 64, is 64, and
-	// 1 is no segmentation.
+	// MaxSegments is the maximum of datagrams in one segmented kernel message.
+	// It bounds the burst that leaves without pacing. 0, and all above 64, mean
+	// 64; 1 means no segmentation.
 	MaxSegments int
 
-	// DontFragment has no datagram fragmented, by this system or on the way: all
-	// have the DF bit, segmented ones too, and what is longer than the MTU of the
-	// interface is syscall.EMSGSIZE. Routers drop what is longer than theirs. It
-	// sets options of the socket, which stay set (IP_MTU_DISCOVER and
-	// IPV6_MTU_DISCOVER to PROBE on Linux, IP_DONTFRAG, IPV6_DONTFRAG and the like
-	// elsewhere). New fails where the system has none for a family of the socket.
+	// DontFragment keeps every datagram whole, here and on the way: all have
+	// the DF bit, segmented ones too. A send of what is longer than the
+	// interface's MTU fails with syscall.EMSGSIZE. Routers drop what is longer
+	// than theirs.
+	//
+	// It sets options of the socket, which stay set: on Linux IP_MTU_DISCOVER
+	// and IPV6_MTU_DISCOVER to PROBE, elsewhere IP_DONTFRAG, IPV6_DONTFRAG and
+	// the like. New fails if the system has no such option for a family of the
+	// socket.
 	DontFragment bool
 
 	// GRO chooses when the kernel may hand over many datagrams as one message
@@ -85,11 +89,14 @@ type Config struct {
 	GRO GROMode
 }
 
-// A Conn is a [net.UDPConn] that sends many datagrams in one call. It has all
-// exported methods of *net.UDPConn. [net.Buffers] writes each of its buffers to it
-// with Write, as to any net.Conn that is not net's own, and so as a datagram each;
-// the Vectors of an [OutputMessage] are one. Make a Conn with [New]; methods of the zero Conn return an error.
-// All methods may be called from any number of goroutines at once.
+// A Conn is a [net.UDPConn] that sends and receives many datagrams in one call.
+// It has all exported methods of *net.UDPConn. Make a Conn with [New]; the
+// methods of the zero Conn return an error. All methods may be called from any
+// number of goroutines at once.
+//
+// [net.Buffers] writes each of its buffers to a Conn with Write, as to any
+// net.Conn that is not net's own: each buffer becomes a datagram. The Vectors
+// of an [OutputMessage] become one datagram together.
 type Conn struct {
 	// By value: a zero Conn's methods then answer EINVAL as a zero UDPConn's do.
 	// Not embedded: net finds methods that it does not export through an embedded
@@ -109,10 +116,11 @@ type Conn struct {
 // The error says what is wrong: c is nil or closed, or is not an IPv4 or IPv6
 // datagram socket, or cfg is not valid. After an error c is still the caller's.
 //
-// On Linux the first New of a process sends itself a datagram on loopback, to see
-// whether the kernel segments. That takes less than a millisecond, or 50 where
-// loopback answers nothing, and then the first New after a second tries again.
-// All that come meanwhile wait for the same test; no send waits for it.
+// On Linux the first New of a process sends itself a datagram on loopback, to
+// see whether the kernel segments. That takes less than a millisecond. It takes
+// 50 where loopback answers nothing; then the first New after a second tries
+// again. Every New that comes meanwhile waits for the same test. No send waits
+// for it.
 func New(c *net.UDPConn, cfg *Config) (*Conn, error) {
 	if c == nil {
 		return nil, errors.New("batchconn: New: nil *net.UDPConn")
@@ -165,7 +173,7 @@ func (cfg *Config) validate() error {
 
 // SendMessages sends msgs in order and returns how many were sent, always the
 // first n of them. The error is nil unless n is 0: with 0 < n < len(msgs) call
-// again with msgs[n:], and if what stopped the first call still stands, that
+// again with msgs[n:]; if what ended the first call still stands, the second
 // call says what it is.
 //
 // It blocks until all messages are sent, however many they are, unless flags
@@ -182,12 +190,13 @@ func (cfg *Config) validate() error {
 // (*[net.AddrError]), too long (syscall.EMSGSIZE), or whatever errno the
 // kernel answers. Errors are one *[net.OpError]; test them with [errors.Is].
 //
-// An error that the kernel reports only once (what ICMP says of the peer of a
-// connected socket: ECONNREFUSED, EHOSTUNREACH and their like), when it tells us
-// after n > 0, is kept, and the next send returns it before sending. One that it
-// meets in the middle of a sendmmsg it forgets by itself (see the BUGS of
-// sendmmsg(2)). On a socket that is not connected such an error is of no message
-// here: it stays in the error queue (ip(7), IP_RECVERR), and the message is sent.
+// The kernel reports some errors only once: those by which ICMP answers for the
+// peer of a connected socket, such as ECONNREFUSED and EHOSTUNREACH. If such an
+// error is met after n > 0, it is pending here, and the next send returns it
+// before it sends anything. One that the kernel meets in the middle of a
+// sendmmsg it forgets by itself (see the BUGS of sendmmsg(2)). On a socket that
+// is not connected such an error is of no message: it stays in the error queue
+// (ip(7), IP_RECVERR), and the message is sent.
 //
 // A call that never has to wait allocates nothing where the system has a batch
 // call.
@@ -224,15 +233,16 @@ func (c *Conn) SendTo(ctx context.Context, p []byte, to netip.AddrPort, flags in
 // were dealt with, each either sent or failed for a reason of its own;
 // msgs[n:] were not tried.
 //
-// If any message failed, err is a *[BatchError] with a [MessageError] for
-// each. The context, the write deadline, Close, a full non-blocking socket and an
-// error that was kept end the call: that error is then BatchError.Err, or err
-// itself if no message failed. So, unlike SendMessages, it
-// may return an error with n > 0: take msgs[n:] before looking at err.
+// If any message failed, err is a *[BatchError] with a [MessageError] for each.
+// The context, the write deadline, Close, a full non-blocking socket and a
+// pending error end the call: that error is then BatchError.Err, or err itself
+// if no message failed. So, unlike SendMessages, it may return an error with n
+// > 0: take msgs[n:] before you look at err.
 //
-// BytesSent of a message that failed is untouched. No message fails for what ICMP
-// says of an earlier one: on a connected socket the message that met it is sent
-// again, and if it leaves, the call ends with that error, as one of the socket.
+// BytesSent of a message that failed is untouched. No message fails for what
+// ICMP says of an earlier one: on a connected socket the message that met the
+// error is sent again. If it leaves, the error was the socket's, and the call
+// ends with it.
 func (c *Conn) SendEach(ctx context.Context, msgs []OutputMessage, flags int) (n int, err error) {
 	n, failed, err := c.send.sendEach(ctx, msgs, flags)
 	if failed != nil {

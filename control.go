@@ -20,8 +20,8 @@ import (
 // are set: those that a parsed message had, or those that Append is to write.
 //
 // To have the system add them to what a socket receives, call
-// [Conn.ReceiveControl]. To answer from the address that was asked, take what was
-// parsed and keep the two fields that say it:
+// [Conn.ReceiveControl]. To answer from the address that was asked, take what
+// was parsed, with only the two fields that name that address:
 //
 //	reply := received
 //	reply.Flags &= batchconn.ControlLocal | batchconn.ControlInterface
@@ -33,8 +33,8 @@ import (
 // An IPv4 datagram on an IPv6 socket has IPv4 addresses, and the TTL and TOS of
 // its own header.
 //
-// Not every system has every field. A dash is what ReceiveControl refuses with
-// [errors.ErrUnsupported], and what Append leaves out:
+// Not every system has every field. A dash is a field for which ReceiveControl
+// returns [errors.ErrUnsupported], and which Append leaves out:
 //
 //	receiving         Linux  macOS  FreeBSD  DragonFly  OpenBSD  NetBSD  Solaris  AIX  Windows
 //	ControlLocal      yes    yes    yes      yes        yes      yes     yes      yes  yes
@@ -52,7 +52,7 @@ import (
 //	ControlTTL        yes    IPv6   IPv6     IPv6       IPv6     IPv6    IPv6     IPv6 -
 //	ControlTime       yes    -      -        -          -        -       -        -    -
 //
-// "IPv6" is: with IPv6 only. What is not in the table:
+// "IPv6" means: with IPv6 only. What is not in the table:
 //
 //   - From macOS to AIX an IPv6 socket adds to an IPv4 datagram only what
 //     IPv6's options bring.
@@ -61,8 +61,12 @@ import (
 //     the wildcard address.
 //   - A Windows that does not know IP_RECVTOS gives TOS's ECN bits alone.
 //
-// Only Linux is tested on the real system. The rest follows the systems' sources
-// and documentation, and what other libraries do there.
+// Only Linux is tested on the real system. The rest follows the systems'
+// headers, documentation and sources as far as they were looked at. Three
+// things were not looked up: whether macOS and Solaris take TOS when sending
+// over IPv4, how OpenBSD takes Local over IPv4, and what dual-stack sockets do
+// on systems other than Linux. Test them on your system before you rely on
+// them.
 type ControlMessage struct {
 	// Flags say which of the fields below are set.
 	Flags ControlFlags
@@ -70,7 +74,7 @@ type ControlMessage struct {
 	// Local is, of a received datagram, our address that a reply should come
 	// from. It is not set for an IPv6 multicast group: an answer leaves from
 	// whatever address the system picks. (Systems other than Linux do not tell
-	// a broadcast address from one of ours, but for 255.255.255.255.)
+	// a broadcast address from one of ours, except 255.255.255.255.)
 	// Sending, it is the source address; one of the other family than the
 	// destination is left out. It has no zone: the interface is in IfIndex.
 	Local netip.Addr

@@ -52,7 +52,7 @@ type waitRule struct {
 	// next: callers that may not wait leave it alone meanwhile.
 	starvedAfter time.Duration
 
-	// A parker is kept for this long after its last use.
+	// A parker is closed when it was not used for this long.
 	keepParker time.Duration
 }
 
@@ -154,9 +154,9 @@ func (c saidWhy) Err() error {
 	}
 }
 
-// mustWait reports whether a caller has to leave what there is to others: a
-// caller that may wait lines up behind those that wait already, and none takes
-// what is being kept for one that starved.
+// mustWait reports whether a caller has to leave what there is to others. A
+// caller that may wait queues behind those that wait already. No caller takes
+// what is reserved for one that starved.
 func (q *queue) mustWait(mayWait bool) bool {
 	return q.takers.Load() != 0 && (mayWait || q.starved())
 }
@@ -280,8 +280,9 @@ func (q *queue) leaveLocked(l *line, done bool) {
 	q.keepLocked(l)
 }
 
-// keepLocked keeps the parker for a while. To make a new one for each wait costs
-// more than the wait; but each packet that arrives wakes it too.
+// keepLocked has the parker closed only after a while. To make a new one for
+// each wait costs more than the wait; but each packet that arrives wakes it
+// too.
 func (q *queue) keepLocked(l *line) {
 	l.left = time.Now()
 	if l.parker == nil || l.armed {

@@ -18,9 +18,9 @@ type OutputMessage struct {
 	// ::ffff:a.b.c.d is a.b.c.d. A zone is resolved as package net does it.
 	Addr netip.AddrPort
 
-	// Vectors are gathered into one datagram, in order. No vectors, or only
-	// empty ones, make an empty datagram. They are only read, and not after
-	// the send has returned.
+	// Vectors are sent as one datagram, in order. No vectors, or only empty
+	// ones, make an empty datagram. They are only read, and not after the send
+	// has returned.
 	Vectors []OutputVector
 
 	// Control holds raw control messages, as Marshal of ipv4.ControlMessage

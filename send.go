@@ -373,7 +373,7 @@ func (s *sender) record(fb *fallback, t tally) int {
 	fb.passed = 0
 	if fb.retried {
 		fb.retried = false
-		s.keepTooLong()
+		s.addTooLong()
 	}
 	return t.messages
 }
@@ -412,7 +412,7 @@ func (s *sender) fallBack(fb *fallback, b *outBatch, err error, to netip.AddrPor
 		return true
 	}
 	if fb.retried && !tooLong { // another refusal: that was pending, and this is not
-		s.keepTooLong()
+		s.addTooLong()
 	}
 	s.counters.fallbacks.Add(1)
 	r := b.runs[b.head]
@@ -477,21 +477,21 @@ func (t *secondTry) judge(s *sender, sent int, o outcome) (again bool, pending o
 	return again, pending
 }
 
-// keep keeps o for the next send if the kernel has forgotten it by telling it,
-// or if another send had kept it.
-func (s *sender) keep(o outcome) {
+// addPending makes o pending for the next send if the kernel has forgotten it
+// by telling it, or if it was pending before.
+func (s *sender) keepPending(o outcome) {
 	if o.pending || s.to.connected && o.ofMessage && isToldOnce(o.err) {
 		s.pending.add(o)
 	}
 }
 
-// keepTooLong keeps an EMSGSIZE that was pending.
-func (s *sender) keepTooLong() { s.pending.add(ended(errMessageTooLong)) }
+// addTooLong makes an EMSGSIZE pending that was pending in the kernel.
+func (s *sender) addTooLong() { s.pending.add(ended(errMessageTooLong)) }
 
 // result is what the user gets for a send that has sent n messages.
 func (s *sender) result(n int, o outcome) (int, error) {
 	if n > 0 {
-		s.keep(o)
+		s.keepPending(o)
 		return n, nil
 	}
 	return 0, s.report(o)

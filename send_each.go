@@ -20,7 +20,7 @@ func (s *sender) sendEach(ctx context.Context, msgs []OutputMessage, flags int) 
 		n += sent
 		again, pending := try.judge(s, sent, o)
 		if pending.err != nil {
-			s.keep(o)
+			s.keepPending(o)
 			return n, failed.list, s.report(pending)
 		}
 		if again {

@@ -17,14 +17,14 @@ import (
 // A WriterConfig sets what a Writer does for its whole life. The zero
 // WriterConfig is the default.
 type WriterConfig struct {
-	// MaxMessages is how many datagrams are held at most; 0 is 1024.
+	// MaxMessages is the maximum of datagrams held; 0 is 1024.
 	MaxMessages int
 
-	// MaxBytes is how much payload and control data is held at most; 0 is
-	// 256 KiB. A larger datagram is still accepted, alone. It is held in at most
-	// two buffers, which grow up to that size as they are needed. A Writer that
-	// holds nothing gives them back to a pool for all Writers, unless its limits
-	// are above the default.
+	// MaxBytes is the maximum of payload and control data held; 0 is 256 KiB. A
+	// larger datagram is still accepted, alone. It is held in at most two
+	// buffers, which grow up to that size as they are needed. A Writer that
+	// holds nothing gives them back to a pool for all Writers, unless its
+	// limits are above the default.
 	MaxBytes int
 
 	// MaxDelay is how long datagrams are held. 0: they leave as soon as a
@@ -282,8 +282,8 @@ func (w *Writer) isLoneLocked(d *packet, now int64) bool {
 		(now-w.newest > int64(idleAfter) || d.isMany())
 }
 
-// holdLocked adds a datagram to what is held, and decides what is sent when and
-// by whom. mu is held before and after.
+// holdLocked adds a datagram to what is held, and decides what is sent, when,
+// and by which goroutine. mu is held before and after.
 func (w *Writer) holdLocked(d *packet, now int64) {
 	w.addLocked(d, now)
 	if !w.isDueLocked(now, d.size()) {

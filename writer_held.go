@@ -150,8 +150,8 @@ const (
 func (h *heldMessages) len() int { return len(h.msgs) }
 
 // add copies a datagram. A buffer that is too small is left to what lies in it,
-// and the next is twice as large, up to capacity: a Writer that is kept within
-// bounds never needs more, except for one datagram that is larger and alone.
+// and the next is twice as large, up to capacity: a Writer within its bounds
+// never needs more, except for one datagram that is larger and alone.
 func (h *heldMessages) add(d *packet, capacity int) {
 	need := d.size()
 	if need > cap(h.buf)-len(h.buf) {
@@ -211,9 +211,9 @@ func (h *heldMessages) severalFlows() bool {
 	return false
 }
 
-// turnLength is the most datagrams that go to one destination before it is the
-// others' turn.
-const turnLength = maxSegments
+// maxTurn is how many datagrams go to one destination before it is the others'
+// turn.
+const maxTurn = maxSegments
 
 // A flowTable puts messages together by destination. Its arrays are reused.
 type flowTable struct {
@@ -228,14 +228,14 @@ type flowTable struct {
 type flow struct{ first, last int }
 
 // arrange returns msgs in an order in which destinations, in the order of their
-// first message, take turns of turnLength messages.
+// first message, take turns of maxTurn messages.
 func (t *flowTable) arrange(msgs []OutputMessage) []OutputMessage {
 	t.link(msgs)
 	t.order = t.order[:0]
 	for left := t.flows; len(left) > 0; {
 		again := left[:0]
 		for _, f := range left {
-			for n := 0; n < turnLength && f.first >= 0; n++ {
+			for n := 0; n < maxTurn && f.first >= 0; n++ {
 				t.order = append(t.order, msgs[f.first])
 				f.first = t.next[f.first]
 			}

@@ -216,7 +216,7 @@ func (w *Writer) sendSome(size int, full bool) (r sendResult) {
 	return r
 }
 
-// note keeps an error of the socket, which is of no message here.
+// note remembers an error of the socket, which is of no message here.
 func (w *Writer) note(r *sendResult, o outcome) {
 	if o.err != nil && r.err == nil {
 		r.err = w.engine.report(o)

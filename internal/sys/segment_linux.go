@@ -19,7 +19,7 @@ import (
 // MSG_MORE, for one, makes the kernel ignore the segment size.
 const HarmlessFlags = unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL | unix.MSG_CONFIRM | unix.MSG_DONTROUTE
 
-// maxRunControl is the most control data of the user's in a segmented message:
+// maxRunControl bounds the user's control data in a segmented message. It is
 // more than all harmless control messages together.
 const maxRunControl = 256
 
@@ -171,9 +171,9 @@ func sockopt(fd, level, name int) (value uint32, length int, ok bool) {
 	return binary.NativeEndian.Uint32(buf[:]), int(n), errno == 0
 }
 
-// largestHeaders are the most bytes of headers that kernels before 5.16
-// counted into the number of segments (commit 158390e45612).
-const largestHeaders = 60
+// maxHeaders bounds the bytes of headers that kernels before 5.16 counted into
+// the number of segments (commit 158390e45612).
+const maxHeaders = 60
 
 // CountedHeaders are those that this kernel counts into the number of segments.
 var CountedHeaders = headersCountedBy(KernelRelease())
@@ -182,7 +182,7 @@ func headersCountedBy(release string) int {
 	if major, minor, _ := ParseRelease(release); major > 5 || major == 5 && minor >= 16 {
 		return 0
 	}
-	return largestHeaders
+	return maxHeaders
 }
 
 // DamagedRelease says that the kernel is of those that send equal-sized
