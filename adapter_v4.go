@@ -80,8 +80,8 @@ func (c *promptConn) SyscallConn() (syscall.RawConn, error) { return c.raw, nil 
 
 type promptRawConn struct{ syscall.RawConn }
 
-// Write calls f once. Only the adapters call it, always with sys.DontWait, so that
-// f does not want to be called again.
+// Write calls f once. Only the adapters call it, always with sys.DontWait, so
+// that f does not want to be called again.
 func (c promptRawConn) Write(f func(fd uintptr) bool) error {
 	o := onces.Get().(*once)
 	o.f = f

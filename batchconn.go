@@ -25,8 +25,8 @@ import (
 // that has waited for too long.
 const MsgDontWait = sys.MsgDontWait
 
-// MsgWaitAll as a flag makes ReceiveMessages wait until all messages are filled,
-// as GLib does. It is a private bit.
+// MsgWaitAll as a flag makes ReceiveMessages wait until all messages are
+// filled, as GLib does. It is a private bit.
 const MsgWaitAll = 1 << 28
 
 // What Flags of an InputMessage may hold.
@@ -236,8 +236,8 @@ func (c *Conn) SendTo(ctx context.Context, p []byte, to netip.AddrPort, flags in
 // If any message failed, err is a *[BatchError] with a [MessageError] for each.
 // The context, the write deadline, Close, a full non-blocking socket and a
 // pending error end the call: that error is then BatchError.Err, or err itself
-// if no message failed. So, unlike SendMessages, it may return an error with n
-// > 0: take msgs[n:] before you look at err.
+// if no message failed. So, unlike SendMessages, it may return an error with
+// n > 0: take msgs[n:] before you look at err.
 //
 // BytesSent of a message that failed is untouched. No message fails for what
 // ICMP says of an earlier one: on a connected socket the message that met the
@@ -260,19 +260,19 @@ func (c *Conn) WriteBatch(ms []ipv4.Message, flags int) (int, error) {
 	return c.send.result(c.send.sendXNet(ms, flags))
 }
 
-// ReceiveMessages reads datagrams into msgs, one a message, and returns how many
-// it filled, always the first n of msgs; the others are untouched. The error is
-// nil unless n is 0.
+// ReceiveMessages reads datagrams into msgs, one a message, and returns how
+// many it filled, always the first n of msgs; the others are untouched. The
+// error is nil unless n is 0.
 //
-// It waits until there is at least one datagram and then takes what is there, up
-// to len(msgs). With [MsgWaitAll] it waits until all messages are filled. With
-// [MsgDontWait], or Config.NonBlocking, it never waits: if nothing is there, the
-// error is [ErrWouldBlock]. The wait ends when ctx is done (an error that Is
-// ctx.Err()), at the read deadline ([os.ErrDeadlineExceeded]) and when the Conn
-// is closed ([net.ErrClosed]). A nil ctx is never done.
+// It waits until there is at least one datagram and then takes what is there,
+// up to len(msgs). With [MsgWaitAll] it waits until all messages are filled.
+// With [MsgDontWait], or Config.NonBlocking, it never waits: if nothing is
+// there, the error is [ErrWouldBlock]. The wait ends when ctx is done (an error
+// that Is ctx.Err()), at the read deadline ([os.ErrDeadlineExceeded]) and when
+// the Conn is closed ([net.ErrClosed]). A nil ctx is never done.
 //
-// Of a datagram that is longer than the vectors of its message, the rest is lost,
-// and Flags holds [MsgTruncated].
+// Of a datagram that is longer than the vectors of its message, the rest is
+// lost, and Flags holds [MsgTruncated].
 //
 // A read may take more from the kernel than it returns. What was read ahead is
 // returned by the next reads, whatever their names, in the kernel's order.
@@ -309,20 +309,20 @@ func (c *Conn) ReceiveFrom(ctx context.Context, b []byte, flags int) (bytes int,
 	return got.n, unmapped(got.from), c.recv.wrap(err)
 }
 
-// WaitReadable waits until a receive would not wait: for a datagram, or a pending
-// error (GLib's G_IO_IN condition). It waits under Config.NonBlocking too, and
-// ends as [Conn.ReceiveMessages] does.
+// WaitReadable waits until a receive would not wait: for a datagram, or a
+// pending error (GLib's G_IO_IN condition). It waits under Config.NonBlocking
+// too, and ends as [Conn.ReceiveMessages] does.
 func (c *Conn) WaitReadable(ctx context.Context) error {
 	return c.recv.wrap(c.recv.awaitReadable(ctx))
 }
 
 // WaitWritable waits until the socket has room, as poll(2)'s POLLOUT says it
 // (GLib's G_IO_OUT condition): on Linux, until half of the send buffer is free.
-// An error in the socket's error queue does not count as room, and while senders
-// keep the buffer more than half full there is none. It blocks whether or not
-// the Conn is NonBlocking, and ends with an error that Is ctx.Err() when ctx is
-// done, os.ErrDeadlineExceeded at the write deadline, and net.ErrClosed when
-// the Conn is closed. A nil ctx is never done.
+// An error in the socket's error queue does not count as room, and while
+// senders keep the buffer more than half full there is none. It blocks whether
+// or not the Conn is NonBlocking, and ends with an error that Is ctx.Err() when
+// ctx is done, os.ErrDeadlineExceeded at the write deadline, and net.ErrClosed
+// when the Conn is closed. A nil ctx is never done.
 func (c *Conn) WaitWritable(ctx context.Context) error {
 	if err := c.send.queue.await(ctx); err != nil {
 		return c.send.opError(err, netip.AddrPort{})

@@ -248,8 +248,8 @@ func (b *outBatch) putRun(r run, msgs []OutputMessage) {
 	b.tail++
 }
 
-// adjoins reports whether v begins where p ends, in p's array: the kernel copies
-// one vector faster than two.
+// adjoins reports whether v begins where p ends, in p's array: the kernel
+// copies one vector faster than two.
 func adjoins(p, v []byte) bool {
 	n := len(p)
 	return len(v) > 0 && cap(p)-n >= len(v) && &p[:n+1][n] == &v[0]
@@ -259,7 +259,8 @@ func adjoins(p, v []byte) bool {
 // already.
 var errFull = os.NewSyscallError("sendmsg", syscall.EAGAIN)
 
-// flatten copies a message that has more vectors than the kernel takes into one.
+// flatten copies a message that has more vectors than the kernel takes into
+// one.
 func (b *outBatch) flatten(p *plan, m *OutputMessage) ([][]byte, error) {
 	size := m.payload()
 	if size > maxDatagram || p.zeroCopy { // the kernel would read the copy after we reuse it

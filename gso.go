@@ -86,8 +86,8 @@ func (l segmentLimits) run(msgs []OutputMessage) run {
 	return run{n, size}
 }
 
-// is4 reports whether datagrams to an address are IPv4's. The connected peer has
-// none here.
+// is4 reports whether datagrams to an address are IPv4's. The connected peer
+// has none here.
 func is4(to netip.Addr) bool { return to.Is4() || to.Is4In6() }
 
 func sameControl(a, b []byte) bool {
@@ -166,9 +166,9 @@ func (g *gso) found() *gsoState {
 	return g.probe()
 }
 
-// paced is how many bytes may leave at once: a millisecond of SO_MAX_PACING_RATE,
-// as large as the kernel makes TCP's segmented messages (tcp_tso_autosize,
-// net/ipv4/tcp_output.c).
+// paced is how many bytes may leave at once: a millisecond of
+// SO_MAX_PACING_RATE, as large as the kernel makes TCP's segmented messages
+// (tcp_tso_autosize, net/ipv4/tcp_output.c).
 func (s *gsoState) paced() int {
 	return int(min(s.runs.PacingRate/1000, 1<<30))
 }

@@ -171,8 +171,8 @@ func (c *Conn) addrPort(addr *net.UDPAddr) (to netip.AddrPort, err error) {
 	return to, nil
 }
 
-// SyscallConn returns the socket's RawConn, as UDPConn does. Options set through
-// its Control are seen by the next send.
+// SyscallConn returns the socket's RawConn, as UDPConn does. Options set
+// through its Control are seen by the next send.
 func (c *Conn) SyscallConn() (syscall.RawConn, error) {
 	if c.raw == nil {
 		return c.udpConn.SyscallConn()

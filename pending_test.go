@@ -77,7 +77,7 @@ func TestPendingErrorMeetsWriteBatch(t *testing.T) {
 	w := connectedKind.world(t, 1, &Config{GSO: GSOOff})
 	follow(w.conn, func(call int, ms []ipv4.Message) (int, error) {
 		if call == 1 {
-			w.conn.send.keepPending(rejected(os.NewSyscallError("sendmmsg", refused), netip.AddrPort{}))
+			w.conn.send.addPending(rejected(os.NewSyscallError("sendmmsg", refused), netip.AddrPort{}))
 		}
 		return len(ms), nil
 	})
@@ -101,7 +101,7 @@ func TestPendingAtChunkEdge(t *testing.T) {
 	left := 2 * maxDatagrams
 	w, _ = scripted(t, connectedKind, func(_ int, ms []ipv4.Message) (int, error) {
 		if left -= len(ms); left == maxDatagrams {
-			w.conn.send.keepPending(rejected(refused, w.dest[0]))
+			w.conn.send.addPending(rejected(refused, w.dest[0]))
 		}
 		return len(ms), nil
 	})

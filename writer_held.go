@@ -19,9 +19,9 @@ type packet struct {
 
 func (d *packet) size() int { return len(d.payload) + len(d.control) }
 
-// A holding is what a Writer has accepted and not finished, in two parts: writes
-// add to one while the other leaves. The Writer's lock guards it, except for the
-// part that leaves, which is the sending goroutine's.
+// A holding is what a Writer has accepted and not finished, in two parts:
+// writes add to one while the other leaves. The Writer's lock guards it, except
+// for the part that leaves, which is the sending goroutine's.
 type holding struct {
 	maxMessages, maxBytes int
 
@@ -47,8 +47,8 @@ func (h *holding) get() *heldMessages {
 	return heldPool.Get().(*heldMessages)
 }
 
-// put empties m for the next get: of any Writer, unless it has grown beyond what
-// the default limits make of it.
+// put empties m for the next get: of any Writer, unless it has grown beyond
+// what the default limits make of it.
 func (h *holding) put(m *heldMessages) {
 	m.reset()
 	if cap(m.buf) > maxPooledBuffer || cap(m.msgs) > maxPooledMessages {
@@ -170,8 +170,8 @@ func (h *heldMessages) add(d *packet, capacity int) {
 }
 
 // depart readies the messages for leaving; last is the number of the last one.
-// Only when all of them are finished are those up to there, since their order is
-// not that of writing.
+// Only when all of them are finished are those up to there, since their order
+// is not that of writing.
 func (h *heldMessages) depart(last uint64) {
 	h.rest, h.arranged, h.last = h.msgs, false, last
 }

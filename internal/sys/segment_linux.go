@@ -83,9 +83,9 @@ func harmlessControl(level, typ int) bool {
 // segmentOptions are socket options with which a segmented message does
 // something else than its datagrams would. mask holds the bits that matter. Of
 // the options of socket(7), ip(7), ipv6(7) and udp(7) that act on what is sent,
-// these act once for each kernel message. The others do the same to each segment
-// (TOS, TTL, marks, priorities, multicast), have the kernel refuse the run
-// (SO_NO_CHECK, UDP_NO_CHECK6_TX, IPV6_MTU, the IPsec policies), or are in
+// these act once for each kernel message. The others do the same to each
+// segment (TOS, TTL, marks, priorities, multicast), have the kernel refuse the
+// run (SO_NO_CHECK, UDP_NO_CHECK6_TX, IPV6_MTU, the IPsec policies), or are in
 // [RunLimits].
 var segmentOptions = []struct {
 	level, name int
@@ -189,8 +189,8 @@ func headersCountedBy(release string) int {
 // segments with bad headers, or nothing.
 func DamagedRelease() string { return damagedRelease(KernelRelease()) }
 
-// damagedRelease knows 7.0.0 to 7.1.4 (tailscale/tailscale#19777, #19918). It is
-// a guess, since distributions patch both ways.
+// damagedRelease knows 7.0.0 to 7.1.4 (tailscale/tailscale#19777, #19918). It
+// is a guess, since distributions patch both ways.
 func damagedRelease(release string) string {
 	major, minor, patch := ParseRelease(release)
 	if major == 7 && (minor == 0 || minor == 1 && patch <= 4) {
