@@ -26,8 +26,8 @@ func newAdapterPortable(family adapter, c *net.UDPConn, raw syscall.RawConn, isI
 	return &adapterPortable{family, c, raw, isIPv6}
 }
 
-// writeBatch sends the first of ms: what can end a call is looked at before each
-// system call.
+// writeBatch sends the first of ms: what can end a call is looked at before
+// each system call.
 func (a *adapterPortable) writeBatch(ms []ipv4.Message, flags int) (n int, err error) {
 	m := &ms[0]
 	if m.N, err = a.writeOne(m, flags); err != nil {

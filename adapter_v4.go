@@ -17,9 +17,9 @@ import (
 
 // An adapter is a socket of one family.
 type adapter interface {
-	// writeBatch puts a prefix of ms to the kernel, sets N of those and
-	// returns how many. It never waits: a full socket is EAGAIN. err is what
-	// stopped it at ms[n].
+	// writeBatch puts a prefix of ms to the kernel, sets N of those messages
+	// and returns how many they are. It never waits: a full socket is EAGAIN.
+	// err is what ms[n] met.
 	writeBatch(ms []ipv4.Message, flags int) (n int, err error)
 
 	// sendto is sys.Sendto.
@@ -28,7 +28,7 @@ type adapter interface {
 	// accepts says why datagrams cannot go to an address, in net's words.
 	accepts(to netip.Addr) error
 
-	// maxPayload is the most bytes of a datagram to an address.
+	// maxPayload is the maximum of payload bytes in a datagram to an address.
 	maxPayload(to netip.Addr) int
 }
 
@@ -65,7 +65,8 @@ func (a *adapterV4) maxPayload(netip.Addr) int { return 65507 }
 
 // A promptConn is a UDPConn through which x/net's WriteBatch neither waits nor
 // locks. The UDPConn's own RawConn.Write holds the descriptor's write lock for
-// as long as it waits for room, and nothing wakes those who wait for that lock.
+// as long as it waits for room, and nothing wakes those that wait for that
+// lock.
 type promptConn struct {
 	*net.UDPConn
 	raw promptRawConn
@@ -79,8 +80,8 @@ func (c *promptConn) SyscallConn() (syscall.RawConn, error) { return c.raw, nil 
 
 type promptRawConn struct{ syscall.RawConn }
 
-// Write calls f once. Only the adapters call it, always with sys.DontWait, so that
-// f does not want to be called again.
+// Write calls f once. Only the adapters call it, always with sys.DontWait, so
+// that f does not want to be called again.
 func (c promptRawConn) Write(f func(fd uintptr) bool) error {
 	o := onces.Get().(*once)
 	o.f = f

@@ -25,8 +25,8 @@ import (
 // that has waited for too long.
 const MsgDontWait = sys.MsgDontWait
 
-// MsgWaitAll as a flag makes ReceiveMessages wait until all messages are filled,
-// as GLib does. It is a private bit.
+// MsgWaitAll as a flag makes ReceiveMessages wait until all messages are
+// filled, as GLib does. It is a private bit.
 const MsgWaitAll = 1 << 28
 
 // What Flags of an InputMessage may hold.
@@ -57,7 +57,8 @@ const (
 // default.
 type Config struct {
 	// NonBlocking makes every send return at once with what fitted, or with
-	// ErrWouldBlock when nothing did: Write, WriteTo and their kin included.
+	// ErrWouldBlock when nothing did: Write, WriteTo and similar methods
+	// included.
 	NonBlocking bool
 
 	// GSO chooses when neighbouring messages of one size to one destination
@@ -65,17 +66,20 @@ type Config struct {
 	// UDP_SEGMENT). Receivers see the same payloads in the same order either way.
 	GSO GSOMode
 
-	// MaxSegments is the most datagrams in one segmented kernel message, to
-	// bound the burst that leaves without pacing; 0, and all above 64, is 64, and
-	// 1 is no segmentation.
+	// MaxSegments is the maximum of datagrams in one segmented kernel message.
+	// It bounds the burst that leaves without pacing. 0, and all above 64, mean
+	// 64; 1 means no segmentation.
 	MaxSegments int
 
-	// DontFragment has no datagram fragmented, by this system or on the way: all
-	// have the DF bit, segmented ones too, and what is longer than the MTU of the
-	// interface is syscall.EMSGSIZE. Routers drop what is longer than theirs. It
-	// sets options of the socket, which stay set (IP_MTU_DISCOVER and
-	// IPV6_MTU_DISCOVER to PROBE on Linux, IP_DONTFRAG, IPV6_DONTFRAG and the like
-	// elsewhere). New fails where the system has none for a family of the socket.
+	// DontFragment keeps every datagram whole, here and on the way: all have
+	// the DF bit, segmented ones too. A send of what is longer than the
+	// interface's MTU fails with syscall.EMSGSIZE. Routers drop what is longer
+	// than theirs.
+	//
+	// It sets options of the socket, which stay set: on Linux IP_MTU_DISCOVER
+	// and IPV6_MTU_DISCOVER to PROBE, elsewhere IP_DONTFRAG, IPV6_DONTFRAG and
+	// the like. New fails if the system has no such option for a family of the
+	// socket.
 	DontFragment bool
 
 	// GRO chooses when the kernel may hand over many datagrams as one message
@@ -85,11 +89,14 @@ type Config struct {
 	GRO GROMode
 }
 
-// A Conn is a [net.UDPConn] that sends many datagrams in one call. It has all
-// exported methods of *net.UDPConn. [net.Buffers] writes each of its buffers to it
-// with Write, as to any net.Conn that is not net's own, and so as a datagram each;
-// the Vectors of an [OutputMessage] are one. Make a Conn with [New]; methods of the zero Conn return an error.
-// All methods may be called from any number of goroutines at once.
+// A Conn is a [net.UDPConn] that sends and receives many datagrams in one call.
+// It has all exported methods of *net.UDPConn. Make a Conn with [New]; the
+// methods of the zero Conn return an error. All methods may be called from any
+// number of goroutines at once.
+//
+// [net.Buffers] writes each of its buffers to a Conn with Write, as to any
+// net.Conn that is not net's own: each buffer becomes a datagram. The Vectors
+// of an [OutputMessage] become one datagram together.
 type Conn struct {
 	// By value: a zero Conn's methods then answer EINVAL as a zero UDPConn's do.
 	// Not embedded: net finds methods that it does not export through an embedded
@@ -109,10 +116,11 @@ type Conn struct {
 // The error says what is wrong: c is nil or closed, or is not an IPv4 or IPv6
 // datagram socket, or cfg is not valid. After an error c is still the caller's.
 //
-// On Linux the first New of a process sends itself a datagram on loopback, to see
-// whether the kernel segments. That takes less than a millisecond, or 50 where
-// loopback answers nothing, and then the first New after a second tries again.
-// All that come meanwhile wait for the same test; no send waits for it.
+// On Linux the first New of a process sends itself a datagram on loopback, to
+// see whether the kernel segments. That takes less than a millisecond. It takes
+// 50 where loopback answers nothing; then the first New after a second tries
+// again. Every New that comes meanwhile waits for the same test. No send waits
+// for it.
 func New(c *net.UDPConn, cfg *Config) (*Conn, error) {
 	if c == nil {
 		return nil, errors.New("batchconn: New: nil *net.UDPConn")
@@ -165,7 +173,7 @@ func (cfg *Config) validate() error {
 
 // SendMessages sends msgs in order and returns how many were sent, always the
 // first n of them. The error is nil unless n is 0: with 0 < n < len(msgs) call
-// again with msgs[n:], and if what stopped the first call still stands, that
+// again with msgs[n:]; if what ended the first call still stands, the second
 // call says what it is.
 //
 // It blocks until all messages are sent, however many they are, unless flags
@@ -182,12 +190,13 @@ func (cfg *Config) validate() error {
 // (*[net.AddrError]), too long (syscall.EMSGSIZE), or whatever errno the
 // kernel answers. Errors are one *[net.OpError]; test them with [errors.Is].
 //
-// An error that the kernel reports only once (what ICMP says of the peer of a
-// connected socket: ECONNREFUSED, EHOSTUNREACH and their like), when it tells us
-// after n > 0, is kept, and the next send returns it before sending. One that it
-// meets in the middle of a sendmmsg it forgets by itself (see the BUGS of
-// sendmmsg(2)). On a socket that is not connected such an error is of no message
-// here: it stays in the error queue (ip(7), IP_RECVERR), and the message is sent.
+// The kernel reports some errors only once: those by which ICMP answers for the
+// peer of a connected socket, such as ECONNREFUSED and EHOSTUNREACH. If such an
+// error is met after n > 0, it is pending here, and the next send returns it
+// before it sends anything. One that the kernel meets in the middle of a
+// sendmmsg it forgets by itself (see the BUGS of sendmmsg(2)). On a socket that
+// is not connected such an error is of no message: it stays in the error queue
+// (ip(7), IP_RECVERR), and the message is sent.
 //
 // A call that never has to wait allocates nothing where the system has a batch
 // call.
@@ -224,15 +233,16 @@ func (c *Conn) SendTo(ctx context.Context, p []byte, to netip.AddrPort, flags in
 // were dealt with, each either sent or failed for a reason of its own;
 // msgs[n:] were not tried.
 //
-// If any message failed, err is a *[BatchError] with a [MessageError] for
-// each. The context, the write deadline, Close, a full non-blocking socket and an
-// error that was kept end the call: that error is then BatchError.Err, or err
-// itself if no message failed. So, unlike SendMessages, it
-// may return an error with n > 0: take msgs[n:] before looking at err.
+// If any message failed, err is a *[BatchError] with a [MessageError] for each.
+// The context, the write deadline, Close, a full non-blocking socket and a
+// pending error end the call: that error is then BatchError.Err, or err itself
+// if no message failed. So, unlike SendMessages, it may return an error with
+// n > 0: take msgs[n:] before you look at err.
 //
-// BytesSent of a message that failed is untouched. No message fails for what ICMP
-// says of an earlier one: on a connected socket the message that met it is sent
-// again, and if it leaves, the call ends with that error, as one of the socket.
+// BytesSent of a message that failed is untouched. No message fails for what
+// ICMP says of an earlier one: on a connected socket the message that met the
+// error is sent again. If it leaves, the error was the socket's, and the call
+// ends with it.
 func (c *Conn) SendEach(ctx context.Context, msgs []OutputMessage, flags int) (n int, err error) {
 	n, failed, err := c.send.sendEach(ctx, msgs, flags)
 	if failed != nil {
@@ -250,19 +260,19 @@ func (c *Conn) WriteBatch(ms []ipv4.Message, flags int) (int, error) {
 	return c.send.result(c.send.sendXNet(ms, flags))
 }
 
-// ReceiveMessages reads datagrams into msgs, one a message, and returns how many
-// it filled, always the first n of msgs; the others are untouched. The error is
-// nil unless n is 0.
+// ReceiveMessages reads datagrams into msgs, one a message, and returns how
+// many it filled, always the first n of msgs; the others are untouched. The
+// error is nil unless n is 0.
 //
-// It waits until there is at least one datagram and then takes what is there, up
-// to len(msgs). With [MsgWaitAll] it waits until all messages are filled. With
-// [MsgDontWait], or Config.NonBlocking, it never waits: if nothing is there, the
-// error is [ErrWouldBlock]. The wait ends when ctx is done (an error that Is
-// ctx.Err()), at the read deadline ([os.ErrDeadlineExceeded]) and when the Conn
-// is closed ([net.ErrClosed]). A nil ctx is never done.
+// It waits until there is at least one datagram and then takes what is there,
+// up to len(msgs). With [MsgWaitAll] it waits until all messages are filled.
+// With [MsgDontWait], or Config.NonBlocking, it never waits: if nothing is
+// there, the error is [ErrWouldBlock]. The wait ends when ctx is done (an error
+// that Is ctx.Err()), at the read deadline ([os.ErrDeadlineExceeded]) and when
+// the Conn is closed ([net.ErrClosed]). A nil ctx is never done.
 //
-// Of a datagram that is longer than the vectors of its message, the rest is lost,
-// and Flags holds [MsgTruncated].
+// Of a datagram that is longer than the vectors of its message, the rest is
+// lost, and Flags holds [MsgTruncated].
 //
 // A read may take more from the kernel than it returns. What was read ahead is
 // returned by the next reads, whatever their names, in the kernel's order.
@@ -299,20 +309,20 @@ func (c *Conn) ReceiveFrom(ctx context.Context, b []byte, flags int) (bytes int,
 	return got.n, unmapped(got.from), c.recv.wrap(err)
 }
 
-// WaitReadable waits until a receive would not wait: for a datagram, or a pending
-// error (GLib's G_IO_IN condition). It waits under Config.NonBlocking too, and
-// ends as [Conn.ReceiveMessages] does.
+// WaitReadable waits until a receive would not wait: for a datagram, or a
+// pending error (GLib's G_IO_IN condition). It waits under Config.NonBlocking
+// too, and ends as [Conn.ReceiveMessages] does.
 func (c *Conn) WaitReadable(ctx context.Context) error {
 	return c.recv.wrap(c.recv.awaitReadable(ctx))
 }
 
 // WaitWritable waits until the socket has room, as poll(2)'s POLLOUT says it
 // (GLib's G_IO_OUT condition): on Linux, until half of the send buffer is free.
-// An error in the socket's error queue does not count as room, and while senders
-// keep the buffer more than half full there is none. It blocks whether or not
-// the Conn is NonBlocking, and ends with an error that Is ctx.Err() when ctx is
-// done, os.ErrDeadlineExceeded at the write deadline, and net.ErrClosed when
-// the Conn is closed. A nil ctx is never done.
+// An error in the socket's error queue does not count as room, and while
+// senders keep the buffer more than half full there is none. It blocks whether
+// or not the Conn is NonBlocking, and ends with an error that Is ctx.Err() when
+// ctx is done, os.ErrDeadlineExceeded at the write deadline, and net.ErrClosed
+// when the Conn is closed. A nil ctx is never done.
 func (c *Conn) WaitWritable(ctx context.Context) error {
 	if err := c.send.queue.await(ctx); err != nil {
 		return c.send.opError(err, netip.AddrPort{})

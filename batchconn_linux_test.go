@@ -42,8 +42,8 @@ func replaceSocket(t *testing.T, c *net.UDPConn, domain, typ, protocol int) {
 	}
 }
 
-// TestNewRefusesOtherSockets: what is no IPv4 or IPv6 datagram socket.
-func TestNewRefusesOtherSockets(t *testing.T) {
+// TestNewRejectsOtherSockets: what is no IPv4 or IPv6 datagram socket.
+func TestNewRejectsOtherSockets(t *testing.T) {
 	for _, test := range []struct {
 		name        string
 		domain, typ int
@@ -73,8 +73,8 @@ func testRefusedByKernel(t *testing.T, w *world, to netip.AddrPort, errno syscal
 	w.testBad(t, bad{spoil: func(_ *world, m *OutputMessage) { m.Addr = to }, want: errno}, 7)
 }
 
-// TestBroadcastWithoutPermission: net allows broadcast; who takes that back
-// gets EACCES.
+// TestBroadcastWithoutPermission: net allows broadcast; an owner that takes
+// that back gets EACCES.
 func TestBroadcastWithoutPermission(t *testing.T) {
 	for _, k := range []kind{kinds[0], kinds[2]} {
 		w := k.world(t, 3, nil)
@@ -285,7 +285,7 @@ func TestBuffersAreOnlyRead(t *testing.T) {
 }
 
 // TestZeroCopyVectors: with MSG_ZEROCOPY the kernel reads after the call, so
-// that nothing may be gathered into a buffer of ours.
+// that nothing may be copied into a buffer of ours.
 func TestZeroCopyVectors(t *testing.T) {
 	if !sys.HaveBatchCall {
 		t.Skip("flags of Linux are not looked at by the portable path")

@@ -122,8 +122,8 @@ var bads = []bad{
 	{"port without address", func(w *world, m *OutputMessage) { m.Addr = netip.AddrPortFrom(netip.Addr{}, 9) }, errAnyAddr, unconnected},
 	{"too long", func(w *world, m *OutputMessage) { m.Vectors = [][]byte{make([]byte, w.tooLong(m.Addr))} }, syscall.EMSGSIZE, onLinuxOrWindows},
 	{"far too long", func(w *world, m *OutputMessage) { m.Vectors = cut(make([]byte, 1<<20), 3) }, syscall.EMSGSIZE, nil},
-	{"too long, gathered", func(w *world, m *OutputMessage) { m.Vectors = vectorsOf(w.tooLong(m.Addr), 1025) }, syscall.EMSGSIZE, onLinuxOrWindows},
-	{"far too long, gathered", func(w *world, m *OutputMessage) { m.Vectors = slices.Repeat([][]byte{make([]byte, 700)}, 3000) }, syscall.EMSGSIZE, nil},
+	{"too long, flattened", func(w *world, m *OutputMessage) { m.Vectors = vectorsOf(w.tooLong(m.Addr), 1025) }, syscall.EMSGSIZE, onLinuxOrWindows},
+	{"far too long, flattened", func(w *world, m *OutputMessage) { m.Vectors = slices.Repeat([][]byte{make([]byte, 700)}, 3000) }, syscall.EMSGSIZE, nil},
 	{"bad control data", func(w *world, m *OutputMessage) { m.Control = make([]byte, 64) }, syscall.EINVAL, onLinux},
 	{"port 0", func(w *world, m *OutputMessage) { m.Addr = netip.AddrPortFrom(w.inboxes[0].addr.Addr(), 0) }, syscall.EINVAL,
 		func(w *world) bool { return onLinux(w) && !w.connected }},
@@ -568,7 +568,7 @@ func TestNew(t *testing.T) {
 	}
 }
 
-func TestNewRefuses(t *testing.T) {
+func TestNewRejects(t *testing.T) {
 	closed := listen(t, "udp4", "127.0.0.1")
 	closed.Close()
 	for _, test := range []struct {

@@ -177,9 +177,9 @@ func BenchmarkSingle(b *testing.B) {
 }
 
 // BenchmarkBatchSize: the cost of a message does not depend on how many there
-// are in a call, but for its share of the system call. All go through the same
-// messages, since those of a large call do not stay in the processor's caches,
-// whoever sends them.
+// are in a call, except for its share of the system call. All go through the
+// same messages, since those of a large call do not stay in the processor's
+// caches, whoever sends them.
 func BenchmarkBatchSize(b *testing.B) {
 	const most = 16384
 	addrs := sinks(b, 16)
@@ -249,8 +249,8 @@ func benchBursts(b *testing.B, receivers, n, burst int) {
 	})
 	b.Run("WriteBatch", func(b *testing.B) { perMessage(b, n, func() error { return harness.WriteAll(c, ms) }) })
 	b.Run("HandMade", func(b *testing.B) {
-		if whyNot := c.Stats().GSOReason; whyNot != "" {
-			b.Skip(whyNot)
+		if reason := c.Stats().GSOReason; reason != "" {
+			b.Skip(reason)
 		}
 		made := handMade(msgs, burst)
 		perMessage(b, n, func() error { return harness.WriteAll(pc, made) })

@@ -16,12 +16,13 @@ import (
 )
 
 // A ControlMessage is what travels beside a datagram, in the control messages
-// (cmsg(3)) that [OutputMessage] and [InputMessage] carry. Flags say which fields
-// are set: those that a parsed message had, or those that Append is to write.
+// (cmsg(3)) that [OutputMessage] and [InputMessage] carry. Flags say which
+// fields are set: those that a parsed message had, or those that Append is to
+// write.
 //
 // To have the system add them to what a socket receives, call
-// [Conn.ReceiveControl]. To answer from the address that was asked, take what was
-// parsed and keep the two fields that say it:
+// [Conn.ReceiveControl]. To answer from the address that was asked, take what
+// was parsed, with only the two fields that name that address:
 //
 //	reply := received
 //	reply.Flags &= batchconn.ControlLocal | batchconn.ControlInterface
@@ -33,8 +34,8 @@ import (
 // An IPv4 datagram on an IPv6 socket has IPv4 addresses, and the TTL and TOS of
 // its own header.
 //
-// Not every system has every field. A dash is what ReceiveControl refuses with
-// [errors.ErrUnsupported], and what Append leaves out:
+// Not every system has every field. A dash is a field for which ReceiveControl
+// returns [errors.ErrUnsupported], and which Append leaves out:
 //
 //	receiving         Linux  macOS  FreeBSD  DragonFly  OpenBSD  NetBSD  Solaris  AIX  Windows
 //	ControlLocal      yes    yes    yes      yes        yes      yes     yes      yes  yes
@@ -52,7 +53,7 @@ import (
 //	ControlTTL        yes    IPv6   IPv6     IPv6       IPv6     IPv6    IPv6     IPv6 -
 //	ControlTime       yes    -      -        -          -        -       -        -    -
 //
-// "IPv6" is: with IPv6 only. What is not in the table:
+// "IPv6" means: with IPv6 only. What is not in the table:
 //
 //   - From macOS to AIX an IPv6 socket adds to an IPv4 datagram only what
 //     IPv6's options bring.
@@ -61,8 +62,12 @@ import (
 //     the wildcard address.
 //   - A Windows that does not know IP_RECVTOS gives TOS's ECN bits alone.
 //
-// Only Linux is tested on the real system. The rest follows the systems' sources
-// and documentation, and what other libraries do there.
+// Only Linux is tested on the real system. The rest follows the systems'
+// headers, documentation and sources as far as they were looked at. Three
+// things were not looked up: whether macOS and Solaris take TOS when sending
+// over IPv4, how OpenBSD takes Local over IPv4, and what dual-stack sockets do
+// on systems other than Linux. Test them on your system before you rely on
+// them.
 type ControlMessage struct {
 	// Flags say which of the fields below are set.
 	Flags ControlFlags
@@ -70,7 +75,7 @@ type ControlMessage struct {
 	// Local is, of a received datagram, our address that a reply should come
 	// from. It is not set for an IPv6 multicast group: an answer leaves from
 	// whatever address the system picks. (Systems other than Linux do not tell
-	// a broadcast address from one of ours, but for 255.255.255.255.)
+	// a broadcast address from one of ours, except 255.255.255.255.)
 	// Sending, it is the source address; one of the other family than the
 	// destination is left out. It has no zone: the interface is in IfIndex.
 	Local netip.Addr
@@ -95,10 +100,10 @@ type ControlMessage struct {
 	// device a queue that looks at it, tc-fq(8), else it leaves at once.
 	Time time.Time
 
-	// Dropped is how many datagrams the socket had dropped, for want of room in its
-	// receive buffer, when this one came. It counts from the socket's beginning
-	// and wraps around. Until the first drop it is not set. A run that is
-	// dropped as a whole, since it came coalesced, counts as one: the kernel
+	// Dropped is how many datagrams the socket had dropped, for want of room in
+	// its receive buffer, when this one came. It counts from the socket's
+	// beginning and wraps around. Until the first drop it is not set. A run that
+	// is dropped as a whole, since it came coalesced, counts as one: the kernel
 	// does not say how many it held (SO_RXQ_OVFL, socket(7)).
 	Dropped uint32
 }
@@ -118,15 +123,17 @@ const (
 
 // Append appends the fields that m.Flags name, as control messages for a
 // datagram to an address, and returns the extended buffer. It allocates nothing
-// if b has room for them; 128 bytes always are enough. b is empty, or ends where
-// a control message ends with its padding, as those of this package and x/net do.
+// if b has room for them; 128 bytes always are enough. b is empty, or ends
+// where a control message ends with its padding, as those of this package and
+// x/net do.
 //
 // The family of the messages is that of to, on IPv6 sockets too: ::ffff:a.b.c.d
 // is IPv4. On a connected socket, to is the peer. ControlDst and ControlDropped
 // are not for sending and left out.
 //
 // Neighbouring datagrams with equal control messages can leave as one segmented
-// message, so one control buffer may serve them all. With ControlTime they cannot.
+// message, so one control buffer may serve them all. With ControlTime they
+// cannot.
 func (m *ControlMessage) Append(b []byte, to netip.Addr) []byte {
 	c := sys.Control{
 		Fields:  sys.ControlFields(m.Flags),
@@ -144,8 +151,8 @@ func (m *ControlMessage) Append(b []byte, to netip.Addr) []byte {
 // oob[:oobn] of ReadMsgUDPAddrPort. Messages that it does not know are passed
 // over; of several of one kind the last counts. It allocates nothing.
 //
-// If b is cut short, or holds a value that cannot be, it returns an error, and m
-// is what was said before that.
+// If b is cut short, or holds a value that cannot be, it returns an error, and
+// m is what was said before that.
 func (m *ControlMessage) Parse(b []byte) error {
 	var c sys.Control
 	err := c.Parse(b)
@@ -167,8 +174,9 @@ func (m *ControlMessage) Parse(b []byte) error {
 
 var errControl = errors.New("batchconn: " + sys.ErrControl.Error())
 
-// ECN returns the low two bits of m.TOS (RFC 3168): 0 for Not-ECT, 1 for ECT(1),
-// 2 for ECT(0), 3 for CE. Without ControlTOS in m.Flags they say nothing.
+// ECN returns the low two bits of m.TOS (RFC 3168): 0 for Not-ECT, 1 for
+// ECT(1), 2 for ECT(0), 3 for CE. Without ControlTOS in m.Flags they say
+// nothing.
 func (m *ControlMessage) ECN() int { return m.TOS & 3 }
 
 // ReceiveControl chooses the control messages that the system adds to received
@@ -202,6 +210,6 @@ func (c *Conn) ReceiveControl(which ControlFlags) error {
 	return nil
 }
 
-// receiveControl is held by a ReceiveControl: it sets several options, and of two
-// calls at once one is to win as a whole. Nobody waits for it but those.
+// receiveControl is held by a ReceiveControl: it sets several options, and of
+// two calls at once one is to win as a whole. Nobody waits for it but those.
 var receiveControl sync.Mutex

@@ -220,8 +220,8 @@ func FuzzControlParse(f *testing.F) {
 	})
 }
 
-// TestControlMalformed: each message that says what cannot be is refused, and
-// what was said before it is kept.
+// TestControlMalformed: each message that says what cannot be is rejected, and
+// what was said before it stays.
 func TestControlMalformed(t *testing.T) {
 	before := cmsgInt(unix.SOL_IP, unix.IP_TTL, 9)
 	for _, bad := range [][]byte{

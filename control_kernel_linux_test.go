@@ -175,8 +175,8 @@ func queued(t testing.TB, c *Conn) bool {
 	return fds[0].Revents&unix.POLLIN != 0
 }
 
-// TestControlDropped: what the kernel counts is what a reader misses who counts
-// sequence numbers.
+// TestControlDropped: what the kernel counts is what a reader misses that
+// counts sequence numbers.
 func TestControlDropped(t *testing.T) {
 	for _, p := range paths[:4] {
 		t.Run(p.name, func(t *testing.T) {

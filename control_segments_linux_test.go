@@ -74,7 +74,7 @@ func TestControlSegments(t *testing.T) {
 	}
 }
 
-// testRuns sends again, to one who reads runs as they were sent.
+// testRuns sends again, to one that reads runs as they were sent.
 func (w *world) testRuns(t *testing.T, send func(), size int, want []int) {
 	t.Helper()
 	control(t, w.inboxes[0].conn, option(unix.SOL_UDP, unix.UDP_GRO, 1))

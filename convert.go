@@ -21,12 +21,12 @@ import (
 // and returns results: it knows neither Conn, nor counters, nor waiting.
 
 const (
-	// maxBatch is the most messages in one kernel call. The kernel takes
+	// maxBatch bounds the messages in one kernel call. The kernel takes
 	// 1024 (sendmmsg(2)); fewer keep the batch in the processor's cache and a
 	// cancelled call from waiting, and cost nothing that can be measured.
 	maxBatch = 256
 
-	// maxDatagrams is the most datagrams in one kernel call when some go in
+	// maxDatagrams bounds the datagrams in one kernel call when some go in
 	// segmented messages: more would be milliseconds that nothing interrupts.
 	maxDatagrams = 1024
 
@@ -34,8 +34,8 @@ const (
 	// or IPv6 (65527) can hold.
 	maxDatagram = 65535
 
-	// maxFlattened bounds the flattened bytes in a batch, and maxBatchVectors its
-	// own vectors: that is also what a pooled batch keeps room for.
+	// maxFlattened bounds the flattened bytes in a batch, and maxBatchVectors
+	// its own vectors: a pooled batch has room for so much, and for no more.
 	maxFlattened    = 1 << 20
 	maxBatchVectors = 1 << 14
 )
@@ -96,8 +96,8 @@ type outBatch struct {
 	adopted []OutputMessage // WriteBatch's messages
 }
 
-// A run is the datagrams in one kernel message: all of one size but the last,
-// which may be shorter. size is not set for a single one.
+// A run is the datagrams in one kernel message: all of one size, except that
+// the last may be shorter. size is not set for a single one.
 type run struct{ n, size int }
 
 // A destination is what ms[i].Addr points to: udp.IP is always ip[:].
@@ -248,8 +248,8 @@ func (b *outBatch) putRun(r run, msgs []OutputMessage) {
 	b.tail++
 }
 
-// adjoins reports whether v begins where p ends, in p's array: the kernel copies
-// one vector faster than two.
+// adjoins reports whether v begins where p ends, in p's array: the kernel
+// copies one vector faster than two.
 func adjoins(p, v []byte) bool {
 	n := len(p)
 	return len(v) > 0 && cap(p)-n >= len(v) && &p[:n+1][n] == &v[0]
@@ -259,7 +259,8 @@ func adjoins(p, v []byte) bool {
 // already.
 var errFull = os.NewSyscallError("sendmsg", syscall.EAGAIN)
 
-// flatten copies a message that has more vectors than the kernel takes into one.
+// flatten copies a message that has more vectors than the kernel takes into
+// one.
 func (b *outBatch) flatten(p *plan, m *OutputMessage) ([][]byte, error) {
 	size := m.payload()
 	if size > maxDatagram || p.zeroCopy { // the kernel would read the copy after we reuse it

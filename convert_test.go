@@ -67,8 +67,9 @@ func TestLongest(t *testing.T) {
 	})
 }
 
-// TestManyGathered: more gathered bytes in a call than the pooled buffer holds.
-func TestManyGathered(t *testing.T) {
+// TestManyFlattened: more flattened bytes in a call than the pooled buffer
+// holds.
+func TestManyFlattened(t *testing.T) {
 	forEachKind(t, 32, nil, func(t *testing.T, w *world) {
 		m := w.write(t, 60, inTurn, func(i int) int { return 40000 })
 		for i := range m.msgs {
@@ -106,7 +107,7 @@ func TestWriteBatchSizes(t *testing.T) {
 	})
 }
 
-// TestWriteBatchAddresses: what is no address of this package's is refused at
+// TestWriteBatchAddresses: what is no address of this package's is rejected at
 // its message.
 func TestWriteBatchAddresses(t *testing.T) {
 	bads := []struct {
@@ -170,14 +171,14 @@ func TestBatchHoldsNothing(t *testing.T) {
 		ms := xnetMessages(m.msgs)
 		tooLong := OutputMessage{Addr: w.dest[0], Vectors: vectorsOf(90000, 3000)}
 		for name, send := range map[string]func(){
-			"SendMessages":         func() { w.conn.SendMessages(nil, m.msgs, 0) },
-			"SendMessages of less": func() { w.conn.SendMessages(nil, m.msgs[:9], 0) },
-			"SendEach":             func() { w.conn.SendEach(nil, append(m.msgs[:10:10], tooLong), 0) },
-			"WriteBatch":           func() { w.conn.WriteBatch(ms, 0) },
-			"WriteBatch of less":   func() { w.conn.WriteBatch(ms[:9], 0) },
-			"SendMessage":          func() { w.conn.SendMessage(nil, &m.msgs[7], 0) },
-			"SendMessage, refused": func() { w.conn.SendMessage(nil, &tooLong, 0) },
-			"SendTo":               func() { w.conn.SendTo(nil, []byte("mine"), w.dest[0], 0) },
+			"SendMessages":          func() { w.conn.SendMessages(nil, m.msgs, 0) },
+			"SendMessages of less":  func() { w.conn.SendMessages(nil, m.msgs[:9], 0) },
+			"SendEach":              func() { w.conn.SendEach(nil, append(m.msgs[:10:10], tooLong), 0) },
+			"WriteBatch":            func() { w.conn.WriteBatch(ms, 0) },
+			"WriteBatch of less":    func() { w.conn.WriteBatch(ms[:9], 0) },
+			"SendMessage":           func() { w.conn.SendMessage(nil, &m.msgs[7], 0) },
+			"SendMessage, rejected": func() { w.conn.SendMessage(nil, &tooLong, 0) },
+			"SendTo":                func() { w.conn.SendTo(nil, []byte("mine"), w.dest[0], 0) },
 		} {
 			b := new(outBatch)
 			outBatches = sync.Pool{New: func() any { return b }}

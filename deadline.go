@@ -23,10 +23,10 @@ import (
 //
 // Working never waits and waiting never works. A caller that met a full socket
 // (or an empty one) stands in a line with one place. The caller that has the
-// place is parked, tries again, and leaves once something left or failed, to the
-// end of the line if it has more. So those that wait take turns, newcomers that
-// may wait queue behind them, and callers that may not wait never meet the line.
-// Callers that only watch have a line of their own, and all wake at once.
+// place is parked, tries again, and leaves once something left or failed, to
+// the end of the line if it has more. So those that wait take turns, newcomers
+// that may wait queue behind them, and callers that may not wait never meet the
+// line. Callers that only watch have a line of their own, and all wake at once.
 //
 // The queue knows no direction: a waitRule has what differs.
 //
@@ -44,15 +44,15 @@ type waitRule struct {
 	setDeadline func(f *os.File, t time.Time) error
 
 	// A caller that has the place tries again after a pause. A short one, which
-	// doubles from minPause to maxPause, if the socket was ready and the try was in
-	// vain; a long one if the socket does not become ready.
+	// doubles from minPause to maxPause, if the socket was ready and the try was
+	// in vain; a long one if the socket does not become ready.
 	minPause, maxPause, longPause time.Duration
 
 	// A caller that has had the place in vain for this long gets what comes
 	// next: callers that may not wait leave it alone meanwhile.
 	starvedAfter time.Duration
 
-	// A parker is kept for this long after its last use.
+	// A parker is closed when it was not used for this long.
 	keepParker time.Duration
 }
 
@@ -138,8 +138,8 @@ func (q *queue) cancelled(ctx context.Context) error {
 	return context.Canceled
 }
 
-// A saidWhy is a context that always has a reason when it is done, without which
-// context.AfterFunc panics.
+// A saidWhy is a context that always has a reason when it is done, without
+// which context.AfterFunc panics.
 type saidWhy struct{ context.Context }
 
 func (c saidWhy) Err() error {
@@ -154,9 +154,9 @@ func (c saidWhy) Err() error {
 	}
 }
 
-// mustWait reports whether a caller has to leave what there is to others: a
-// caller that may wait lines up behind those that wait already, and none takes
-// what is being kept for one that starved.
+// mustWait reports whether a caller has to leave what there is to others. A
+// caller that may wait queues behind those that wait already. No caller takes
+// what is reserved for one that starved.
 func (q *queue) mustWait(mayWait bool) bool {
 	return q.takers.Load() != 0 && (mayWait || q.starved())
 }
@@ -201,8 +201,8 @@ func (q *queue) leaveTurn() {
 	q.leave(&q.turn, false)
 }
 
-// await waits until the socket is ready, and takes nothing. All callers wait for
-// the same, so one is parked for all of them.
+// await waits until the socket is ready, and takes nothing. All callers wait
+// for the same, so one is parked for all of them.
 func (q *queue) await(ctx context.Context) error {
 	if err := q.check(ctx); err != nil {
 		return err
@@ -218,10 +218,11 @@ func (q *queue) await(ctx context.Context) error {
 	return err
 }
 
-// enter returns with the place of l, in the order of arrival, or with what ended
-// the wait for it; or all is done, and it has no place. Only the context wakes a
-// caller in line: the deadline and Close wake the one that has the place, and so
-// all in line, one after the other. A deadline that moves costs nobody its place.
+// enter returns with the place of l, in the order of arrival, or with what
+// ended the wait for it; or all is done, and it has no place. Only the context
+// wakes a caller in line: the deadline and Close wake the one that has the
+// place, and so all in line, one after the other. A deadline that moves costs
+// nobody its place.
 func (q *queue) enter(ctx context.Context, l *line) (done bool, err error) {
 	q.mu.Lock()
 	if !l.taken {
@@ -259,7 +260,8 @@ func (q *queue) giveUp(l *line, w *waiter) {
 	}
 }
 
-// leave gives the place to the next in line, or, if all is done, wakes them all.
+// leave gives the place to the next in line, or, if all is done, wakes them
+// all.
 func (q *queue) leave(l *line, done bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -280,8 +282,9 @@ func (q *queue) leaveLocked(l *line, done bool) {
 	q.keepLocked(l)
 }
 
-// keepLocked keeps the parker for a while. To make a new one for each wait costs
-// more than the wait; but each packet that arrives wakes it too.
+// keepLocked has the parker closed only after a while. To make a new one for
+// each wait costs more than the wait; but each packet that arrives wakes it
+// too.
 func (q *queue) keepLocked(l *line) {
 	l.left = time.Now()
 	if l.parker == nil || l.armed {
@@ -318,8 +321,8 @@ func (l *line) closeParker() {
 }
 
 // park waits, with the place, until the socket is ready or the pause is over,
-// and then says why the call cannot go on, if it cannot. If it is blind, it waits
-// for the end of the pause alone.
+// and then says why the call cannot go on, if it cannot. If it is blind, it
+// waits for the end of the pause alone.
 func (q *queue) park(ctx context.Context, l *line, pause time.Duration, blind bool) (ready bool, err error) {
 	p := q.arm(l, pause)
 	if p == nil {
@@ -446,16 +449,16 @@ func (q *queue) close() {
 // A parker waits until the socket is ready.
 type parker interface {
 	// park returns nil once the socket is ready, os.ErrDeadlineExceeded at the
-	// deadline and os.ErrClosed after close. If it is blind it does not look at the
-	// socket. One goroutine at a time parks.
+	// deadline and os.ErrClosed after close. If it is blind it does not look at
+	// the socket. One goroutine at a time parks.
 	park(blind bool) error
 	setDeadline(t time.Time) // wakes park when t has passed; any goroutine
 	close()                  // wakes park, and returns once it is off the socket
 }
 
 // newParker makes a parker of a duplicate of the socket. Failing that (no
-// descriptor left, no duplicates on this system), it polls: a call that may wait
-// does not fail for that.
+// descriptor left, no duplicates on this system), it polls: a call that may
+// wait does not fail for that.
 func newParker(raw syscall.RawConn, rule *waitRule) parker {
 	p, err := newDupParker(raw, rule)
 	if err != nil {

@@ -248,7 +248,7 @@ func (nw *narrows) poll() (events int16) {
 	return events
 }
 
-// wakers are what ends the wait of who is parked, each by itself.
+// wakers are what ends the wait of a parked caller, each by itself.
 var wakers = []struct {
 	name string
 	wake func(nw *narrows, cancel context.CancelFunc)
@@ -449,7 +449,7 @@ func TestDeadlineMovedAway(t *testing.T) {
 	})
 }
 
-// TestPlaceInLine: those who wait go in the order they came, also after the
+// TestPlaceInLine: those that wait go in the order they came, also after the
 // deadline has moved to and fro.
 func TestPlaceInLine(t *testing.T) {
 	inNamespace(t, func(t *testing.T, lo *loopback) {
@@ -481,12 +481,13 @@ func TestPlaceInLine(t *testing.T) {
 	})
 }
 
-// TestTurns: a sender that may wait lines up behind who waits, even if there is
-// room, and one that may not wait takes the room, unless it is being kept.
+// TestTurns: a sender that may wait queues behind those that wait, even if
+// there is room, and one that may not wait takes the room, unless it is
+// reserved.
 func TestTurns(t *testing.T) {
 	inNamespace(t, func(t *testing.T, lo *loopback) {
 		nw := newNarrows(t, lo, open, nil)
-		nw.c.send.queue.takers.Add(1) // waits to send from now on, with the gate
+		nw.c.send.queue.takers.Add(1) // one that waits to send from now on
 		if _, err := nw.c.send.queue.enter(nil, &nw.c.send.queue.turn); err != nil {
 			t.Fatal(err)
 		}
@@ -498,16 +499,16 @@ func TestTurns(t *testing.T) {
 			t.Errorf("with room, while another waits: %d, %v", n, err)
 		}
 		call := nw.sendAside(nil, nw.messages(2, 0, 1))
-		await(t, "it lines up", func() bool { n, _ := nw.waiting(); return n == 2 })
+		await(t, "it queues", func() bool { n, _ := nw.waiting(); return n == 2 })
 		stillWaiting(t, []<-chan result{call})
 		nw.c.send.queue.since.Store(-int64(time.Hour))
 		n, err := try()
-		checkWouldBlock(t, "with room that is kept for another", n, err)
+		checkWouldBlock(t, "with room that is reserved for another", n, err)
 		nw.c.send.queue.leaveTurn()
 		nw.c.send.queue.takers.Add(-1)
 		allEnded(t, []<-chan result{call}, 1, nil)
 		if n, err := try(); n != payloadSize || err != nil {
-			t.Errorf("after the room was kept: %d, %v", n, err)
+			t.Errorf("after the room was reserved: %d, %v", n, err)
 		}
 	})
 }
@@ -563,8 +564,8 @@ func TestRoomThatIsNone(t *testing.T) {
 	}
 }
 
-// TestStarved: who waits long gets the next room kept, and asks for it without
-// keeping a processor busy.
+// TestStarved: a sender that waits long has the next room reserved, and asks
+// for it without keeping a processor busy.
 func TestStarved(t *testing.T) {
 	inNamespace(t, func(t *testing.T, lo *loopback) {
 		nw := filled(t, lo, nil)
@@ -574,10 +575,10 @@ func TestStarved(t *testing.T) {
 		tries := nw.c.Stats().Calls
 		cancel()
 		allEnded(t, first, 0, context.Canceled)
-		await(t, "room is kept", nw.c.send.queue.starved)
+		await(t, "room is reserved", nw.c.send.queue.starved)
 		// The pauses of 30 ms are five.
 		if n := nw.c.Stats().Calls - tries; n > 10 {
-			t.Errorf("room is kept only after %d tries", n)
+			t.Errorf("room is reserved only after %d tries", n)
 		}
 		before, start := nw.c.Stats().Calls, time.Now()
 		time.Sleep(200 * time.Millisecond)
@@ -588,7 +589,7 @@ func TestStarved(t *testing.T) {
 		lo.setTap(open)
 		allEnded(t, second, 1, nil)
 		if nw.c.send.queue.starved() {
-			t.Error("room is kept for nobody")
+			t.Error("room is reserved for nobody")
 		}
 	})
 }
@@ -891,7 +892,7 @@ func (s *storm) checkLastDeadline() {
 }
 
 // TestExactCounts cuts sends off by contexts and deadlines. Each sender goes on
-// where the last call stopped by its own account, so a datagram lost or
+// where the last call ended of its own account, so a datagram lost or
 // doubled, by a wrong count, shows at the receiver.
 func TestExactCounts(t *testing.T) { testExactCounts(t, GSOOff) }
 
@@ -1003,7 +1004,8 @@ func (nw *narrows) sendSome(ctx context.Context, sender, first int) (n, of int, 
 	return n, len(msgs), err
 }
 
-// TestNoDescriptorLeft: who cannot duplicate the socket waits all the same.
+// TestNoDescriptorLeft: a caller that cannot duplicate the socket waits all the
+// same.
 func TestNoDescriptorLeft(t *testing.T) {
 	inNamespace(t, func(t *testing.T, lo *loopback) {
 		nw := newNarrows(t, lo, shut, nil)

@@ -12,10 +12,9 @@ import (
 	"github.com/batchconn/batchconn/internal/sys"
 )
 
-// ErrWouldBlock is what a send that may not wait returns when the socket has
-// no room for its first message. It Is syscall.EAGAIN.
-// Both are Temporary; EAGAIN is also a Timeout, and this is not, since no deadline
-// has passed.
+// ErrWouldBlock is what a send that may not wait returns when the socket has no
+// room for its first message. It Is syscall.EAGAIN. Both are Temporary; EAGAIN
+// is also a Timeout, and this is not, since no deadline has passed.
 //
 // Error values that hold this one must be tested with
 // errors.Is(err, ErrWouldBlock).

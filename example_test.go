@@ -57,7 +57,7 @@ func receive(u *net.UDPConn) []byte {
 }
 
 // sendAll sends all of msgs. A count below len(msgs) says that something
-// stopped the call; the call that sends the rest says what, or goes on.
+// ended the call; the call that sends the rest says what, or goes on.
 func sendAll(ctx context.Context, conn *batchconn.Conn, msgs []batchconn.OutputMessage) error {
 	for len(msgs) > 0 {
 		n, err := conn.SendMessages(ctx, msgs, 0)
@@ -214,7 +214,7 @@ func ExampleAppendSegments() {
 
 	const packetSize = 1200
 	buf := make([]byte, 0, 64*packetSize)
-	var msgs []batchconn.OutputMessage // kept for the next burst
+	var msgs []batchconn.OutputMessage // reused by the next burst
 
 	for i := range 3 { // the packets of a burst; the last may be shorter
 		packet := make([]byte, packetSize-200*(i/2))
@@ -320,7 +320,7 @@ func ExampleConn_WriteBatch() {
 }
 
 // An event loop that must not be held up: what does not fit stays with the
-// caller, who waits for room when it suits.
+// caller, which waits for room when it suits.
 func ExampleConn_WaitWritable() {
 	receiver, to := openReceiver()
 	defer receiver.Close()

@@ -30,21 +30,21 @@ const (
 	// hosts behind virtio still check 64.
 	maxSegments = 64
 
-	// maxSegmented is the most payload of a segmented message: that of one
+	// maxSegmented bounds the payload of a segmented message: by that of one
 	// IPv4 datagram, because the kernel builds it as one before it cuts it.
 	maxSegmented = 65507
 
-	// pacedHeaders are the most bytes before each payload that pacing counts:
-	// of Ethernet, IPv6 and UDP (qdisc_pkt_len_init, net/core/dev.c).
+	// pacedHeaders bounds the bytes before each payload that pacing counts:
+	// those of Ethernet, IPv6 and UDP (qdisc_pkt_len_init, net/core/dev.c).
 	pacedHeaders = 14 + 40 + 8
 )
 
 // segmentLimits are what a run may be.
 type segmentLimits struct {
-	segments int  // the most datagrams; below 2 there are no runs
+	segments int  // maximum of datagrams; below 2 there are no runs
 	tooLarge int  // the smallest size that the destination refused; 0 if none was
 	headers  int  // bytes that the kernel counts as if they were payload
-	paced    int  // the most bytes, headers included, that may leave at once; 0: any
+	paced    int  // maximum of bytes, headers included, that may leave at once; 0: any
 	even6    bool // to IPv6 addresses no shorter last, see sys.RunLimits
 }
 
@@ -86,8 +86,8 @@ func (l segmentLimits) run(msgs []OutputMessage) run {
 	return run{n, size}
 }
 
-// is4 reports whether datagrams to an address are IPv4's. The connected peer has
-// none here.
+// is4 reports whether datagrams to an address are IPv4's. The connected peer
+// has none here.
 func is4(to netip.Addr) bool { return to.Is4() || to.Is4In6() }
 
 func sameControl(a, b []byte) bool {
@@ -166,9 +166,9 @@ func (g *gso) found() *gsoState {
 	return g.probe()
 }
 
-// paced is how many bytes may leave at once: a millisecond of SO_MAX_PACING_RATE,
-// as large as the kernel makes TCP's segmented messages (tcp_tso_autosize,
-// net/ipv4/tcp_output.c).
+// paced is how many bytes may leave at once: a millisecond of
+// SO_MAX_PACING_RATE, as large as the kernel makes TCP's segmented messages
+// (tcp_tso_autosize, net/ipv4/tcp_output.c).
 func (s *gsoState) paced() int {
 	return int(min(s.runs.PacingRate/1000, 1<<30))
 }

@@ -45,9 +45,9 @@ type loopbackTest struct {
 const selfTestSilence = time.Second
 
 // disabledReason is why segmentation is off by the test, or empty. With wait it
-// waits for a test that is under way or due. Without it, what is not known yet is
-// off, and the test is made meanwhile: that is of a Conn whose socket could not
-// segment in its New.
+// waits for a test that is under way or due. Without it, what is not known yet
+// is off, and the test is made meanwhile: that is of a Conn whose socket could
+// not segment in its New.
 func (t *loopbackTest) disabledReason(wait bool) string {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -30,8 +30,8 @@ func (r slowRawConn) Control(f func(fd uintptr)) error {
 	return r.RawConn.Control(f)
 }
 
-// TestProbeUnderWay: who has set an option does not go by what was known before
-// it, though another sender is already looking at the options.
+// TestProbeUnderWay: a caller that has set an option does not go by what was
+// known before it, though another sender is already looking at the options.
 func TestProbeUnderWay(t *testing.T) {
 	w := plainKind.world(t, 1, nil)
 	g := &w.conn.send.gso

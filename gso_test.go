@@ -122,8 +122,8 @@ func TestRun(t *testing.T) {
 		{"a vector too many", all, with(inVectors(16, 1200, sys.MaxVectors/16), 15, func(m *OutputMessage) { m.Vectors = append(m.Vectors, nil) }), run{15, 1200}},
 		{"all vectors and one", all, append(inVectors(1, 1200, sys.MaxVectors), repeat(1, 1200)...), single},
 		{"all vectors but one, and one", all, append(inVectors(1, 1200, sys.MaxVectors-1), repeat(1, 1200)...), run{2, 1200}},
-		{"gathered", all, inVectors(2, 1200, sys.MaxVectors+1), single},
-		{"then gathered", all, append(repeat(2, 3000), inVectors(1, 3000, sys.MaxVectors+1)...), run{2, 3000}},
+		{"flattened", all, inVectors(2, 1200, sys.MaxVectors+1), single},
+		{"then flattened", all, append(repeat(2, 3000), inVectors(1, 3000, sys.MaxVectors+1)...), run{2, 3000}},
 
 		{"empty first", all, sized(0, 0, 5), single},
 		{"empty second", all, sized(5, 0, 5), single},

@@ -155,7 +155,7 @@ func networkOfHost(host string) string {
 	return "udp4"
 }
 
-// A world is a Conn and those who receive from it.
+// A world is a Conn and those that receive from it.
 type world struct {
 	kind
 	conn    *Conn
@@ -196,7 +196,7 @@ func forEachKind(t *testing.T, n int, cfg *Config, f func(t *testing.T, w *world
 	}
 }
 
-// A letter is what a message is to bring to whom.
+// A letter is what a message is to bring, and where.
 type letter struct {
 	to int
 	p  []byte

@@ -32,7 +32,7 @@ func TestBuffersAreLetGo(t *testing.T) {
 			_, err := w.conn.SendMessages(nil, AppendSegments(nil, w.dest[0], p, 100, nil), 0)
 			return err
 		}},
-		"SendMessages, gathered": {send: func(w *world, p []byte) error {
+		"SendMessages, flattened": {send: func(w *world, p []byte) error {
 			_, err := w.conn.SendMessages(nil, []OutputMessage{{Addr: w.dest[0], Vectors: vectorsFrom(p, sys.MaxVectors+1)}}, 0)
 			return err
 		}},

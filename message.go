@@ -18,9 +18,9 @@ type OutputMessage struct {
 	// ::ffff:a.b.c.d is a.b.c.d. A zone is resolved as package net does it.
 	Addr netip.AddrPort
 
-	// Vectors are gathered into one datagram, in order. No vectors, or only
-	// empty ones, make an empty datagram. They are only read, and not after
-	// the send has returned.
+	// Vectors are sent as one datagram, in order. No vectors, or only empty
+	// ones, make an empty datagram. They are only read, and not after the send
+	// has returned.
 	Vectors []OutputVector
 
 	// Control holds raw control messages, as Marshal of ipv4.ControlMessage
@@ -32,8 +32,8 @@ type OutputMessage struct {
 	BytesSent int
 }
 
-// An InputVector is one piece of room for a datagram (GLib's GInputVector). It is
-// an alias, so a [][]byte is a []InputVector.
+// An InputVector is one piece of room for a datagram (GLib's GInputVector). It
+// is an alias, so a [][]byte is a []InputVector.
 type InputVector = []byte
 
 // An InputMessage is room for one datagram (GLib's GInputMessage). A slice of
@@ -52,8 +52,8 @@ type InputMessage struct {
 	Flags           int            // MsgTruncated, MsgControlTruncated and what else recvmsg(2) says
 }
 
-// payload is the bytes of m, or maxDatagram+1 if they are more than that: an int
-// of 32 bits does not hold what vectors that share memory can add up to.
+// payload is the bytes of m, or maxDatagram+1 if they are more than that: an
+// int of 32 bits does not hold what vectors that share memory can add up to.
 func (m *OutputMessage) payload() int {
 	if len(m.Vectors) == 1 {
 		return min(len(m.Vectors[0]), maxDatagram+1)
@@ -79,9 +79,9 @@ func (m *OutputMessage) payload() int {
 //
 //	msgs = batchconn.AppendSegments(msgs[:0], to, buf, 1200, nil)
 //
-// Those arrays are written to, so reuse only a slice that AppendSegments filled:
-// of messages that share one array each would overwrite the other's payload. Do
-// not append to a vector, which would write into the rest of p.
+// Those arrays are written to, so reuse only a slice that AppendSegments
+// filled: of messages that share one array each would overwrite the other's
+// payload. Do not append to a vector, which would write into the rest of p.
 func AppendSegments(dst []OutputMessage, to netip.AddrPort, p []byte, size int, control []byte) []OutputMessage {
 	if size < 1 {
 		size = len(p)

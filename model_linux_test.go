@@ -450,7 +450,7 @@ func (p *modelPair) sendMessage(b *modelBatch) modelOutcome {
 	return o
 }
 
-// write goes through a Writer, which says of late errors only to whom.
+// write goes through a Writer, which says of late errors only the destination.
 func (p *modelPair) write(b *modelBatch) modelOutcome {
 	o := modelOutcome{tally: map[string]int{}}
 	w := NewWriter(p.real.conn, &WriterConfig{MaxDelay: -1, MaxBytes: 4 << 20, OnError: func(to netip.AddrPort, err error) { o.count(to, err) }})

@@ -144,9 +144,9 @@ func (c *Conn) wrongAddr(addr net.Addr, err error) error {
 	return &net.OpError{Op: "write", Net: c.send.network, Source: c.send.local, Addr: addr, Err: err}
 }
 
-// addrPort converts as package net does, and refuses what that refuses: no address
-// is none, and an address without an IP, and on IPv6 sockets 0.0.0.0, is this
-// host.
+// addrPort converts as package net does, and rejects what that rejects. A nil
+// addr is no address. An address without an IP is this host; on IPv6 sockets so
+// is 0.0.0.0.
 func (c *Conn) addrPort(addr *net.UDPAddr) (to netip.AddrPort, err error) {
 	switch {
 	case addr == nil:
@@ -171,8 +171,8 @@ func (c *Conn) addrPort(addr *net.UDPAddr) (to netip.AddrPort, err error) {
 	return to, nil
 }
 
-// SyscallConn returns the socket's RawConn, as UDPConn does. Options set through
-// its Control are seen by the next send.
+// SyscallConn returns the socket's RawConn, as UDPConn does. Options set
+// through its Control are seen by the next send.
 func (c *Conn) SyscallConn() (syscall.RawConn, error) {
 	if c.raw == nil {
 		return c.udpConn.SyscallConn()

@@ -182,7 +182,7 @@ func (w *world) netAddrs() map[string]net.Addr {
 		addrs[fmt.Sprint("IPv4 ", i)] = &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}
 		addrs[fmt.Sprint("IPv6 ", i)] = &net.UDPAddr{IP: net.IPv6loopback, Port: port}
 	}
-	if runtime.GOOS == "windows" { // net takes the low 16 bits of a port; we refuse it
+	if runtime.GOOS == "windows" { // net takes the low 16 bits of a port; we reject it
 		maps.DeleteFunc(addrs, func(name string, _ net.Addr) bool { return strings.HasPrefix(name, "no port") })
 	}
 	return addrs

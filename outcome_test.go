@@ -20,7 +20,7 @@ import (
 	"github.com/batchconn/batchconn/internal/sys"
 )
 
-// How a send ends: what is told, in which order, and of whom.
+// How a send ends: what is told, in which order, and of which message.
 
 // TestChecksInOrder: a pending error comes before the write deadline, that before
 // the first message, and Close before all.

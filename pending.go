@@ -79,8 +79,8 @@ func mayBePending(err error) bool {
 	return ok && (errno == syscall.EMSGSIZE || slices.Contains(sys.PendingErrors, errno))
 }
 
-// isSameErrno reports whether two errors of the kernel are of one kind, whatever
-// system call met them.
+// isSameErrno reports whether two errors of the kernel are of one kind,
+// whatever system call met them.
 func isSameErrno(a, b error) bool {
 	x, ok := errnoOf(a)
 	y, also := errnoOf(b)

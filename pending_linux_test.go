@@ -83,21 +83,21 @@ func testReceiverGone(t *testing.T, k kind) bool {
 	return true
 }
 
-// TestKept: whatever ICMP leaves pending on a connected socket, met after n > 0,
-// is told by the next send, before it sends.
-func TestKept(t *testing.T) {
+// TestPending: whatever ICMP leaves pending on a connected socket, met after n
+// > 0, is told by the next send, before it sends.
+func TestPending(t *testing.T) {
 	inNamespace(t, func(t *testing.T, lo *loopback) {
 		for code, errno := range map[byte]syscall.Errno{ // net/ipv4/icmp.c, icmp_err_convert
 			2: unix.ENOPROTOOPT, 3: unix.ECONNREFUSED, 6: unix.ENETUNREACH, 7: unix.EHOSTDOWN, 8: unix.ENONET,
 			9: unix.ENETUNREACH, 10: unix.EHOSTUNREACH, 13: unix.EHOSTUNREACH, 14: unix.EHOSTUNREACH, 15: unix.EHOSTUNREACH,
 		} {
-			testKept(t, connectedKind, errno, func(c *net.UDPConn) { unreachable(t, c, code, 0) })
+			testPending(t, connectedKind, errno, func(c *net.UDPConn) { unreachable(t, c, code, 0) })
 		}
 	})
 }
 
-// TestKept6 is TestKept over IPv6, with the errors that only that has.
-func TestKept6(t *testing.T) {
+// TestPending6 is TestPending over IPv6, with the errors that only that has.
+func TestPending6(t *testing.T) {
 	inNamespace(t, func(t *testing.T, lo *loopback) {
 		for _, c := range []struct {
 			typ, code byte
@@ -106,13 +106,13 @@ func TestKept6(t *testing.T) {
 			{1, 1, unix.EACCES}, {1, 5, unix.EACCES}, {1, 6, unix.EACCES},
 			{1, 4, unix.ECONNREFUSED}, {1, 100, unix.EPROTO}, {4, 0, unix.EPROTO},
 		} {
-			testKept(t, kinds[4], c.errno, func(u *net.UDPConn) { unreachable6(t, u, c.typ, c.code) })
+			testPending(t, kinds[4], c.errno, func(u *net.UDPConn) { unreachable6(t, u, c.typ, c.code) })
 		}
 	})
 }
 
-// testKept has icmp arrive after the kernel took the first batch.
-func testKept(t *testing.T, k kind, errno syscall.Errno, icmp func(c *net.UDPConn)) {
+// testPending has icmp arrive after the kernel took the first batch.
+func testPending(t *testing.T, k kind, errno syscall.Errno, icmp func(c *net.UDPConn)) {
 	t.Helper()
 	w := k.world(t, 1, &Config{GSO: GSOOff})
 	at := &w.conn.send.kernel
@@ -146,8 +146,9 @@ func testKept(t *testing.T, k kind, errno syscall.Errno, icmp func(c *net.UDPCon
 	w.checkAll(t, m)
 }
 
-// TestKeptErrors: of the errors that several sends kept none is lost.
-func TestKeptErrors(t *testing.T) {
+// TestPendingErrors: of the errors that several sends left pending none is
+// lost.
+func TestPendingErrors(t *testing.T) {
 	w := connectedKind.world(t, 1, nil)
 	first, second := errors.New("first"), errors.New("second")
 	w.conn.send.pending.add(ended(first))

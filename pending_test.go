@@ -16,9 +16,9 @@ import (
 	"golang.org/x/net/ipv4"
 )
 
-// keptConn is a Conn that keeps an error: its first message went, and the
-// second was refused.
-func keptConn(t *testing.T, cfg *Config) (*world, *fake) {
+// pendingConn is a Conn with a pending error: its first message went, and the
+// second met the error.
+func pendingConn(t *testing.T, cfg *Config) (*world, *fake) {
 	t.Helper()
 	w := connectedKind.world(t, 1, cfg)
 	s := follow(w.conn, func(call int, ms []ipv4.Message) (int, error) {
@@ -33,14 +33,14 @@ func keptConn(t *testing.T, cfg *Config) (*world, *fake) {
 	return w, s
 }
 
-// TestKeptError: any next send reports a kept error before it sends, once; a
-// call that ends before it would send leaves it.
-func TestKeptError(t *testing.T) {
+// TestPendingError: any next send reports a pending error before it sends,
+// once; a call that ends before it would send leaves it.
+func TestPendingError(t *testing.T) {
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
 	for _, call := range sends {
 		t.Run(call.name, func(t *testing.T) {
-			w, s := keptConn(t, nil)
+			w, s := pendingConn(t, nil)
 			if call.ctx {
 				_, err := call.call(w.conn, cancelled, make([]OutputMessage, 1))
 				checkError(t, err, context.Canceled)
@@ -54,30 +54,30 @@ func TestKeptError(t *testing.T) {
 			}
 			checkError(t, err, refused)
 			if n, err := call.call(w.conn, nil, make([]OutputMessage, 1)); n != 1 || err != nil {
-				t.Errorf("a kept error was reported twice: %d, %v", n, err)
+				t.Errorf("a pending error was reported twice: %d, %v", n, err)
 			}
 		})
 	}
 	t.Run("NonBlocking Write", func(t *testing.T) {
-		w, _ := keptConn(t, &Config{NonBlocking: true, GSO: GSOOff})
+		w, _ := pendingConn(t, &Config{NonBlocking: true, GSO: GSOOff})
 		_, err := w.conn.Write([]byte{1})
 		checkError(t, err, refused)
 	})
 	t.Run("closed", func(t *testing.T) {
-		w, _ := keptConn(t, nil)
+		w, _ := pendingConn(t, nil)
 		w.conn.Close()
 		_, err := w.conn.SendMessages(nil, make([]OutputMessage, 1), 0)
 		checkError(t, err, net.ErrClosed)
 	})
 }
 
-// TestKeptErrorMeetsWriteBatch: an error kept by one sender in the middle of
-// another's WriteBatch is still told to somebody.
-func TestKeptErrorMeetsWriteBatch(t *testing.T) {
+// TestPendingErrorMeetsWriteBatch: an error that one sender left pending in the
+// middle of another's WriteBatch is still told to somebody.
+func TestPendingErrorMeetsWriteBatch(t *testing.T) {
 	w := connectedKind.world(t, 1, &Config{GSO: GSOOff})
 	follow(w.conn, func(call int, ms []ipv4.Message) (int, error) {
 		if call == 1 {
-			w.conn.send.keep(rejected(os.NewSyscallError("sendmmsg", refused), netip.AddrPort{}))
+			w.conn.send.addPending(rejected(os.NewSyscallError("sendmmsg", refused), netip.AddrPort{}))
 		}
 		return len(ms), nil
 	})
@@ -94,14 +94,14 @@ func TestKeptErrorMeetsWriteBatch(t *testing.T) {
 	checkError(t, err, refused)
 }
 
-// TestKeptAtChunkEdge: an error that another sender keeps while WriteBatch is
-// between two of its chunks is still the next send's.
-func TestKeptAtChunkEdge(t *testing.T) {
+// TestPendingAtChunkEdge: an error that another sender leaves pending while
+// WriteBatch is between two of its chunks is still the next send's.
+func TestPendingAtChunkEdge(t *testing.T) {
 	var w *world
 	left := 2 * maxDatagrams
 	w, _ = scripted(t, connectedKind, func(_ int, ms []ipv4.Message) (int, error) {
 		if left -= len(ms); left == maxDatagrams {
-			w.conn.send.keep(rejected(refused, w.dest[0]))
+			w.conn.send.addPending(rejected(refused, w.dest[0]))
 		}
 		return len(ms), nil
 	})
@@ -110,7 +110,7 @@ func TestKeptAtChunkEdge(t *testing.T) {
 		t.Fatalf("WriteBatch = %d, %v", n, err)
 	}
 	if n, err := w.conn.WriteBatch(ms[maxDatagrams:], 0); n != 0 || !errors.Is(err, refused) {
-		t.Errorf("the rest: %d, %v; want the error that was kept", n, err)
+		t.Errorf("the rest: %d, %v; want the pending error", n, err)
 	}
 	if n, err := w.conn.WriteBatch(ms[maxDatagrams:], 0); n != maxDatagrams || err != nil {
 		t.Errorf("again: %d, %v", n, err)

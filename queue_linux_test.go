@@ -177,8 +177,8 @@ func rawOf(t *testing.T, c *Conn) syscall.RawConn {
 	return raw
 }
 
-// TestStarvedAfter: room is kept for a taker that has waited for 30 ms, and not
-// before.
+// TestStarvedAfter: room is reserved for a taker that has waited for 30 ms, and
+// not before.
 func TestStarvedAfter(t *testing.T) {
 	q := queue{rule: &waitForRoom}
 	q.takers.Store(1)
@@ -192,7 +192,7 @@ func TestStarvedAfter(t *testing.T) {
 	}
 	q.since.Store(0)
 	if q.mustWait(false) {
-		t.Error("room is kept though nobody has the place")
+		t.Error("room is reserved though nobody has the place")
 	}
 	if !q.mustWait(true) {
 		t.Error("a sender that may wait passed others")

@@ -12,14 +12,15 @@ import (
 )
 
 const (
-	// maxRefusals bounds the memory that destinations which refuse can take
-	// of us: 4096 are half a megabyte.
+	// maxRefusals bounds the memory of a table: 4096 entries are half a
+	// megabyte.
 	maxRefusals   = 4096
 	refusalExpiry = 10 * time.Second
 )
 
-// A refusalTable is from which size on destinations refuse segments. When it is
-// full the oldest entry goes. It takes memory only while something is refused.
+// A refusalTable says from which size on the kernel refuses segments to a
+// destination. When it is full the oldest entry goes. It takes memory only
+// while it has entries.
 type refusalTable struct {
 	clock func() time.Time // nil: time.Now
 
@@ -64,8 +65,9 @@ func (t *refusalTable) tooLarge(to netip.Addr) int {
 	return r.size
 }
 
-// add notes that an address refuses segments of a size. If it is known to refuse
-// larger ones, both are forgotten together, so that the line stays in order.
+// add notes that segments of a size to an address are refused. If larger ones
+// are known to be, both are forgotten together, so that the line stays in
+// order.
 func (t *refusalTable) add(to netip.Addr, size int) {
 	to = to.Unmap()
 	t.mu.Lock()

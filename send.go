@@ -220,9 +220,10 @@ func (s *sender) transmit(ctx context.Context, b *outBatch, msgs []OutputMessage
 }
 
 // single sends a lone datagram of one vector by itself: what it takes to make a
-// batch and to take it apart again is a sixth of the time of so short a call. It
-// reports false if it sent nothing and met no error of the datagram's: then
-// transmit has to do it, which waits for room and says what is wrong with a send.
+// batch and to take it apart again is a sixth of the time of so short a call.
+// It reports false if it sent nothing and met no error of the datagram's: then
+// transmit has to do it, which waits for room and says what is wrong with a
+// send.
 func (s *sender) single(ctx context.Context, p []byte, to netip.AddrPort, flags int) (o outcome, done bool) {
 	if flags&^MsgDontWait != 0 || s.queue.check(ctx) != nil || s.pending.any() || s.queue.takers.Load() != 0 ||
 		s.to.check(to) != nil || to.Addr().Zone() != "" {
@@ -257,7 +258,8 @@ func sendtoError(errno syscall.Errno) error {
 }
 
 // put puts what b holds to the kernel, in turn if it has to wait and may. n may
-// be above 0 with an error, which then is that of the message after the first n.
+// be above 0 with an error, which then is that of the message after the first
+// n.
 func (s *sender) put(ctx context.Context, b *outBatch, flags int, wait bool) (n int, err error) {
 	if s.queue.mustWait(wait) {
 		err = ErrWouldBlock
@@ -316,18 +318,18 @@ func (s *sender) write(b *outBatch, flags int) (n int, err error) {
 }
 
 // isCallRefused reports whether err, of the batch call, is about that call and
-// not about what was sent: the kernel does not know it, or a seccomp filter that
-// was made for others refuses it.
+// not about what was sent: the kernel does not know it, or a seccomp filter
+// that was made for others refuses it.
 func isCallRefused(err error) bool {
 	return errors.Is(err, syscall.ENOSYS) ||
 		(errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EACCES)) && sys.IsBatchCallRefused()
 }
 
-// isFull reports whether ENOBUFS of the message at the head meant that the socket
-// has no room. That is not known where the queue of a device tells of what it
-// dropped (ip(7), IP_RECVERR): the socket may have had room. It is never so of
-// segments, for which the kernel makes one buffer, and of which a queue may have
-// taken some.
+// isFull reports whether ENOBUFS of the message at the head meant that the
+// socket has no room. That is not known where the queue of a device tells of
+// what it dropped (ip(7), IP_RECVERR): the socket may have had room. It is
+// never so of segments, for which the kernel makes one buffer, and of which a
+// queue may have taken some.
 func (s *sender) isFull(b *outBatch) (full, known bool) {
 	if b.runs[b.head].n > 1 || !sys.Segmentable(b.ms[b.head].OOB) {
 		return false, false
@@ -373,14 +375,14 @@ func (s *sender) record(fb *fallback, t tally) int {
 	fb.passed = 0
 	if fb.retried {
 		fb.retried = false
-		s.keepTooLong()
+		s.addTooLong()
 	}
 	return t.messages
 }
 
 // A fallback is the way on after a run that the kernel refused: its messages go
-// plainly, what comes after them is planned anew, and if they leave, the refusal
-// is remembered.
+// plainly, what comes after them is planned anew, and if they leave, the
+// refusal is remembered.
 type fallback struct {
 	plain   int // how many messages still go plainly
 	refused refusal
@@ -399,9 +401,9 @@ func (fb *fallback) fill(b *outBatch, p plan, msgs []OutputMessage) error {
 // fallBack has the run at the head of b sent again plainly, and the rest of b
 // planned anew after it. It reports false if err is not about a run.
 //
-// On a connected socket EMSGSIZE may have been pending instead, because a router
-// asked for shorter datagrams (ICMP, RFC 1191). Then it is of no message here,
-// and the run leaves if it is tried again.
+// On a connected socket EMSGSIZE may have been pending instead, because a
+// router asked for shorter datagrams (ICMP, RFC 1191). Then it is of no message
+// here, and the run leaves if it is tried again.
 func (s *sender) fallBack(fb *fallback, b *outBatch, err error, to netip.AddrPort) bool {
 	if b.empty() || b.runs[b.head].n == 1 || !isRefusal(err) {
 		return false
@@ -412,7 +414,7 @@ func (s *sender) fallBack(fb *fallback, b *outBatch, err error, to netip.AddrPor
 		return true
 	}
 	if fb.retried && !tooLong { // another refusal: that was pending, and this is not
-		s.keepTooLong()
+		s.addTooLong()
 	}
 	s.counters.fallbacks.Add(1)
 	r := b.runs[b.head]
@@ -425,9 +427,10 @@ func (s *sender) fallBack(fb *fallback, b *outBatch, err error, to netip.AddrPor
 const maxPassed = 8
 
 // pass has the message at the head tried again if err is of the error queue: it
-// says what became of an earlier message, to any destination, and the owner of the
-// socket finds it in the queue. No route and no message answers ECONNREFUSED; the
-// others may be of this message after all, and then are met again.
+// says what became of an earlier message, to any destination, and the owner of
+// the socket finds it in the queue. No route and no message answers
+// ECONNREFUSED; the others may be of this message after all, and then are met
+// again.
 func (s *sender) pass(fb *fallback, err error) bool {
 	if fb.passed > 0 && (fb.passed == maxPassed || !errors.Is(err, syscall.ECONNREFUSED)) || !s.isQueued(err) {
 		return false
@@ -443,18 +446,19 @@ func (s *sender) isQueued(err error) bool {
 }
 
 // A secondTry is of the sends that go on past a message that fails. On a
-// connected socket an error may have been pending, for what ICMP says of an earlier
-// message: then it is of no message here, and the one that met it leaves if it is
-// tried again. ECONNREFUSED is of no message at all: others that send to the same
-// peer may have caused another meanwhile, and so it gets more tries.
+// connected socket an error may have been pending, for what ICMP says of an
+// earlier message: then it is of no message here, and the one that met it
+// leaves if it is tried again. ECONNREFUSED is of no message at all: others
+// that send to the same peer may have caused another meanwhile, and so it gets
+// more tries.
 type secondTry struct {
 	met   outcome
 	times int // how often in a row
 }
 
 // judge takes what a try did: it has sent some messages, and o is what the next
-// one met. It reports whether to try that one again, and what turned out to have
-// been pending.
+// one met. It reports whether to try that one again, and what turned out to
+// have been pending.
 func (t *secondTry) judge(s *sender, sent int, o outcome) (again bool, pending outcome) {
 	met := t.met
 	t.met = outcome{}
@@ -477,21 +481,21 @@ func (t *secondTry) judge(s *sender, sent int, o outcome) (again bool, pending o
 	return again, pending
 }
 
-// keep keeps o for the next send if the kernel has forgotten it by telling it,
-// or if another send had kept it.
-func (s *sender) keep(o outcome) {
+// addPending makes o pending for the next send if the kernel has forgotten it
+// by telling it, or if it was pending before.
+func (s *sender) addPending(o outcome) {
 	if o.pending || s.to.connected && o.ofMessage && isToldOnce(o.err) {
 		s.pending.add(o)
 	}
 }
 
-// keepTooLong keeps an EMSGSIZE that was pending.
-func (s *sender) keepTooLong() { s.pending.add(ended(errMessageTooLong)) }
+// addTooLong makes an EMSGSIZE pending that was pending in the kernel.
+func (s *sender) addTooLong() { s.pending.add(ended(errMessageTooLong)) }
 
 // result is what the user gets for a send that has sent n messages.
 func (s *sender) result(n int, o outcome) (int, error) {
 	if n > 0 {
-		s.keep(o)
+		s.addPending(o)
 		return n, nil
 	}
 	return 0, s.report(o)

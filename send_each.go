@@ -20,7 +20,7 @@ func (s *sender) sendEach(ctx context.Context, msgs []OutputMessage, flags int) 
 		n += sent
 		again, pending := try.judge(s, sent, o)
 		if pending.err != nil {
-			s.keep(o)
+			s.addPending(o)
 			return n, failed.list, s.report(pending)
 		}
 		if again {
@@ -42,17 +42,18 @@ func (s *sender) sendEach(ctx context.Context, msgs []OutputMessage, flags int) 
 }
 
 // A pace is how many messages at a time a send takes that goes on past those
-// that fail. What is converted behind a message that fails is converted in vain.
-// So after a failure messages go one by one, and after a few that were sent as
-// many at a time as have been sent since: then what is lost by a failure is
-// never more than what was gained before it. The zero pace is all at a time.
+// that fail. What is converted behind a message that fails is converted in
+// vain. So after a failure messages go one by one, and after a few that were
+// sent as many at a time as have been sent since: then what is lost by a
+// failure is never more than what was gained before it. The zero pace is all at
+// a time.
 type pace struct {
 	failed bool
 	sent   int // messages since the last failure
 }
 
-// carefulFor is how many messages go one by one after a failure. Where every other
-// one fails, or every tenth, few batches are begun in vain.
+// carefulFor is how many messages go one by one after a failure. Where every
+// other one fails, or every tenth, few batches are begun in vain.
 const carefulFor = 16
 
 // next is how many of n messages to send now.
@@ -81,8 +82,8 @@ type failedMessages struct {
 	errs []opError // for the next of them: they live and die with the list
 }
 
-// add adds the message at an index, the first of so many that are left. Where one
-// destination fails again and again its messages share an error.
+// add adds the message at an index, the first of so many that are left. Where
+// one destination fails again and again its messages share an error.
 func (f *failedMessages) add(s *sender, index, left int, o outcome) {
 	if len(f.list) == cap(f.list) { // append's own way, by a quarter, copies them five times
 		f.list = slices.Grow(f.list, min(1+2*len(f.list), left))

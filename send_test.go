@@ -137,7 +137,7 @@ func testErrorAt(t *testing.T, k kind, errno syscall.Errno, at int, together boo
 		calls := s.calls
 		n, err := w.conn.SendMessages(nil, m.msgs[at:], 0)
 		if n != 0 || s.calls != calls {
-			t.Fatalf("the kept error: n = %d after %d calls", n, s.calls-calls)
+			t.Fatalf("the pending error: n = %d after %d calls", n, s.calls-calls)
 		}
 		checkError(t, err, errno)
 	}
@@ -268,7 +268,7 @@ func TestCancelBetweenCalls(t *testing.T) {
 	}
 }
 
-// TestFlags: flags reach the adapter as they are, but for our own.
+// TestFlags: flags reach the adapter as they are, except our own.
 func TestFlags(t *testing.T) {
 	w, s := scripted(t, plainKind, func(_ int, ms []ipv4.Message) (int, error) { return len(ms), nil })
 	for _, flags := range []int{0, 4, MsgDontWait, 4 | MsgDontWait} {

@@ -7,8 +7,8 @@ package batchconn
 import "sync/atomic"
 
 // Stats are the counters of a Conn since New. They count the sends of this
-// package, a Writer's among them, and, under Config.NonBlocking, the Write family;
-// net's own Write family passes by uncounted.
+// package, a Writer's among them, and, under Config.NonBlocking, the Write
+// family; net's own Write family passes by uncounted.
 type Stats struct {
 	Messages   uint64 // datagrams sent
 	Bytes      uint64 // payload bytes sent

@@ -17,14 +17,14 @@ import (
 // A WriterConfig sets what a Writer does for its whole life. The zero
 // WriterConfig is the default.
 type WriterConfig struct {
-	// MaxMessages is how many datagrams are held at most; 0 is 1024.
+	// MaxMessages is the maximum of datagrams held; 0 is 1024.
 	MaxMessages int
 
-	// MaxBytes is how much payload and control data is held at most; 0 is
-	// 256 KiB. A larger datagram is still accepted, alone. It is held in at most
-	// two buffers, which grow up to that size as they are needed. A Writer that
-	// holds nothing gives them back to a pool for all Writers, unless its limits
-	// are above the default.
+	// MaxBytes is the maximum of payload and control data held; 0 is 256 KiB. A
+	// larger datagram is still accepted, alone. It is held in at most two
+	// buffers, which grow up to that size as they are needed. A Writer that
+	// holds nothing gives them back to a pool for all Writers, unless its
+	// limits are above the default.
 	MaxBytes int
 
 	// MaxDelay is how long datagrams are held. 0: they leave as soon as a
@@ -58,49 +58,49 @@ const (
 // writerConn is embedded under this name so that the field is not exported.
 type writerConn = Conn
 
-// A Writer makes batches for code that sends one datagram at a time. It has
-// all methods of its [Conn]. Of these Write, WriteTo, WriteToUDP,
-// WriteToUDPAddrPort, WriteToAddrPort, WriteMsgUDP and WriteMsgUDPAddrPort accept
-// a datagram: they copy it and return. What was accepted leaves in large batches
-// soon after. The other sends (SendMessages, WriteBatch and similar methods) go out
-// directly and do not wait for what is held: call [Writer.Flush] first where the
-// order matters.
+// A Writer makes batches for code that sends one datagram at a time. It has all
+// methods of its [Conn]. Of these Write, WriteTo, WriteToUDP,
+// WriteToUDPAddrPort, WriteToAddrPort, WriteMsgUDP and WriteMsgUDPAddrPort
+// accept a datagram: they copy it and return. What was accepted leaves in large
+// batches soon after. The other sends (SendMessages, WriteBatch and similar
+// methods) go out directly and do not wait for what is held: call
+// [Writer.Flush] first where the order matters.
 //
 // Datagrams to one destination leave in the order in which they were written.
 // Where the Conn segments, those to different destinations may overtake each
-// other, by at most 64 of one destination at a time. A destination is an address
-// as it is given: 127.0.0.1 and 0.0.0.0, or ::1 and ::1%lo, are two, though the
-// kernel sends both to one socket. Only ::ffff:a.b.c.d is a.b.c.d.
+// other, by at most 64 of one destination at a time. A destination is an
+// address as it is given: 127.0.0.1 and 0.0.0.0, or ::1 and ::1%lo, are two,
+// though the kernel sends both to one socket. Only ::ffff:a.b.c.d is a.b.c.d.
 //
 // A write returns an error at once if the Writer is closed, or if the datagram
 // has no destination or one of the wrong family, or is longer than the protocol
 // allows. A write to an idle Writer sends its datagram itself, and returns what
-// the kernel says of it; that datagram was not accepted then. Errors met later go
-// to WriterConfig.OnError, and the first of them is what the next Flush or Close
-// returns; other datagrams still go. A pending error of an earlier send is of no
-// datagram here, and is only returned by Flush or Close.
+// the kernel says of it; that datagram was not accepted then. Errors met later
+// go to WriterConfig.OnError, and the first of them is what the next Flush or
+// Close returns; other datagrams still go. A pending error of an earlier send
+// is of no datagram here, and is only returned by Flush or Close.
 //
 // A write may have the kernel cut it into segments, by a UDP_SEGMENT control
-// message (udp(7)). If the kernel refuses that with EIO, EINVAL or EMSGSIZE when
-// the write has returned already, its datagrams leave plainly, and the next such
-// write to the same destination fails with that error, so that a library which
-// then segments no more, as quic-go does, learns of it. Such a write is not copied
-// while the Writer holds nothing.
+// message (udp(7)). If the kernel refuses that with EIO, EINVAL or EMSGSIZE
+// when the write has returned already, its datagrams leave plainly, and the
+// next such write to the same destination fails with that error, so that a
+// library which then segments no more, as quic-go does, learns of it. Such a
+// write is not copied while the Writer holds nothing.
 //
-// When MaxMessages or MaxBytes are reached, writes wait, in the order in which they
-// came, until as much has left, the Writer's write deadline passes
-// (os.ErrDeadlineExceeded) or the Writer is closed (net.ErrClosed); if the Conn is
-// NonBlocking they return ErrWouldBlock. The deadline bounds only the waiting of
-// writes and of Flush, and never what was accepted; the other sends end by their
-// contexts alone.
+// When MaxMessages or MaxBytes are reached, writes wait, in the order in which
+// they came, until as much has left, the Writer's write deadline passes
+// (os.ErrDeadlineExceeded) or the Writer is closed (net.ErrClosed); if the Conn
+// is NonBlocking they return ErrWouldBlock. The deadline bounds only the
+// waiting of writes and of Flush, and never what was accepted; the other sends
+// end by their contexts alone.
 //
 // Unless MaxDelay says otherwise, what was written leaves when a goroutine of
-// the Writer gets a processor, or with the first write that comes 50 microseconds
-// later. Where all processors are taken (GOMAXPROCS=1), a goroutine that writes a
-// burst and then computes, without blocking or writing again, holds up the end of
-// its burst until the scheduler takes the processor from it, after 10 to 20
-// milliseconds: call [Writer.Flush] at the end of such a burst. GOMAXPROCS=2 on
-// a machine with one processor shortens it.
+// the Writer gets a processor, or with the first write that comes 50
+// microseconds later. Where all processors are taken (GOMAXPROCS=1), a
+// goroutine that writes a burst and then computes, without blocking or writing
+// again, holds up the end of its burst until the scheduler takes the processor
+// from it, after 10 to 20 milliseconds: call [Writer.Flush] at the end of such
+// a burst. GOMAXPROCS=2 on a machine with one processor shortens it.
 //
 // A Writer that holds nothing has no goroutine and can be dropped. All methods
 // may be called from any number of goroutines at once.
@@ -135,8 +135,8 @@ type Writer struct {
 }
 
 // NewWriter makes a Writer of c. Close the Writer instead of c, and set the
-// write deadline through it: it clears that of c, with which datagrams that were
-// accepted would fail. A nil cfg is the zero WriterConfig.
+// write deadline through it: it clears that of c, with which datagrams that
+// were accepted would fail. A nil cfg is the zero WriterConfig.
 func NewWriter(c *Conn, cfg *WriterConfig) *Writer {
 	if c == nil {
 		c = new(Conn) // whose methods return an error
@@ -274,16 +274,16 @@ func (w *Writer) check(d *packet) error {
 	return nil
 }
 
-// isLoneLocked reports whether a datagram is to be sent by itself, at once: there
-// is nothing that it would have to follow, and it is not part of a burst or is
-// large already, being many in one. mu is held.
+// isLoneLocked reports whether a datagram is to be sent by itself, at once:
+// there is nothing that it would have to follow, and it is not part of a burst
+// or is large already, being many in one. mu is held.
 func (w *Writer) isLoneLocked(d *packet, now int64) bool {
 	return w.cfg.MaxDelay == 0 && w.held.messages == 0 && !w.turn.busy() &&
 		(now-w.newest > int64(idleAfter) || d.isMany())
 }
 
-// holdLocked adds a datagram to what is held, and decides what is sent when and
-// by whom. mu is held before and after.
+// holdLocked adds a datagram to what is held, and decides what is sent, when,
+// and by which goroutine. mu is held before and after.
 func (w *Writer) holdLocked(d *packet, now int64) {
 	w.addLocked(d, now)
 	if !w.isDueLocked(now, d.size()) {
@@ -314,8 +314,8 @@ func (w *Writer) isFullLocked(size int) bool {
 	return w.held.messages >= w.held.maxMessages || w.held.bytes+size > w.held.maxBytes
 }
 
-// isDueLocked reports whether what is held is to leave now, and otherwise sees to
-// it that it will. mu is held.
+// isDueLocked reports whether what is held is to leave now, and otherwise sees
+// to it that it will. mu is held.
 func (w *Writer) isDueLocked(now int64, size int) bool {
 	held := time.Duration(now - w.held.oldest)
 	switch {
@@ -362,10 +362,11 @@ func (w *Writer) Flush(ctx context.Context) error {
 	}
 }
 
-// Close sends what is held, waiting for room no longer than WriterConfig.Linger,
-// reports the rest to OnError with net.ErrClosed and closes the Conn. Writes
-// that wait end with net.ErrClosed. It returns the first error since the last
-// Flush, else that of closing. A second Close returns net.ErrClosed.
+// Close sends what is held, waiting for room no longer than
+// WriterConfig.Linger, reports the rest to OnError with net.ErrClosed and
+// closes the Conn. Writes that wait end with net.ErrClosed. It returns the
+// first error since the last Flush, else that of closing. A second Close
+// returns net.ErrClosed.
 func (w *Writer) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -16,9 +16,9 @@ import (
 
 // Writes that their caller segments.
 //
-// A caller that adds UDP_SEGMENT itself, as quic-go does, goes without once such
-// a write has failed. A Writer that holds the write has returned by then: it sends
-// the datagrams plainly, and has the next such write fail.
+// A caller that adds UDP_SEGMENT itself, as quic-go does, goes without once
+// such a write has failed. A Writer that holds the write has returned by then:
+// it sends the datagrams plainly, and has the next such write fail.
 
 // maxRefused bounds the destinations that are remembered. If one is forgotten,
 // its next such write is sent plainly too, and remembered.
@@ -118,8 +118,8 @@ func (w *Writer) rememberRefusal(to netip.AddrPort, err error) {
 	w.refused[to] = err
 }
 
-// takeRefusalLocked returns the error that a write which its caller segments has
-// to fail with, once, or nil. mu is held.
+// takeRefusalLocked returns the error that a write which its caller segments
+// has to fail with, once, or nil. mu is held.
 func (w *Writer) takeRefusalLocked(d *packet) error {
 	if len(w.refused) == 0 || d.segmentSize() == 0 {
 		return nil

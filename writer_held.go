@@ -19,9 +19,9 @@ type packet struct {
 
 func (d *packet) size() int { return len(d.payload) + len(d.control) }
 
-// A holding is what a Writer has accepted and not finished, in two parts: writes
-// add to one while the other leaves. The Writer's lock guards it, except for the
-// part that leaves, which is the sending goroutine's.
+// A holding is what a Writer has accepted and not finished, in two parts:
+// writes add to one while the other leaves. The Writer's lock guards it, except
+// for the part that leaves, which is the sending goroutine's.
 type holding struct {
 	maxMessages, maxBytes int
 
@@ -47,8 +47,8 @@ func (h *holding) get() *heldMessages {
 	return heldPool.Get().(*heldMessages)
 }
 
-// put empties m for the next get: of any Writer, unless it has grown beyond what
-// the default limits make of it.
+// put empties m for the next get: of any Writer, unless it has grown beyond
+// what the default limits make of it.
 func (h *holding) put(m *heldMessages) {
 	m.reset()
 	if cap(m.buf) > maxPooledBuffer || cap(m.msgs) > maxPooledMessages {
@@ -150,8 +150,8 @@ const (
 func (h *heldMessages) len() int { return len(h.msgs) }
 
 // add copies a datagram. A buffer that is too small is left to what lies in it,
-// and the next is twice as large, up to capacity: a Writer that is kept within
-// bounds never needs more, except for one datagram that is larger and alone.
+// and the next is twice as large, up to capacity: a Writer within its bounds
+// never needs more, except for one datagram that is larger and alone.
 func (h *heldMessages) add(d *packet, capacity int) {
 	need := d.size()
 	if need > cap(h.buf)-len(h.buf) {
@@ -170,8 +170,8 @@ func (h *heldMessages) add(d *packet, capacity int) {
 }
 
 // depart readies the messages for leaving; last is the number of the last one.
-// Only when all of them are finished are those up to there, since their order is
-// not that of writing.
+// Only when all of them are finished are those up to there, since their order
+// is not that of writing.
 func (h *heldMessages) depart(last uint64) {
 	h.rest, h.arranged, h.last = h.msgs, false, last
 }
@@ -211,9 +211,9 @@ func (h *heldMessages) severalFlows() bool {
 	return false
 }
 
-// turnLength is the most datagrams that go to one destination before it is the
-// others' turn.
-const turnLength = maxSegments
+// maxTurn is how many datagrams go to one destination before it is the others'
+// turn.
+const maxTurn = maxSegments
 
 // A flowTable puts messages together by destination. Its arrays are reused.
 type flowTable struct {
@@ -228,14 +228,14 @@ type flowTable struct {
 type flow struct{ first, last int }
 
 // arrange returns msgs in an order in which destinations, in the order of their
-// first message, take turns of turnLength messages.
+// first message, take turns of maxTurn messages.
 func (t *flowTable) arrange(msgs []OutputMessage) []OutputMessage {
 	t.link(msgs)
 	t.order = t.order[:0]
 	for left := t.flows; len(left) > 0; {
 		again := left[:0]
 		for _, f := range left {
-			for n := 0; n < turnLength && f.first >= 0; n++ {
+			for n := 0; n < maxTurn && f.first >= 0; n++ {
 				t.order = append(t.order, msgs[f.first])
 				f.first = t.next[f.first]
 			}

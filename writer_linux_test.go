@@ -40,7 +40,7 @@ func (nw *narrows) writeAside(w *Writer, sender, first, n int) <-chan result {
 }
 
 // TestWriterFullSocket: on a full socket exactly MaxMessages are taken, or
-// MaxBytes; the next write waits, under NonBlocking is refused; when there is
+// MaxBytes; the next write waits, under NonBlocking would block; when there is
 // room again all that was taken arrives, once and in order.
 func TestWriterFullSocket(t *testing.T) {
 	inNamespace(t, func(t *testing.T, lo *loopback) {
@@ -81,9 +81,9 @@ func TestWriterFullSocket(t *testing.T) {
 	})
 }
 
-// TestWriterFullIsQuiet: who waits for room waits: a Flush, and writes, on a
-// full socket cost no calls to the kernel but the few tries of the one who
-// sends.
+// TestWriterFullIsQuiet: a call that waits for room only waits: a Flush, and
+// writes, on a full socket cost no calls to the kernel except the few tries of
+// the one that sends.
 func TestWriterFullIsQuiet(t *testing.T) {
 	inNamespace(t, func(t *testing.T, lo *loopback) {
 		for _, writers := range []int{0, 1, 8} {
@@ -97,7 +97,8 @@ func TestWriterFullIsQuiet(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 			checkError(t, w.Flush(ctx), context.DeadlineExceeded)
 			cancel()
-			// The one who sends tries every 20 ms; a busy wait makes thousands.
+			// The one that sends tries every 20 ms; a busy wait makes
+			// thousands.
 			most := uint64(time.Since(start)/waitForRoom.maxPause) + 50
 			if n := nw.c.Stats().Calls - before; n > most {
 				t.Errorf("%d writers: %d calls in %v, want at most %d", writers, n, time.Since(start), most)

@@ -16,8 +16,8 @@ import (
 // The sending of a Writer.
 //
 // Only one goroutine at a time sends, so that order is kept. A write, Flush and
-// Close send without waiting, and hand what finds no room over to the flusher, a
-// goroutine that ends when nothing is due any more.
+// Close send without waiting, and hand what finds no room over to the flusher,
+// a goroutine that ends when nothing is due any more.
 
 const (
 	// A write that comes so long after the last one is not part of a burst:
@@ -50,8 +50,8 @@ const (
 
 func (t turn) busy() bool { return t >= somebody }
 
-// beginLocked makes the caller the one that sends. mu is held, as it is wherever
-// that changes.
+// beginLocked makes the caller the one that sends. mu is held, as it is
+// wherever that changes.
 func (w *Writer) beginLocked() {
 	switch w.turn {
 	case nobody:
@@ -104,8 +104,8 @@ func (w *Writer) flusher() {
 }
 
 // sendLocked sends what is due, with mu held except for the sending itself.
-// Unless it may wait it ends when the socket is full, or when one part has left:
-// a write shall not send for others for ever.
+// Unless it may wait it ends when the socket is full, or when one part has
+// left: a write shall not send for others for ever.
 func (w *Writer) sendLocked(wait bool) {
 	w.beginLocked()
 	var r sendResult
@@ -216,7 +216,7 @@ func (w *Writer) sendSome(size int, full bool) (r sendResult) {
 	return r
 }
 
-// note keeps an error of the socket, which is of no message here.
+// note remembers an error of the socket, which is of no message here.
 func (w *Writer) note(r *sendResult, o outcome) {
 	if o.err != nil && r.err == nil {
 		r.err = w.engine.report(o)
@@ -238,8 +238,8 @@ func (w *Writer) fail(r *sendResult, m *OutputMessage, o outcome) {
 	}
 }
 
-// tell calls OnError. If that does not return, the goroutine that sends unlocks mu
-// all the same.
+// tell calls OnError. If that does not return, the goroutine that sends unlocks
+// mu all the same.
 func (w *Writer) tell(to netip.AddrPort, err error) {
 	returned := false
 	defer func() {
@@ -252,9 +252,9 @@ func (w *Writer) tell(to netip.AddrPort, err error) {
 }
 
 // sendLoneLocked sends the datagram of a Writer that holds no other, without a
-// copy of it unless it has to wait, and returns what the kernel says of it. What
-// is written meanwhile is held, and comes after it. mu is held except for the
-// sending itself.
+// copy of it unless it has to wait, and returns what the kernel says of it.
+// What is written meanwhile is held, and comes after it. mu is held except for
+// the sending itself.
 func (w *Writer) sendLoneLocked(d *packet) error {
 	w.beginLocked()
 	w.held.count(d.size())
@@ -324,10 +324,11 @@ func (w *Writer) abandonLocked() {
 	w.endSendingLocked()
 }
 
-// yieldLocked lets the goroutine that sends go on, once each time that something
-// has left. A goroutine that comes back from a call to the kernel may find its
-// processor taken, and the taker writes on and on, for ten milliseconds at a
-// time, without ever having to wait. mu is held before and after.
+// yieldLocked lets the goroutine that sends go on, once each time that
+// something has left. A goroutine that comes back from a call to the kernel may
+// find its processor taken, and the taker writes on and on, for ten
+// milliseconds at a time, without ever having to wait. mu is held before and
+// after.
 func (w *Writer) yieldLocked(late int64) {
 	if w.yielded == w.moves || late < int64(flusherLate) {
 		return
@@ -338,8 +339,8 @@ func (w *Writer) yieldLocked(late int64) {
 	w.mu.Lock()
 }
 
-// armTimerLocked has the flusher started when what is held was held long enough.
-// mu is held.
+// armTimerLocked has the flusher started when what is held was held long
+// enough. mu is held.
 func (w *Writer) armTimerLocked(d time.Duration) {
 	if w.held.filling.len() > 1 {
 		return // armed by the first

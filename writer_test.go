@@ -227,7 +227,7 @@ func TestWriterBatchesGrowBusy(t *testing.T) {
 }
 
 // TestWriterSendingIsNotIdle: the time that sending takes is no pause, so that
-// who writes on and on makes batches of a slow kernel's too.
+// a goroutine that writes on and on makes batches of a slow kernel's too.
 func TestWriterSendingIsNotIdle(t *testing.T) {
 	if d := timeOfHolding(t); d > idleAfter/2 {
 		t.Skipf("this machine takes %v to hold a datagram: to the Writer nobody here is busy", d)
@@ -283,15 +283,15 @@ func timeOfHolding(t *testing.T) time.Duration {
 	const rounds, n = 20, 50
 	world := plainKind.world(t, 1, nil)
 	w := NewWriter(world.conn, &WriterConfig{MaxDelay: -1, MaxMessages: 2 * rounds * n})
-	least := time.Hour
+	shortest := time.Hour
 	for range rounds {
 		start := time.Now()
 		for range n {
 			mustWrite(t, w, []byte("x"), world.dest[0])
 		}
-		least = min(least, time.Since(start)/n)
+		shortest = min(shortest, time.Since(start)/n)
 	}
-	return least
+	return shortest
 }
 
 // TestWriterHeldLeaves: what is written while the kernel is busy leaves after
@@ -336,9 +336,10 @@ func TestWriterRoomComesEarly(t *testing.T) {
 	receive(t, "room for as many as the first chunk had", done)
 }
 
-// TestWriterYields: on one processor, who comes back from the kernel and finds
-// it taken by a goroutine that writes now and then gets it for the next write
-// that is late, and not only when that goroutine has used up its time.
+// TestWriterYields: on one processor, a goroutine that comes back from the
+// kernel and finds it taken by a goroutine that writes now and then gets it for
+// the next write that is late, and not only when that goroutine has used up its
+// time.
 func TestWriterYields(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	const tries = 20 // the scheduler may have others to run in between
@@ -373,7 +374,7 @@ func leftInTime(t *testing.T) int {
 	return len(k.taken)
 }
 
-// TestWriterDelay: with MaxDelay above 0, what is written is gathered, and
+// TestWriterDelay: with MaxDelay above 0, what is written is held, and
 // leaves without any other call in time; the timer starts anew for what comes
 // after.
 func TestWriterDelay(t *testing.T) {
@@ -649,7 +650,7 @@ func TestWriterRoomIsTaken(t *testing.T) {
 }
 
 // TestWriterLongest: datagrams of every length that the protocol allows are
-// taken, whatever MaxBytes is, and longer ones refused at once.
+// taken, whatever MaxBytes is, and longer ones rejected at once.
 func TestWriterLongest(t *testing.T) {
 	forEachKind(t, 3, nil, func(t *testing.T, world *world) {
 		w := NewWriter(world.conn, &WriterConfig{MaxBytes: 1000})
@@ -677,9 +678,9 @@ func TestWriterLongest(t *testing.T) {
 	})
 }
 
-// TestWriterRefusesAtOnce: what can be known to be wrong with a write is its
+// TestWriterRejectsAtOnce: what can be known to be wrong with a write is its
 // result, and nobody else hears of it.
-func TestWriterRefusesAtOnce(t *testing.T) {
+func TestWriterRejectsAtOnce(t *testing.T) {
 	v6 := netip.MustParseAddrPort("[::1]:9")
 	forEachKind(t, 1, nil, func(t *testing.T, world *world) {
 		w := NewWriter(world.conn, &WriterConfig{OnError: func(to netip.AddrPort, err error) { t.Errorf("OnError(%v, %v)", to, err) }})
@@ -1169,11 +1170,11 @@ func TestWriterOddErrors(t *testing.T) {
 		t.Errorf("%d reported, %d sent", len(failed.errs), len(k.taken))
 	}
 
-	kept := os.NewSyscallError("sendmmsg", refused)
-	world.conn.send.pending.add(ended(kept)) // met by a SendMessages on the same Conn
+	pending := os.NewSyscallError("sendmmsg", refused)
+	world.conn.send.pending.add(ended(pending)) // met by a SendMessages on the same Conn
 	mustWrite(t, w, nil, world.dest[0])
-	if err := w.Flush(nil); !errors.Is(err, kept) || len(k.taken) != 1 || len(failed.errs) != 3 {
-		t.Errorf("Flush = %v with %d sent, %d reported; want the kept error and the datagram", err, len(k.taken), len(failed.errs))
+	if err := w.Flush(nil); !errors.Is(err, pending) || len(k.taken) != 1 || len(failed.errs) != 3 {
+		t.Errorf("Flush = %v with %d sent, %d reported; want the pending error and the datagram", err, len(k.taken), len(failed.errs))
 	}
 }
 
@@ -1334,9 +1335,9 @@ func TestWriterFlushTarget(t *testing.T) {
 	wg.Wait()
 }
 
-// TestWriterLineIsKept: room goes to the write that came first, even if one
+// TestWriterQueueOrder: room goes to the write that came first, even if one
 // that came later would fit.
-func TestWriterLineIsKept(t *testing.T) {
+func TestWriterQueueOrder(t *testing.T) {
 	world, w, k := heldKernel(t, nil, &WriterConfig{MaxBytes: 1000})
 	k.busy(t, w, world.dest[0])
 	mustWrite(t, w, make([]byte, 900), world.dest[0])
@@ -1620,7 +1621,7 @@ func awaitGoroutines(t testing.TB, n int) {
 }
 
 // TestWriterCloseBusy: a Close ends the writes and Flushes that wait, and waits
-// for who is in the kernel; what was held is sent, once.
+// for the goroutine that is in the kernel; what was held is sent, once.
 func TestWriterCloseBusy(t *testing.T) {
 	for _, linger := range []time.Duration{time.Hour, -1} {
 		world, w, k := heldKernel(t, nil, &WriterConfig{MaxMessages: 2, Linger: linger})

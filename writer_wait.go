@@ -15,10 +15,10 @@ import (
 
 // Waiting in a Writer.
 //
-// Writes wait for room in the order in which they came. The goroutine that makes
-// room accepts the datagrams of those that wait, as many as fit, and then wakes
-// them: none is woken in vain, and none that comes later takes the room. Flush
-// and Close wait until what they want is finished.
+// Writes wait for room in the order in which they came. The goroutine that
+// makes room accepts the datagrams of those that wait, as many as fit, and then
+// wakes them: none is woken in vain, and none that comes later takes the room.
+// Flush and Close wait until what they want is finished.
 
 // A waitingCall is a write, a Flush or a Close that waits.
 type waitingCall struct {
@@ -118,7 +118,8 @@ func (q *callQueue) wakeAll() {
 	}
 }
 
-// hasRoomLocked reports whether a write that comes now need not wait. mu is held.
+// hasRoomLocked reports whether a write that comes now need not wait. mu is
+// held.
 func (w *Writer) hasRoomLocked(size int) bool { return w.writes.empty() && w.held.fits(size) }
 
 // acceptWaiting accepts a datagram for which there is no room once there is, or
@@ -147,8 +148,8 @@ func (w *Writer) acceptWaiting(d packet) error {
 	return err
 }
 
-// makeRoomLocked has what is held sent, by itself if nobody is at it. mu is held
-// before and after.
+// makeRoomLocked has what is held sent, by itself if nobody is at it. mu is
+// held before and after.
 func (w *Writer) makeRoomLocked() {
 	w.due = w.held.accepted
 	if !w.turn.busy() {

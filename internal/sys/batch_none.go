@@ -15,6 +15,6 @@ const (
 	MsgMore     = 0
 )
 
-// IsBatchCallRefused reports whether the system refuses the batch call, which is
-// not made here.
+// IsBatchCallRefused reports whether the system refuses the batch call, which
+// is not made here.
 func IsBatchCallRefused() bool { return false }

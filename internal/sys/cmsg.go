@@ -8,8 +8,8 @@ import "encoding/binary"
 
 // The layout of control messages, cmsg(3): a header with the length, level and
 // type of the message, its data, and padding up to the next one. How long the
-// length is and what is aligned to what differs by system: cmsgWord, cmsgLen and
-// cmsgSpace.
+// length is and what is aligned to what differs by system: cmsgWord, cmsgLen
+// and cmsgSpace.
 
 // NextControl takes the first control message off b. It returns the message's
 // level, type and data, and what comes after it. ok is false if b is cut short.

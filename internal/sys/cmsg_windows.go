@@ -6,8 +6,8 @@ package sys
 
 import "math/bits"
 
-// cmsgWord is the size of cmsg_len, a SIZE_T in WSACMSGHDR of ws2def.h. After it
-// come two INTs. It is the alignment of headers and data too: that of the
+// cmsgWord is the size of cmsg_len, a SIZE_T in WSACMSGHDR of ws2def.h. After
+// it come two INTs. It is the alignment of headers and data too: that of the
 // header is the SIZE_T's, and MAX_NATURAL_ALIGNMENT is the same.
 const cmsgWord = bits.UintSize / 8
 

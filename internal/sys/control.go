@@ -265,8 +265,8 @@ type controlOption struct {
 
 const anyFamily = -1
 
-// SetReceiveControl has a socket add control messages for the fields wanted, and
-// no others of those that there are options for. What the system has no
+// SetReceiveControl has a socket add control messages for the fields wanted,
+// and no others of those that there are options for. What the system has no
 // option for is errors.ErrUnsupported, and nothing is changed then.
 func SetReceiveControl(fd uintptr, isIPv6 bool, want ControlFields) error {
 	s := optionSetter{fd: fd}

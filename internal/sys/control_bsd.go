@@ -29,7 +29,8 @@ var controlOptions = append(append(controlOptions6,
 	controlOption{ControlTTL, levelIPv4, unix.IPPROTO_IP, unix.IP_RECVTTL, 0},
 ), moreControlOptions...)
 
-// take reads one message. Those of IPv4 have the type of the option that asks for them.
+// take reads one message. Those of IPv4 have the type of the option that asks
+// for them.
 func (c *Control) take(level, typ int, data []byte) bool {
 	switch level {
 	case unix.IPPROTO_IP:

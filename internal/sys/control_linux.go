@@ -83,8 +83,9 @@ func (c *Control) takeTimeOf(data []byte, size int, parts int64) bool {
 }
 
 // Append writes the messages for a datagram to an address of a family. The
-// socket's does not matter: what an IPv6 socket sends to an IPv4 address is sent
-// by IPv4's code (udpv6_sendmsg calls udp_sendmsg), which reads IPv4's messages.
+// socket's does not matter: what an IPv6 socket sends to an IPv4 address is
+// sent by IPv4's code (udpv6_sendmsg calls udp_sendmsg), which reads IPv4's
+// messages.
 func (c *Control) Append(b []byte, isIPv4 bool) []byte {
 	if isIPv4 {
 		b = c.append4(b)
@@ -110,8 +111,8 @@ func (c *Control) append4(b []byte) []byte {
 	return b
 }
 
-// monotonic is t on CLOCK_MONOTONIC, in nanoseconds. It is never early: the clock is
-// read after the time that is left.
+// monotonic is t on CLOCK_MONOTONIC, in nanoseconds. It is never early: the
+// clock is read after the time that is left.
 func monotonic(t time.Time) uint64 {
 	left := time.Until(t)
 	var now unix.Timespec

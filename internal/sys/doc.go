@@ -12,6 +12,14 @@
 //	_unix     systems with the sockets of golang.org/x/sys/unix
 //	_windows  Windows
 //	_none     the systems that lack the capability
+//	_SYSTEM   one other system by its GOOS: _darwin, _freebsd, _solaris, ...
+//	_bsd      the BSDs and AIX, which share IPv4's control messages
+//	_MEANS    systems that share one means, named after it: _dontfrag
+//	          (IP_DONTFRAG), _mapped (that on an IPv6 socket too), _pktinfo
+//	          (IP_PKTINFO as macOS and Solaris have it), _sendsrcaddr
+//	          (IP_SENDSRCADDR), _timeval (SO_TIMESTAMP with a struct timeval)
+//
+// A file without a suffix is for every system.
 //
 // Android's seccomp filters refuse what Linux has, so it is taken for a system
 // without batch calls and offloads. So is Linux under the build tag

@@ -10,8 +10,8 @@ import (
 	"syscall"
 )
 
-// mappedDontFragment is the Darwin of macOS 15, the first on which IPV6_DONTFRAG
-// is also for the IPv4 destinations of a dual-stack socket
+// mappedDontFragment is the Darwin of macOS 15, the first on which
+// IPV6_DONTFRAG is also for the IPv4 destinations of a dual-stack socket
 // (draft-seemann-tsvwg-udp-fragmentation). Those before it say nothing, and
 // fragment.
 const mappedDontFragment = 24

@@ -12,8 +12,8 @@ import (
 
 // SetDontFragment has the DF bit set on every datagram of a socket, and none
 // fragmented by this system: too long is EMSGSIZE. On Linux that is path MTU
-// discovery by the user (IP_PMTUDISC_PROBE, ip(7)). A dual-stack socket needs it
-// for both families.
+// discovery by the user (IP_PMTUDISC_PROBE, ip(7)). A dual-stack socket needs
+// it for both families.
 func SetDontFragment(fd uintptr, isIPv6 bool) error {
 	err := unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE)
 	if err == nil && isIPv6 {

@@ -6,6 +6,6 @@
 
 package sys
 
-// setDontFragmentMapped is for the IPv4 destinations of a dual-stack socket. Not
-// all of these systems take an option of IPv4 there: then they say so.
+// setDontFragmentMapped is for the IPv4 destinations of a dual-stack socket.
+// Not all of these systems take an option of IPv4 there: then they say so.
 func setDontFragmentMapped(fd uintptr) error { return setDontFragment4(fd) }

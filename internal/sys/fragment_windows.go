@@ -17,8 +17,8 @@ const (
 )
 
 // SetDontFragment has the DF bit set on every datagram of a socket, and none
-// fragmented by this system: too long is WSAEMSGSIZE. A dual-stack socket needs it
-// for both families.
+// fragmented by this system: too long is WSAEMSGSIZE. A dual-stack socket needs
+// it for both families.
 func SetDontFragment(fd uintptr, isIPv6 bool) error {
 	h, v4 := windows.Handle(fd), !isIPv6
 	if isIPv6 {

@@ -46,8 +46,8 @@ func SocketMemory(fd uintptr) (queued, drops uint32) {
 }
 
 // SocketCookie is a number that no other socket of this system has or had
-// (SO_COOKIE), or 0 where there is none: every duplicate of a descriptor has the
-// same.
+// (SO_COOKIE), or 0 where there is none: every duplicate of a descriptor has
+// the same.
 func SocketCookie(fd uintptr) uint64 {
 	var cookie [8]byte // a uint64 on the stack of a 32-bit system may be aligned to 4
 	size := uint32(len(cookie))
@@ -68,10 +68,10 @@ func SocketError(fd uintptr) unix.Errno {
 	return unix.Errno(v)
 }
 
-// AwaitReceivers returns when every processor that was receiving a packet when it
-// was called has done with it: what it found of a socket's options then is past.
-// The kernel receives in RCU read-side critical sections, and this waits for
-// those (membarrier(2), MEMBARRIER_CMD_GLOBAL), some milliseconds.
+// AwaitReceivers returns when every processor that was receiving a packet when
+// it was called has done with it: what it found of a socket's options then is
+// past. The kernel receives in RCU read-side critical sections, and this waits
+// for those (membarrier(2), MEMBARRIER_CMD_GLOBAL), some milliseconds.
 func AwaitReceivers() error {
 	const global = 1 // MEMBARRIER_CMD_GLOBAL of linux/membarrier.h
 	if _, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, global, 0, 0); errno != 0 {

@@ -11,6 +11,6 @@ package sys
 func HasErrorQueue(fd uintptr) bool { return false }
 
 // FullIsENOBUFS reports whether ENOBUFS may mean a full socket. On the BSDs and
-// macOS it is the queue of the device that is full, of which nothing tells when it
-// has room.
+// macOS it is the queue of the device that is full, of which nothing tells when
+// it has room.
 const FullIsENOBUFS = false

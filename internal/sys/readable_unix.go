@@ -8,8 +8,8 @@ package sys
 
 import "golang.org/x/sys/unix"
 
-// Readable reports what poll(2) says without waiting: POLLIN, and POLLERR, which
-// a pending error raises and so does an unread error queue.
+// Readable reports what poll(2) says without waiting: POLLIN, and POLLERR,
+// which a pending error raises and so does an unread error queue.
 func Readable(fd uintptr) (in, failed bool) {
 	fds := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 	for {

@@ -7,8 +7,8 @@ package sys
 // pollReadNormal is POLLRDNORM of winsock2.h.
 const pollReadNormal = 0x0100
 
-// Readable reports whether WSAPoll says POLLRDNORM, and does not wait. A pending
-// error counts as readable there.
+// Readable reports whether WSAPoll says POLLRDNORM, and does not wait. A
+// pending error counts as readable there.
 func Readable(fd uintptr) (in, failed bool) {
 	ok, err := poll(fd, pollReadNormal)
 	return ok || err != nil, false

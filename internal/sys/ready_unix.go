@@ -20,8 +20,8 @@ func Writable(fd uintptr) (bool, error) {
 	return !known || fds[0].Revents&unix.POLLOUT != 0, err
 }
 
-// poll asks once. Where RLIMIT_NOFILE is below 1, poll(2) takes no descriptor, and
-// nothing is known: the caller has to try.
+// poll asks once. Where RLIMIT_NOFILE is below 1, poll(2) takes no descriptor,
+// and nothing is known: the caller has to try.
 func poll(fds []unix.PollFd) (known bool, err error) {
 	for {
 		switch _, err := unix.Poll(fds, 0); err {

@@ -30,8 +30,8 @@ const (
 // A Name is room for the address that a datagram came from.
 type Name struct{ raw unix.RawSockaddrInet6 }
 
-// AddrPort is the address in the form of the socket's family: what comes by IPv4
-// to an IPv6 socket is IPv4-mapped.
+// AddrPort is the address in the form of the socket's family: what comes by
+// IPv4 to an IPv6 socket is IPv4-mapped.
 func (n *Name) AddrPort() netip.AddrPort {
 	switch n.raw.Family {
 	case unix.AF_INET:
@@ -201,8 +201,8 @@ func (m *InMessages) From(i int) netip.AddrPort { return m.names[i].AddrPort() }
 
 // Refused reports whether errno, with which Recv ended, is the refusal of the
 // call itself, by a kernel that has none or by a seccomp filter, rather than an
-// error of the socket's. A filter says the same again to a call that asks for no
-// message; an error that was pending is gone.
+// error of the socket's. A filter says the same again to a call that asks for
+// no message; an error that was pending is gone.
 func (m *InMessages) Refused(fd uintptr, errno syscall.Errno) bool {
 	switch errno {
 	case unix.ENOSYS:

@@ -28,8 +28,8 @@ const (
 // A Name is room for the address that a datagram came from.
 type Name struct{ addr netip.AddrPort }
 
-// AddrPort is the address in the form of the socket's family: what comes by IPv4
-// to an IPv6 socket is IPv4-mapped.
+// AddrPort is the address in the form of the socket's family: what comes by
+// IPv4 to an IPv6 socket is IPv4-mapped.
 func (n *Name) AddrPort() netip.AddrPort { return n.addr }
 
 func (n *Name) set(from unix.Sockaddr) {

@@ -77,8 +77,8 @@ func (m *InMessages) RecvOne(uintptr, int) (int, syscall.Errno) { return 0, sysc
 // Refused reports whether errno is the refusal of a call for many messages.
 func (m *InMessages) Refused(uintptr, syscall.Errno) bool { return false }
 
-// Got says what is in a message that was filled: bytes of payload and of control
-// data, and flags.
+// Got says what is in a message that was filled: bytes of payload and of
+// control data, and flags.
 func (m *InMessages) Got(int) (n, control, flags int) { return m.got.n, m.got.control, m.got.flags }
 
 // From is where a message came from.

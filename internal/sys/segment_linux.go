@@ -19,7 +19,7 @@ import (
 // MSG_MORE, for one, makes the kernel ignore the segment size.
 const HarmlessFlags = unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL | unix.MSG_CONFIRM | unix.MSG_DONTROUTE
 
-// maxRunControl is the most control data of the user's in a segmented message:
+// maxRunControl bounds the user's control data in a segmented message. It is
 // more than all harmless control messages together.
 const maxRunControl = 256
 
@@ -83,9 +83,9 @@ func harmlessControl(level, typ int) bool {
 // segmentOptions are socket options with which a segmented message does
 // something else than its datagrams would. mask holds the bits that matter. Of
 // the options of socket(7), ip(7), ipv6(7) and udp(7) that act on what is sent,
-// these act once for each kernel message. The others do the same to each segment
-// (TOS, TTL, marks, priorities, multicast), have the kernel refuse the run
-// (SO_NO_CHECK, UDP_NO_CHECK6_TX, IPV6_MTU, the IPsec policies), or are in
+// these act once for each kernel message. The others do the same to each
+// segment (TOS, TTL, marks, priorities, multicast), have the kernel refuse the
+// run (SO_NO_CHECK, UDP_NO_CHECK6_TX, IPV6_MTU, the IPsec policies), or are in
 // [RunLimits].
 var segmentOptions = []struct {
 	level, name int
@@ -171,9 +171,9 @@ func sockopt(fd, level, name int) (value uint32, length int, ok bool) {
 	return binary.NativeEndian.Uint32(buf[:]), int(n), errno == 0
 }
 
-// largestHeaders are the most bytes of headers that kernels before 5.16
-// counted into the number of segments (commit 158390e45612).
-const largestHeaders = 60
+// maxHeaders bounds the bytes of headers that kernels before 5.16 counted into
+// the number of segments (commit 158390e45612).
+const maxHeaders = 60
 
 // CountedHeaders are those that this kernel counts into the number of segments.
 var CountedHeaders = headersCountedBy(KernelRelease())
@@ -182,15 +182,15 @@ func headersCountedBy(release string) int {
 	if major, minor, _ := ParseRelease(release); major > 5 || major == 5 && minor >= 16 {
 		return 0
 	}
-	return largestHeaders
+	return maxHeaders
 }
 
 // DamagedRelease says that the kernel is of those that send equal-sized
 // segments with bad headers, or nothing.
 func DamagedRelease() string { return damagedRelease(KernelRelease()) }
 
-// damagedRelease knows 7.0.0 to 7.1.4 (tailscale/tailscale#19777, #19918). It is
-// a guess, since distributions patch both ways.
+// damagedRelease knows 7.0.0 to 7.1.4 (tailscale/tailscale#19777, #19918). It
+// is a guess, since distributions patch both ways.
 func damagedRelease(release string) string {
 	major, minor, patch := ParseRelease(release)
 	if major == 7 && (minor == 0 || minor == 1 && patch <= 4) {

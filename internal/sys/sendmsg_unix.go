@@ -61,7 +61,7 @@ func Sendmsg(_ *net.UDPConn, raw syscall.RawConn, isIPv6 bool, vectors [][]byte,
 	return n, os.NewSyscallError("sendmsg", err)
 }
 
-// sockaddrOf is a destination in the socket's own family: BSD and macOS refuse
+// sockaddrOf is a destination in the socket's own family: BSD and macOS reject
 // AF_INET on an IPv6 socket.
 func sockaddrOf(to *net.UDPAddr, isIPv6 bool) unix.Sockaddr {
 	if to == nil {

@@ -16,8 +16,8 @@ import (
 
 // Sendto puts one datagram to the kernel with sendto(2), to the connected peer
 // if to is the zero AddrPort, else to an address without a zone that the
-// socket's family can reach. It never waits. The kernel's error is a bare errno;
-// any other means that the kernel was not asked. It does not allocate.
+// socket's family can reach. It never waits. The kernel's error is a bare
+// errno; any other means that the kernel was not asked. It does not allocate.
 func Sendto(raw syscall.RawConn, isIPv6 bool, p []byte, to netip.AddrPort, flags int) error {
 	c := sendtoCalls.Get().(*sendtoCall)
 	c.p, c.flags = p, flags|DontWait

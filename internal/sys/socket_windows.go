@@ -14,12 +14,12 @@ import (
 // EWOULDBLOCK is what the kernel answers instead of waiting.
 const EWOULDBLOCK = syscall.EAGAIN
 
-// PendingErrors are what ICMP makes a send or a read return once: an unreachable
-// port (WSAECONNRESET; WSAECONNREFUSED under Wine), a TTL that ran out
-// (WSAENETRESET), an unreachable host or net. See WSASendMsg and WSASendTo.
-// Package net turns the first two off (SIO_UDP_CONNRESET, SIO_UDP_NETRESET), but
-// a socket's owner may turn them on. Syscall's ECONNREFUSED and so on are numbers
-// of Go's own here, which Windows never returns.
+// PendingErrors are what ICMP makes a send or a read return once: an
+// unreachable port (WSAECONNRESET; WSAECONNREFUSED under Wine), a TTL that ran
+// out (WSAENETRESET), an unreachable host or net. See WSASendMsg and WSASendTo.
+// Package net turns the first two off (SIO_UDP_CONNRESET, SIO_UDP_NETRESET),
+// but a socket's owner may turn them on. Syscall's ECONNREFUSED and so on are
+// numbers of Go's own here, which Windows never returns.
 var PendingErrors = []syscall.Errno{
 	windows.WSAECONNRESET, windows.WSAENETRESET, windows.WSAECONNREFUSED,
 	windows.WSAEHOSTUNREACH, windows.WSAENETUNREACH,

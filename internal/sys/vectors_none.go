@@ -6,6 +6,6 @@
 
 package sys
 
-// MaxVectors is the most iovecs of one message: IOV_MAX of AIX and Solaris
-// (internal/poll/writev.go); illumos takes more.
+// MaxVectors is the maximum of iovecs in one message: IOV_MAX of AIX and
+// Solaris (internal/poll/writev.go); illumos takes more.
 const MaxVectors = 16

@@ -6,5 +6,5 @@
 
 package sys
 
-// MaxVectors is the most iovecs of one message: IOV_MAX, UIO_MAXIOV.
+// MaxVectors is the maximum of iovecs in one message: IOV_MAX, UIO_MAXIOV.
 const MaxVectors = 1024
