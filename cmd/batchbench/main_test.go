@@ -543,7 +543,7 @@ func TestWrongReaders(t *testing.T) {
 		}, func(r *row) bool { return *r.Reordered > 0 }},
 	} {
 		bad := reading{"bad", c.name, true, func(u *net.UDPConn, m *harness.Mailbag) (*reader, error) {
-			r, err := readBatch(u, m)
+			r, err := readXNet(u, m) // of batches on the portable path too
 			if err != nil {
 				return nil, err
 			}
