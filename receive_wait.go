@@ -150,9 +150,15 @@ func (q *readQueue) park(ctx context.Context, wait func() error) error {
 		if err := q.check(ctx); err != nil {
 			return err
 		}
-		q.mu.Lock() // the deadline was another's: of a kick, or of a flush, which holds mu
-		q.mu.Unlock()
+		q.awaitOther()
 	}
+}
+
+// awaitOther returns when a deadline that is another's is taken back: that of a
+// kick, or of a flush, which holds mu.
+func (q *readQueue) awaitOther() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 }
 
 func (q *readQueue) parkOnce(ctx context.Context, wait func() error) error {
