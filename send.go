@@ -432,7 +432,7 @@ const maxPassed = 8
 // ECONNREFUSED; the others may be of this message after all, and then are met
 // again.
 func (s *sender) pass(fb *fallback, err error) bool {
-	if fb.passed > 0 && (fb.passed == maxPassed || !errors.Is(err, syscall.ECONNREFUSED)) || !s.isQueued(err) {
+	if fb.passed > 0 && (fb.passed == maxPassed || !errors.Is(err, sys.ErrnoUnreachablePort)) || !s.isQueued(err) {
 		return false
 	}
 	fb.passed++
@@ -465,7 +465,7 @@ func (t *secondTry) judge(s *sender, sent int, o outcome) (again bool, pending o
 	switch {
 	case met.err == nil:
 	case sent == 0 && o.ofMessage && isSameErrno(met.err, o.err):
-		if t.times < maxPassed && errors.Is(o.err, syscall.ECONNREFUSED) {
+		if t.times < maxPassed && errors.Is(o.err, sys.ErrnoUnreachablePort) {
 			t.met = o
 			t.times++
 			return true, outcome{}

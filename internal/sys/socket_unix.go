@@ -26,6 +26,9 @@ var PendingErrors = []syscall.Errno{
 	syscall.ENOPROTOOPT, syscall.EHOSTDOWN, syscall.EPROTO, syscall.EACCES,
 }
 
+// ErrnoUnreachablePort is what an unreachable port leaves pending.
+const ErrnoUnreachablePort = syscall.ECONNREFUSED
+
 // IsIPv6 reports whether a datagram socket is of IPv6, dual-stack ones
 // included. The kernel is asked, since the look of LocalAddr does not tell an
 // IPv4 socket from a dual-stack one.

@@ -25,6 +25,9 @@ var PendingErrors = []syscall.Errno{
 	windows.WSAEHOSTUNREACH, windows.WSAENETUNREACH,
 }
 
+// ErrnoUnreachablePort is what an unreachable port leaves pending.
+const ErrnoUnreachablePort = windows.WSAECONNRESET
+
 // IsIPv6 reports whether a socket is of IPv6, dual-stack ones included.
 func IsIPv6(raw syscall.RawConn) (isIPv6 bool, err error) {
 	controlErr := raw.Control(func(fd uintptr) {
