@@ -61,7 +61,6 @@ type gro struct {
 
 	turn  int32         // how often it went on
 	pause time.Duration // how long it stayed off when it last brought nothing
-	retry int64         // since epoch: when that is over
 }
 
 // disabledReason is why coalescing is off, as far as is known.

@@ -62,7 +62,7 @@ func (r *receiver) mayTurnOnLocked() bool {
 	if g.off != "" || g.probed && g.reason != "" || r.queue.closed.Load() {
 		return false
 	}
-	if g.retry != 0 && sinceEpoch(time.Now()) < g.retry {
+	if r.isPaused() {
 		return false
 	}
 	return g.probed || r.probeLocked() == ""
@@ -75,7 +75,7 @@ func (r *receiver) turnOnLocked() {
 		return
 	}
 	r.ours.Store(true)
-	if g.wanted = r.inNet() != 0; g.wanted {
+	if g.wanted = r.net.underWay() != 0; g.wanted {
 		return // but when those reads come again, they come to us
 	}
 	g.on, g.settled = true, false
@@ -93,6 +93,14 @@ const (
 	minPause = time.Second
 	maxPause = time.Minute
 )
+
+// pauseLocked keeps coalescing from being turned on for a while.
+func (r *receiver) pauseLocked(d time.Duration) { r.retry.Store(sinceEpoch(time.Now()) + int64(d)) }
+
+func (r *receiver) isPaused() bool {
+	at := r.retry.Load()
+	return at != 0 && sinceEpoch(time.Now()) < at
+}
 
 // settleLocked turns coalescing off because it brings nothing, if the socket's
 // queue is empty, and in a while lets reads be plain again.
@@ -115,7 +123,7 @@ func (r *receiver) settleLocked() {
 		return
 	}
 	g.pause = min(max(2*g.pause, minPause), maxPause)
-	g.retry = sinceEpoch(time.Now()) + int64(g.pause)
+	r.pauseLocked(g.pause)
 	turn := g.turn
 	go func() {
 		// A processor that saw the option on puts into the queue what it has, and
@@ -155,7 +163,7 @@ func (r *receiver) turnOff(reason string) {
 	leaves := r.held != nil
 	r.mu.Unlock()
 	if reason != "" {
-		r.queue.flush(func() bool { return r.inNet() == 0 })
+		r.queue.flush(func() bool { return r.net.underWay() == 0 })
 	}
 	if leaves {
 		r.queue.kick()

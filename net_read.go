@@ -7,6 +7,8 @@ package batchconn
 import (
 	"net"
 	"net/netip"
+	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/net/ipv4"
@@ -165,9 +167,9 @@ func (r *receiver) enterNet() bool {
 	if r.ours.Load() || r.anyPending() {
 		return false
 	}
-	r.net.Add(1)
+	r.net.begin()
 	if r.ours.Load() { // since then
-		r.net.Add(^uint64(0))
+		r.net.fail()
 		return false
 	}
 	return true
@@ -176,31 +178,79 @@ func (r *receiver) enterNet() bool {
 // leaveNet ends a read of net's own, and reports whether it must be done again.
 func (r *receiver) leaveNet(n int, err error) (again bool) {
 	if err != nil {
-		r.net.Add(^uint64(0))
+		r.net.fail()
 		return r.queue.isKick(err)
 	}
-	done := r.net.Add(netRead-1) / netRead
-	r.netBytes.Add(uint64(n))
-	if done%lookEvery == 0 && !r.direct {
+	if r.net.end(n)%lookEvery == 0 {
 		r.lookForMore()
 	}
 	return false
 }
 
-// inNet is how many of net's own reads are under way.
-func (r *receiver) inNet() int { return int(r.net.Load() % netRead) }
+// netReads counts the reads of package net's own, in one word, since an atomic
+// operation is much of what these reads cost more than net's: from the lowest
+// bit those under way, those done, and the bytes of these. The latter two are
+// added up elsewhere long before they are too large for their bits.
+type netReads struct {
+	word atomic.Uint64
+
+	mu          sync.Mutex
+	done, bytes uint64
+}
+
+const (
+	netDoneShift  = 20 // fewer reads are under way
+	netBytesShift = 32
+	netRead       = 1 << netDoneShift
+	netByte       = 1 << netBytesShift
+
+	// netAddUp is how many reads are added up at a time.
+	netAddUp = 32 * lookEvery
+)
+
+func (c *netReads) begin()        { c.word.Add(1) }
+func (c *netReads) fail()         { c.word.Add(^uint64(0)) }
+func (c *netReads) underWay() int { return int(c.word.Load() % netRead) }
+
+// end counts a read of n bytes, and returns how many there were since they were
+// added up.
+func (c *netReads) end(n int) (done uint64) {
+	word := c.word.Add(uint64(n)*netByte + netRead - 1)
+	if done = word % netByte / netRead; done >= netAddUp {
+		c.total()
+	}
+	return done
+}
+
+// total adds up.
+func (c *netReads) total() (done, bytes uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	word := c.word.Load()
+	for !c.word.CompareAndSwap(word, word%netRead) {
+		word = c.word.Load()
+	}
+	c.done += word % netByte / netRead
+	c.bytes += word / netByte
+	return c.done, c.bytes
+}
 
 // lookForMore looks whether the queue is deep, and if so ends net's own reads.
 func (r *receiver) lookForMore() {
+	if r.direct || r.isPaused() {
+		return
+	}
 	o := r.newReading(0)
 	o.look = true
 	if r.obtainNow(o) != nil {
 		o.free()
 		return
 	}
-	if r.deepLooks++; r.deepLooks >= looksDeep && r.mayTurnOnLocked() {
+	if r.deepLooks++; r.deepLooks >= looksDeep {
 		r.deepLooks = 0
-		r.turnOnLocked()
+		if r.turnOnLocked(); !r.ours.Load() {
+			r.pauseLocked(minPause) // it may not, and each look costs something
+		}
 	}
 	r.release(o)
 }

@@ -59,9 +59,6 @@ const (
 	lookEvery = 31
 	looksDeep = 2
 
-	// netRead is one in the count of net's own reads. Fewer are under way.
-	netRead = 1 << 20
-
 	// cacheSize is how much reading ahead may bring at once if the messages are
 	// long: what is copied out soon is best still in the processor's cache.
 	cacheSize = 1 << 17
@@ -85,12 +82,13 @@ type receiver struct {
 	// The Read family is package net's own until the queue is found deep: not ours
 	// says so. Reads that are in net's are counted, since coalescing may only go on
 	// when none is.
-	ours     atomic.Bool
-	net      atomic.Uint64 // under way, and above netRead those that are done
-	netBytes atomic.Uint64
+	ours atomic.Bool
+	net  netReads
 
-	hasHeld atomic.Bool // whether held is not nil, read without mu
-	isAware atomic.Bool // runs can come: reads go into blocks, and are cut; changed with mu
+	// These change with mu, and are read without.
+	hasHeld atomic.Bool  // held is not nil
+	isAware atomic.Bool  // runs can come: reads go into blocks, and are cut
+	retry   atomic.Int64 // since epoch: when coalescing may go on again
 
 	mu         sync.Mutex // held while working, never while waiting
 	held, last *inBatch   // read ahead, oldest first
@@ -132,8 +130,8 @@ func (r *receiver) addStats(st *Stats) {
 		_, drops := sys.SocketMemory(fd)
 		st.Dropped = uint64(drops)
 	})
-	n := r.net.Load() / netRead
-	st.Received, st.ReceivedBytes = r.stats.received+n, r.stats.bytes+r.netBytes.Load()
+	n, bytes := r.net.total()
+	st.Received, st.ReceivedBytes = r.stats.received+n, r.stats.bytes+bytes
 	st.ReceiveCalls, st.Coalesced = r.stats.calls+n, r.stats.coalesced
 	st.GROReason = r.gro.disabledReason()
 	st.GRO = st.GROReason == ""

@@ -92,7 +92,7 @@ func testReceiveNoAllocation(t *testing.T, host string, mode GROMode, waits bool
 			go func() {
 				defer close(stop)
 				for range ask {
-					for end := time.Now().Add(time.Second); c.recv.queue.state.Load() != parked && c.recv.inNet() == 0 && time.Now().Before(end); {
+					for end := time.Now().Add(time.Second); c.recv.queue.state.Load() != parked && c.recv.net.underWay() == 0 && time.Now().Before(end); {
 						runtime.Gosched()
 					}
 					send()

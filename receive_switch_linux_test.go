@@ -474,9 +474,7 @@ func TestQuiet(t *testing.T) {
 		until("on", out, in.optionOn)
 		until("off", plain, func() bool { return !in.optionOn() })
 		until("plain", plain, func() bool { return !in.recv.isAware.Load() && !in.recv.ours.Load() })
-		in.recv.mu.Lock()
-		in.recv.gro.retry = 0 // as if the pause were over
-		in.recv.mu.Unlock()
+		in.recv.retry.Store(0) // as if the pause were over
 	}
 }
 
@@ -519,7 +517,7 @@ func TestSwitchingStorm(t *testing.T) {
 				in.recv.mu.Lock()
 				in.recv.quiet = quietAfter
 				in.recv.settleLocked()
-				in.recv.gro.retry = 0
+				in.recv.retry.Store(0)
 				in.recv.mu.Unlock()
 				time.Sleep(100 * time.Microsecond)
 			}

@@ -284,7 +284,7 @@ func readModes(t *testing.T, f func(t *testing.T, in, out *Conn, to netip.AddrPo
 // awaitReader waits until a read has parked, or is in package net's.
 func awaitReader(t *testing.T, c *Conn) {
 	t.Helper()
-	for end := time.Now().Add(patience); c.recv.queue.state.Load() != parked && c.recv.inNet() == 0; runtime.Gosched() {
+	for end := time.Now().Add(patience); c.recv.queue.state.Load() != parked && c.recv.net.underWay() == 0; runtime.Gosched() {
 		if time.Now().After(end) {
 			t.Fatal("nobody waits")
 		}
