@@ -103,10 +103,9 @@ type Conn struct {
 	// field, and net.Buffers.WriteTo would write past us.
 	udpConn net.UDPConn
 
-	raw    syscall.RawConn // udpConn's own
-	isIPv6 bool
-	send   sender
-	recv   receiver
+	raw  syscall.RawConn // udpConn's own
+	send sender
+	recv receiver
 }
 
 // New makes a Conn of c and owns c from then on: close it and set its
@@ -147,7 +146,7 @@ func New(c *net.UDPConn, cfg *Config) (*Conn, error) {
 	if err := c.SetDeadline(time.Time{}); err != nil {
 		return nil, fmt.Errorf("batchconn: New: %w", err)
 	}
-	conn := &Conn{udpConn: *c, raw: raw, isIPv6: isIPv6}
+	conn := &Conn{udpConn: *c, raw: raw}
 	conn.send.init(&conn.udpConn, raw, isIPv6, cfg)
 	conn.recv.init(&conn.udpConn, raw, isIPv6, cfg, &conn.send)
 	return conn, nil

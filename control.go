@@ -197,7 +197,7 @@ func (c *Conn) ReceiveControl(which ControlFlags) error {
 	defer receiveControl.Unlock()
 	var err error
 	controlErr := c.recv.userControl(c.raw, func(fd uintptr) {
-		err = sys.SetReceiveControl(fd, c.isIPv6, sys.ControlFields(which))
+		err = sys.SetReceiveControl(fd, c.recv.isIPv6, sys.ControlFields(which))
 	})
 	if controlErr != nil {
 		if err = controlErr; errors.Is(err, net.ErrClosed) {

@@ -76,11 +76,12 @@ type queue struct {
 	turns atomic.Uint64 // of takers
 
 	mu    sync.Mutex
-	turn  line // takers
-	watch line // callers that take nothing
+	turn  *line // takers
+	watch *line // callers that take nothing
 }
 
-// A line is callers that wait for the same. One has the place and is parked.
+// A line is callers that wait for the same. One has the place and is parked. The
+// first caller makes it: most Conns never wait for room.
 type line struct {
 	taken       bool      // somebody has the place
 	waiters     []*waiter // the others, in order of arrival
@@ -172,7 +173,8 @@ func (q *queue) starved() bool {
 func (q *queue) inTurn(ctx context.Context, try func() error) error {
 	q.takers.Add(1)
 	defer q.takers.Add(-1)
-	if _, err := q.enter(ctx, &q.turn); err != nil {
+	l := q.lineAt(&q.turn)
+	if _, err := q.enter(ctx, l); err != nil {
 		return err
 	}
 	defer q.leaveTurn()
@@ -187,7 +189,7 @@ func (q *queue) inTurn(ctx context.Context, try func() error) error {
 			pause, short = short, min(2*short, q.rule.maxPause)
 		}
 		var err error
-		if ready, err = q.park(ctx, &q.turn, pause, blind); err != nil {
+		if ready, err = q.park(ctx, l, pause, blind); err != nil {
 			return err
 		}
 		if err := try(); err != ErrWouldBlock {
@@ -198,7 +200,7 @@ func (q *queue) inTurn(ctx context.Context, try func() error) error {
 
 func (q *queue) leaveTurn() {
 	q.since.Store(0)
-	q.leave(&q.turn, false)
+	q.leave(q.turn, false)
 }
 
 // await waits until the socket is ready, and takes nothing. All callers wait
@@ -207,15 +209,26 @@ func (q *queue) await(ctx context.Context) error {
 	if err := q.check(ctx); err != nil {
 		return err
 	}
-	ready, err := q.enter(ctx, &q.watch)
+	l := q.lineAt(&q.watch)
+	ready, err := q.enter(ctx, l)
 	if err != nil || ready {
 		return err
 	}
 	for !ready && err == nil {
-		ready, err = q.park(ctx, &q.watch, q.rule.longPause, false)
+		ready, err = q.park(ctx, l, q.rule.longPause, false)
 	}
-	q.leave(&q.watch, ready)
+	q.leave(l, ready)
 	return err
+}
+
+// lineAt is one of the two lines.
+func (q *queue) lineAt(at **line) *line {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if *at == nil {
+		*at = new(line)
+	}
+	return *at
 }
 
 // enter returns with the place of l, in the order of arrival, or with what
@@ -382,7 +395,7 @@ func (q *queue) interrupt(l *line) {
 
 // wakeInTimeLocked sets the parker's deadline.
 func (q *queue) wakeInTimeLocked(l *line) {
-	if l.parker != nil {
+	if l != nil && l.parker != nil {
 		l.wakeAt = q.wakeLocked(l)
 		l.parker.setDeadline(epoch.Add(time.Duration(l.wakeAt)))
 	}
@@ -409,8 +422,8 @@ func (q *queue) setDeadline(t time.Time, set func(time.Time) error) error {
 		return err
 	}
 	q.deadline.Store(deadlineSinceEpoch(t))
-	q.wakeInTimeLocked(&q.turn)
-	q.wakeInTimeLocked(&q.watch)
+	q.wakeInTimeLocked(q.turn)
+	q.wakeInTimeLocked(q.watch)
 	return nil
 }
 
@@ -438,7 +451,10 @@ func (q *queue) close() {
 	if q.closed.Swap(true) {
 		return
 	}
-	for _, l := range []*line{&q.turn, &q.watch} {
+	for _, l := range []*line{q.turn, q.watch} {
+		if l == nil {
+			continue
+		}
 		l.closeParker()
 		if l.expiry != nil {
 			l.expiry.Stop()

@@ -272,7 +272,7 @@ func TestPark(t *testing.T) {
 				name := fmt.Sprintf("%s, early %v", w.name, early)
 				nw := filled(t, lo, nil)
 				ctx, cancel := context.WithCancel(context.Background())
-				if _, err := nw.c.send.queue.enter(ctx, &nw.c.send.queue.turn); err != nil {
+				if _, err := nw.c.send.queue.enter(ctx, nw.c.send.queue.lineAt(&nw.c.send.queue.turn)); err != nil {
 					t.Fatal(err)
 				}
 				if early {
@@ -284,7 +284,7 @@ func TestPark(t *testing.T) {
 				}
 				done := make(chan parked, 1)
 				go func() {
-					hasRoom, err := nw.c.send.queue.park(ctx, &nw.c.send.queue.turn, time.Hour, false)
+					hasRoom, err := nw.c.send.queue.park(ctx, nw.c.send.queue.turn, time.Hour, false)
 					done <- parked{hasRoom, err}
 				}()
 				if !early {
@@ -488,7 +488,7 @@ func TestTurns(t *testing.T) {
 	inNamespace(t, func(t *testing.T, lo *loopback) {
 		nw := newNarrows(t, lo, open, nil)
 		nw.c.send.queue.takers.Add(1) // one that waits to send from now on
-		if _, err := nw.c.send.queue.enter(nil, &nw.c.send.queue.turn); err != nil {
+		if _, err := nw.c.send.queue.enter(nil, nw.c.send.queue.lineAt(&nw.c.send.queue.turn)); err != nil {
 			t.Fatal(err)
 		}
 		try := func() (n int, err error) {

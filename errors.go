@@ -5,16 +5,19 @@
 package batchconn
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 
 	"github.com/batchconn/batchconn/internal/sys"
 )
 
-// ErrWouldBlock is what a send that may not wait returns when the socket has no
-// room for its first message. It Is syscall.EAGAIN. Both are Temporary; EAGAIN
-// is also a Timeout, and this is not, since no deadline has passed.
+// ErrWouldBlock is what a call that may not wait returns when it would have to: a
+// send when the socket has no room for its first message, a receive when there is
+// no datagram. It Is syscall.EAGAIN. Both are Temporary; EAGAIN is also a
+// Timeout, and this is not, since no deadline has passed.
 //
 // Error values that hold this one must be tested with
 // errors.Is(err, ErrWouldBlock).
@@ -78,4 +81,30 @@ func (e *BatchError) Unwrap() []error {
 		errs = append(errs, e.Err)
 	}
 	return errs
+}
+
+// A socketName is what errors say of a socket. The zero value is that of a Conn
+// that is not from New.
+type socketName struct {
+	conn    *net.UDPConn
+	network string
+}
+
+// opError makes the one OpError that users see.
+func (s *socketName) opError(op string, err error) net.OpError {
+	if s.conn == nil {
+		return net.OpError{Op: op, Net: "udp", Err: err}
+	}
+	return net.OpError{Op: op, Net: s.network, Source: s.conn.LocalAddr(), Addr: s.conn.RemoteAddr(), Err: err}
+}
+
+// networkOf is the network that c was made for, as net's own errors name it:
+// udp, udp4 or udp6. To a write without an address net answers with such an
+// error, and asks the kernel nothing.
+func networkOf(c *net.UDPConn) string {
+	var op *net.OpError
+	if _, err := c.WriteToUDPAddrPort(nil, netip.AddrPort{}); errors.As(err, &op) {
+		return op.Net
+	}
+	return "udp"
 }

@@ -251,7 +251,10 @@ func (nw *narrows) waiting() (n int, parked bool) {
 	q := &nw.c.send.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for _, l := range []*line{&q.turn, &q.watch} {
+	for _, l := range []*line{q.turn, q.watch} {
+		if l == nil {
+			continue
+		}
 		if n += len(l.waiters); l.taken {
 			n, parked = n+1, parked || l.parker != nil
 		}

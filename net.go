@@ -141,7 +141,9 @@ func (c *Conn) WriteMsgUDPAddrPort(b, oob []byte, addr netip.AddrPort) (n, oobn 
 
 // wrongAddr is package net's error for an address that none can be sent to.
 func (c *Conn) wrongAddr(addr net.Addr, err error) error {
-	return &net.OpError{Op: "write", Net: c.send.network, Source: c.send.local, Addr: addr, Err: err}
+	e := c.send.name.opError("write", err)
+	e.Addr = addr
+	return &e
 }
 
 // addrPort converts as package net does, and rejects what that rejects. A nil
@@ -155,9 +157,9 @@ func (c *Conn) addrPort(addr *net.UDPAddr) (to netip.AddrPort, err error) {
 		return to, syscall.EINVAL
 	case c.send.to.connected:
 		return to, net.ErrWriteToConnected
-	case len(addr.IP) > 0 && !(c.isIPv6 && addr.IP.Equal(net.IPv4zero)):
+	case len(addr.IP) > 0 && !(c.recv.isIPv6 && addr.IP.Equal(net.IPv4zero)):
 		to = addr.AddrPort()
-	case c.isIPv6:
+	case c.recv.isIPv6:
 		to = netip.AddrPortFrom(netip.IPv6Unspecified().WithZone(addr.Zone), uint16(addr.Port))
 	default:
 		to = netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(addr.Port))

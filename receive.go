@@ -794,10 +794,12 @@ func (r *receiver) wrap(err error) error {
 	if err == nil {
 		return nil
 	}
-	if r.sender == nil {
-		return &net.OpError{Op: "read", Net: "udp", Err: err}
+	var name socketName
+	if r.sender != nil {
+		name = r.sender.name
 	}
-	return &net.OpError{Op: "read", Net: r.sender.network, Source: r.sender.local, Addr: r.sender.peer, Err: err}
+	e := name.opError("read", err)
+	return &e
 }
 
 // mayWait reports whether a Receive of the user's may wait.

@@ -328,7 +328,7 @@ func compareReads(t *testing.T, bytes []byte) {
 	mode := GROMode(data.next(3))
 	w := k.world(t, &Config{GRO: mode})
 	defer w.close()
-	w.askControl(t, data.next(8), w.conn.isIPv6)
+	w.askControl(t, data.next(8), w.conn.recv.isIPv6)
 	queued, sent := 0, 0
 	for len(data) > 0 {
 		if queued == 0 || queued < 300 && data.next(2) == 0 {

@@ -36,8 +36,7 @@ type sender struct {
 	pending  pendingErrors
 	counters sendCounters
 
-	network     string // what errors name
-	local, peer net.Addr
+	name socketName
 }
 
 // waitForRoom is how the kernel tells of room: it calls a socket writable only
@@ -64,7 +63,7 @@ func (s *sender) init(c *net.UDPConn, raw syscall.RawConn, isIPv6 bool, cfg *Con
 	s.to = destinations{c.RemoteAddr() != nil, s.kernel.accepts}
 	s.portable = newAdapterPortable(s.kernel, c, raw, isIPv6)
 	s.noBatchCall.Store(!sys.HaveBatchCall)
-	s.network, s.local, s.peer = networkOf(c), c.LocalAddr(), c.RemoteAddr()
+	s.name = socketName{c, networkOf(c)}
 	s.queue.init(raw, &waitForRoom)
 	s.gso.init(raw, cfg)
 }
@@ -533,7 +532,7 @@ type opError struct {
 }
 
 func (e *opError) set(s *sender, err error, to netip.AddrPort) error {
-	e.op = net.OpError{Op: "write", Net: s.network, Source: s.local, Addr: s.peer, Err: err}
+	e.op = s.name.opError("write", err)
 	if a := to.Addr(); a.IsValid() {
 		e.ip = a.As16()
 		e.to = net.UDPAddr{IP: e.ip[:], Port: int(to.Port()), Zone: a.Zone()}
@@ -543,15 +542,4 @@ func (e *opError) set(s *sender, err error, to netip.AddrPort) error {
 		e.op.Addr = &e.to
 	}
 	return &e.op
-}
-
-// networkOf is the network that c was made for, as net's own errors name it:
-// udp, udp4 or udp6. To a write without an address net answers with such an
-// error, and asks the kernel nothing.
-func networkOf(c *net.UDPConn) string {
-	var op *net.OpError
-	if _, err := c.WriteToUDPAddrPort(nil, netip.AddrPort{}); errors.As(err, &op) {
-		return op.Net
-	}
-	return "udp"
 }
