@@ -32,10 +32,14 @@ func TestSendAll(t *testing.T) {
 		name     string
 		to, size func(int) int
 	}{{"mixed", inTurn, mixed}, {"runs", inRuns, runSize}}
+	counts := []int{0, 1, 2, maxBatch, maxBatch + 1, 1024, 1025, 5000}
+	if testing.Short() {
+		counts = []int{0, 1, maxBatch + 1, 1025}
+	}
 	forEachKind(t, 32, nil, func(t *testing.T, w *world) {
 		var total uint64
 		for _, p := range patterns {
-			for _, n := range []int{0, 1, 2, maxBatch, maxBatch + 1, 1024, 1025, 5000} {
+			for _, n := range counts {
 				t.Run(fmt.Sprint(p.name, n), func(t *testing.T) {
 					m := w.write(t, n, p.to, p.size)
 					got, err := w.conn.SendMessages(nil, m.msgs, 0)

@@ -73,7 +73,7 @@ func largest() int {
 }
 
 func TestEachWay(t *testing.T) {
-	for _, o := range []options{
+	for i, o := range []options{
 		{size: 1200, batch: 64, receivers: 1, senders: 1},
 		{size: 1200, batch: 1, receivers: 1, senders: 1},
 		{size: 1200, batch: 1, receivers: 16, senders: 4},
@@ -89,6 +89,9 @@ func TestEachWay(t *testing.T) {
 		{size: largest(), batch: 1024, receivers: 1, senders: 1},
 	} {
 		t.Run(fmt.Sprintf("size=%d/batch=%d/receivers=%d/senders=%d", o.size, o.batch, o.receivers, o.senders), func(t *testing.T) {
+			if testing.Short() && i%3 != 0 {
+				t.Skip("each third in short mode")
+			}
 			out := runJSON(t, t.Context(), exitOK, "-duration", "25ms", "-size", fmt.Sprint(o.size), "-batch", fmt.Sprint(o.batch),
 				"-receivers", fmt.Sprint(o.receivers), "-senders", fmt.Sprint(o.senders))
 			if out.Size != o.size || out.Batch != o.batch || out.Receivers != o.receivers || out.Senders != o.senders || !out.Loopback {
