@@ -152,6 +152,9 @@ func New(c *net.UDPConn, cfg *Config) (*Conn, error) {
 	return conn, nil
 }
 
+// isFromNew is false for a zero Conn, whose methods return EINVAL.
+func (c *Conn) isFromNew() bool { return c.raw != nil }
+
 func setDontFragment(raw syscall.RawConn, isIPv6 bool) (err error) {
 	controlErr := raw.Control(func(fd uintptr) { err = sys.SetDontFragment(fd, isIPv6) })
 	return errors.Join(controlErr, err)
@@ -349,7 +352,7 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 // Close closes the socket. Sends that wait end with net.ErrClosed, and when
 // Close returns the port can be bound again.
 func (c *Conn) Close() error {
-	if c.raw != nil {
+	if c.isFromNew() {
 		c.send.queue.close()
 		c.recv.close()
 	}

@@ -50,7 +50,7 @@ func (c *Conn) SetWriteBuffer(bytes int) error { return c.udpConn.SetWriteBuffer
 // File is UDPConn's; on the zero Conn it returns EINVAL. Options that are set
 // through the file after New are not seen, see [Conn.SyscallConn].
 func (c *Conn) File() (*os.File, error) {
-	if c.raw == nil {
+	if !c.isFromNew() {
 		return nil, syscall.EINVAL
 	}
 	c.recv.turnOff(reasonFile)
@@ -153,7 +153,7 @@ func (c *Conn) addrPort(addr *net.UDPAddr) (to netip.AddrPort, err error) {
 	switch {
 	case addr == nil:
 		return to, nil
-	case c.raw == nil:
+	case !c.isFromNew():
 		return to, syscall.EINVAL
 	case c.send.to.connected:
 		return to, net.ErrWriteToConnected
@@ -176,7 +176,7 @@ func (c *Conn) addrPort(addr *net.UDPAddr) (to netip.AddrPort, err error) {
 // SyscallConn returns the socket's RawConn, as UDPConn does. Options set
 // through its Control are seen by the next send.
 func (c *Conn) SyscallConn() (syscall.RawConn, error) {
-	if c.raw == nil {
+	if !c.isFromNew() {
 		return c.udpConn.SyscallConn()
 	}
 	return userRawConn{c.raw, &c.send.gso, &c.recv}, nil

@@ -117,10 +117,6 @@ func (r *receiver) close() {
 
 // addStats adds the receiving half.
 func (r *receiver) addStats(st *Stats) {
-	if r.queue.raw == nil {
-		st.GROReason = st.GSOReason
-		return
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.gro.probed && r.gro.off == "" && !r.gro.on {

@@ -47,10 +47,11 @@ func (c *sendCounters) sent(t tally) {
 // Stats returns the counters. Each is exact; read together while senders run
 // they may be of slightly different moments.
 func (c *Conn) Stats() Stats {
-	reason := "the Conn is not from New"
-	if c.raw != nil {
-		reason = c.send.gso.disabledReason()
+	if !c.isFromNew() {
+		const reason = "the Conn is not from New"
+		return Stats{GSOReason: reason, GROReason: reason}
 	}
+	reason := c.send.gso.disabledReason()
 	sent := &c.send.counters
 	segmented := sent.segmented.Load() // before messages, which are counted first: never more than these
 	st := Stats{

@@ -370,7 +370,7 @@ func (w *Writer) Flush(ctx context.Context) error {
 func (w *Writer) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.conn.raw == nil {
+	if !w.conn.isFromNew() {
 		return w.conn.Close() // which says why not
 	}
 	if w.closed {
@@ -418,7 +418,7 @@ func (w *Writer) lingerLocked() {
 func (w *Writer) SetWriteDeadline(t time.Time) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.conn.raw == nil {
+	if !w.conn.isFromNew() {
 		return w.conn.SetWriteDeadline(t) // which says why not
 	}
 	if w.closed {
