@@ -147,36 +147,40 @@ type reading struct {
 	look  bool // only look whether there is something
 	from  bool // whether name is wanted
 
-	p      []byte // room for one datagram of which only the payload is wanted
-	name   sys.Name
-	in     sys.InMessages // else
-	direct [][]byte       // buffers of the user's for the first messages, while aware
-	long   *InputMessage  // has more vectors than the kernel takes, and is read alone
-
 	plain  bool // what came is in the user's buffers, and not held
 	again  bool // nothing is ready for the way that is to be gone now
 	inLine bool // it has the place
 	done   bool
-	tries  int32
-	n      int // bytes in p, or messages of in
-	errno  syscall.Errno
 
-	once func(fd uintptr)
-	wait func() error // until there is something for it, with the place
+	tries int32
+	name  sys.Name
+
+	p      []byte         // room for one datagram of which only the payload is wanted
+	in     sys.InMessages // else
+	direct [][]byte       // buffers of the user's for the first messages, while aware
+	long   *InputMessage  // has more vectors than the kernel takes, and is read alone
+
+	n     int // bytes in p, or messages of in
+	errno syscall.Errno
+
+	try  func(fd uintptr) bool // attempt
+	once func(fd uintptr)      // attempt, and whether it was done
 }
 
 var readings = sync.Pool{New: func() any {
 	o := new(reading)
-	o.once = func(fd uintptr) { o.done = o.attempt(fd) }
-	try := o.attempt
-	o.wait = func() error {
-		if !sys.Receives && !o.look {
-			return o.readNet()
-		}
-		return o.r.queue.raw.Read(try)
-	}
+	o.try = o.attempt
+	o.once = func(fd uintptr) { o.done = o.try(fd) }
 	return o
 }}
+
+// wait waits, with the place, until there is something for o.
+func (o *reading) wait() error {
+	if !sys.Receives && !o.look {
+		return o.readNet()
+	}
+	return o.r.queue.raw.Read(o.try)
+}
 
 func (r *receiver) newReading(flags int) *reading {
 	o := readings.Get().(*reading)
@@ -212,7 +216,7 @@ func (r *receiver) obtain(ctx context.Context, o *reading, wait bool) error {
 	if err := r.queue.enter(ctx); err != nil {
 		return err
 	}
-	if err := r.queue.park(ctx, o.wait); err != nil {
+	if err := r.queue.park(ctx, o); err != nil {
 		r.queue.leave()
 		return err
 	}

@@ -135,11 +135,11 @@ func (q *readQueue) leave() {
 	q.line = slices.Delete(q.line, 0, 1)
 }
 
-// park calls wait, with the place held, until that returns anything but the
-// deadline of a kick. wait reads the socket, and looks before it waits.
-func (q *readQueue) park(ctx context.Context, wait func() error) error {
+// park has o wait, with the place, until that ends by anything but the deadline
+// of a kick.
+func (q *readQueue) park(ctx context.Context, o *reading) error {
 	for {
-		err := q.parkOnce(ctx, wait)
+		err := q.parkOnce(ctx, o)
 		q.unpark()
 		if err == nil {
 			return nil
@@ -161,14 +161,14 @@ func (q *readQueue) awaitOther() {
 	defer q.mu.Unlock()
 }
 
-func (q *readQueue) parkOnce(ctx context.Context, wait func() error) error {
+func (q *readQueue) parkOnce(ctx context.Context, o *reading) error {
 	q.state.Store(parked) // before the look: what comes after it is told by a kick
 	if ctx == nil || ctx.Done() == nil {
-		return wait()
+		return o.wait()
 	}
 	stop := context.AfterFunc(saidWhy{ctx}, q.kick)
 	defer stop() // a kick too late wakes another in vain, and does nothing else
-	return wait()
+	return o.wait()
 }
 
 // unpark ends parking, and takes back a kick.
