@@ -80,8 +80,8 @@ type queue struct {
 	watch *line // callers that take nothing
 }
 
-// A line is callers that wait for the same. One has the place and is parked. The
-// first caller makes it: most Conns never wait for room.
+// A line is callers that wait for the same. One has the place and is parked.
+// The first caller makes it: most Conns never wait for room.
 type line struct {
 	taken       bool      // somebody has the place
 	waiters     []*waiter // the others, in order of arrival

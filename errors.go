@@ -14,10 +14,10 @@ import (
 	"github.com/batchconn/batchconn/internal/sys"
 )
 
-// ErrWouldBlock is what a call that may not wait returns when it would have to: a
-// send when the socket has no room for its first message, a receive when there is
-// no datagram. It Is syscall.EAGAIN. Both are Temporary; EAGAIN is also a
-// Timeout, and this is not, since no deadline has passed.
+// ErrWouldBlock is what a call that may not wait returns when it would have to:
+// a send when the socket has no room for its first message, a receive when
+// there is no datagram. It Is syscall.EAGAIN. Both are Temporary; EAGAIN is
+// also a Timeout, and this is not, since no deadline has passed.
 //
 // Error values that hold this one must be tested with
 // errors.Is(err, ErrWouldBlock).

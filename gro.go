@@ -28,8 +28,8 @@ type coalesced struct {
 	run     bool           // there was more than one
 }
 
-// init begins a message. A stride below 1, or not below the length, is that of a
-// single datagram; so is an empty message.
+// init begins a message. A stride below 1, or not below the length, is that of
+// a single datagram; so is an empty message.
 func (m *coalesced) init(payload []byte, stride int) {
 	m.payload, m.size, m.left = payload, len(payload), 1
 	if stride > 0 && stride < len(payload) {
@@ -47,7 +47,8 @@ func (m *coalesced) drop() {
 	m.left--
 }
 
-// A gro is whether a Conn lets the kernel coalesce. The receiver's mu guards it.
+// A gro is whether a Conn lets the kernel coalesce. The receiver's mu guards
+// it.
 type gro struct {
 	mode   GROMode
 	off    string // why it is off for good

@@ -17,8 +17,8 @@ import (
 var coalesceTest = &runTest{try: coalescesOn}
 
 // A runTest sends a run of two datagrams, of two bytes and of one, to a socket
-// that coalesces, and looks at what is read. Only an answer is remembered: where
-// loopback is down or filtered, the next New tests again.
+// that coalesces, and looks at what is read. Only an answer is remembered:
+// where loopback is down or filtered, the next New tests again.
 type runTest struct {
 	try func(ip net.IP) (failed, known bool)
 

@@ -18,11 +18,11 @@ import (
 //
 // The option is one of the socket, and what it does shows when a message is
 // read: a run that is read without it comes as one datagram, and nothing says
-// so. So it goes on only while every read of the Conn is aware, which means that
-// it reads into a block and cuts. It goes off in this order: drain the
-// socket's queue, turn the option off, and ask whether anything came in between;
-// if so, again. What a processor was putting into the queue meanwhile may still
-// be a run, so reads stay aware afterwards.
+// so. So it goes on only while every read of the Conn is aware, which means
+// that it reads into a block and cuts. It goes off in this order: drain the
+// socket's queue, turn the option off, and ask whether anything came in
+// between; if so, again. What a processor was putting into the queue meanwhile
+// may still be a run, so reads stay aware afterwards.
 
 // initGRO decides what can be known in New.
 func (r *receiver) initGRO(mode GROMode) {
@@ -252,8 +252,8 @@ func (r *receiver) optionsChangedLocked() {
 	})
 }
 
-// sockets are the sockets of Conns, by cookie. Two Conns of one socket share the
-// option, and each must know.
+// sockets are the sockets of Conns, by cookie. Two Conns of one socket share
+// the option, and each must know.
 var sockets = struct {
 	sync.Mutex
 	receivers map[uint64]weak.Pointer[receiver] // the first of each, which has the next
@@ -285,8 +285,8 @@ func (r *receiver) shareSocket() {
 	}
 }
 
-// sweepEvery is after how many sockets those are forgotten whose Conns were never
-// closed, and are garbage.
+// sweepEvery is after how many sockets those are forgotten whose Conns were
+// never closed, and are garbage.
 const sweepEvery = 1024
 
 func sweepSockets() {

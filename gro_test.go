@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// FuzzCut: a message is cut into datagrams that make it up, all of the stride but
-// the last, which is not longer and, if there are several, not empty.
+// FuzzCut: a message is cut into datagrams that make it up, all of the stride
+// but the last, which is not longer and, if there are several, not empty.
 func FuzzCut(f *testing.F) {
 	for _, c := range [][2]int{{0, 0}, {0, 5}, {1, 0}, {5, 5}, {6, 5}, {10, 5}, {5, 6}, {64000, 500}, {65535, 1}, {100, -1}} {
 		f.Add(c[0], c[1])

@@ -20,8 +20,8 @@ var _ interface {
 	WriteToAddrPort(b []byte, to netip.AddrPort) (int, error)
 } = (*Conn)(nil)
 
-// Read is UDPConn's. Like the whole Read family it first takes what another read
-// has read ahead, see [Conn.ReceiveMessages].
+// Read is UDPConn's. Like the whole Read family it first takes what another
+// read has read ahead, see [Conn.ReceiveMessages].
 func (c *Conn) Read(b []byte) (n int, err error) {
 	if len(b) == 0 {
 		return c.udpConn.Read(b) // returns 0 and takes no datagram
@@ -93,8 +93,8 @@ func (c *Conn) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
 	return c.ReadFromUDPAddrPort(b)
 }
 
-// WriteToAddrPort is [Conn.WriteToUDPAddrPort] under the name that pion/ice looks
-// for.
+// WriteToAddrPort is [Conn.WriteToUDPAddrPort] under the name that pion/ice
+// looks for.
 func (c *Conn) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
 	return c.WriteToUDPAddrPort(b, to)
 }
@@ -126,8 +126,8 @@ func (c *Conn) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
 	}
 }
 
-// The reads that are ours. They are apart, since a goroutine that waits in one of
-// net's own needs little stack, and shall not need more because of us.
+// The reads that are ours. They are apart, since a goroutine that waits in one
+// of net's own needs little stack, and shall not need more because of us.
 
 //go:noinline
 func (r *receiver) readFrom(b []byte, call string) (int, netip.AddrPort, error) {
@@ -161,8 +161,8 @@ func (r *receiver) zeroAddrPort() netip.AddrPort {
 	return netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
 }
 
-// enterNet reports whether a read may be package net's own. If so, leaveNet must
-// follow it.
+// enterNet reports whether a read may be package net's own. If so, leaveNet
+// must follow it.
 func (r *receiver) enterNet() bool {
 	if r.ours.Load() || r.anyPending() {
 		return false

@@ -23,13 +23,13 @@ const privateReceiveFlags = MsgWaitAll | sys.PrivateFlags
 
 // Receiving.
 //
-// A read takes what is held, else makes one call to the kernel, else waits. What
-// is held was read ahead: the rest of a run, and while the queue is deep the
-// messages after it.
+// A read takes what is held, else makes one call to the kernel, else waits.
+// What is held was read ahead: the rest of a run, and while the queue is deep
+// the messages after it.
 //
 // All of it happens under one mutex, which nobody holds while waiting: the look
-// at what is held, the call to the kernel, and the taking of what it brought. So
-// no datagram is in nobody's hands, and the order is the kernel's. The
+// at what is held, the call to the kernel, and the taking of what it brought.
+// So no datagram is in nobody's hands, and the order is the kernel's. The
 // interleavings that matter are those of looking and leaving:
 //
 //   - A read that has the place marks itself parked, looks at what is held and at
@@ -46,11 +46,13 @@ const privateReceiveFlags = MsgWaitAll | sys.PrivateFlags
 
 const (
 	// deepAfter is how many datagrams in a row reads got without waiting when the
-	// queue is taken to be deep, if there is still one, or if they came in one call.
+	// queue is taken to be deep, if there is still one, or if they came in one
+	// call.
 	deepAfter = 8
 
 	// quietAfter is how many kernel messages without a run show that coalescing
-	// brings nothing. Then it goes off again, since reading for it costs something.
+	// brings nothing. Then it goes off again, since reading for it costs
+	// something.
 	quietAfter = 512
 
 	// lookEvery is how often a read of net's own looks whether there is more, and
@@ -80,8 +82,8 @@ type receiver struct {
 	unreturned pendingErrors // errors of reads that returned datagrams instead
 
 	// The Read family is package net's own until the queue is found deep: not ours
-	// says so. Reads that are in net's are counted, since coalescing may only go on
-	// when none is.
+	// says so. Reads that are in net's are counted, since coalescing may only go
+	// on when none is.
 	ours atomic.Bool
 	net  netReads
 
@@ -364,8 +366,8 @@ func (r *receiver) callLocked(fd uintptr, o *reading) syscall.Errno {
 }
 
 // readLong reads the message that has more vectors than the kernel takes, and
-// says how much went into them. It goes through a block, which is only had while
-// there is something to do.
+// says how much went into them. It goes through a block, which is only had
+// while there is something to do.
 func (o *reading) readLong(fd uintptr) (n int, errno syscall.Errno) {
 	m := o.long
 	b := inBatches.Get().(*inBatch)
@@ -385,8 +387,8 @@ func (o *reading) readLong(fd uintptr) (n int, errno syscall.Errno) {
 	return n, errno
 }
 
-// readAheadLocked receives into blocks, and holds what comes. As long as no runs
-// come, it receives straight into the user's buffers instead of the first
+// readAheadLocked receives into blocks, and holds what comes. As long as no
+// runs come, it receives straight into the user's buffers instead of the first
 // blocks: then this read takes those messages, and none is copied.
 func (r *receiver) readAheadLocked(fd uintptr, o *reading) syscall.Errno {
 	n := int(max(r.ahead, 1))

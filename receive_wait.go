@@ -20,11 +20,11 @@ import (
 // Waiting for data.
 //
 // Reads that find nothing line up at a queue with one place. The read that has
-// the place parks on the socket itself, in RawConn.Read, so that an arrival wakes
-// one descriptor, and the user's deadline and Close end it as they do in net.
-// Whatever else is to wake it kicks it: a mark, and a read deadline in the past
-// on the socket. Only the kicked read takes that deadline back, and until it has,
-// what the user sets is only recorded.
+// the place parks on the socket itself, in RawConn.Read, so that an arrival
+// wakes one descriptor, and the user's deadline and Close end it as they do in
+// net. Whatever else is to wake it kicks it: a mark, and a read deadline in the
+// past on the socket. Only the kicked read takes that deadline back, and until
+// it has, what the user sets is only recorded.
 
 // A readQueue is where the reads of a Conn wait, and what ends their waiting.
 type readQueue struct {
