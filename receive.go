@@ -32,13 +32,14 @@ const privateReceiveFlags = MsgWaitAll | sys.PrivateFlags
 // So no datagram is in nobody's hands, and the order is the kernel's. The
 // interleavings that matter are those of looking and leaving:
 //
-//   - A read that has the place marks itself parked, looks at what is held and at
-//     the kernel's queue under the mutex, and parks. A read that passes by the
-//     queue (one that may not wait) and leaves something held unlocks the mutex
-//     and then kicks. If it left before the look, the look finds it; if after, the
-//     mark was there, and the kick ends the parking, which looks again.
-//   - A read that has the place and leaves something held gives the place to the
-//     next in line, which looks before it parks.
+//   - A read that has the place marks itself parked, looks at what is held and
+//     at the kernel's queue under the mutex, and parks. A read that passes by
+//     the queue (one that may not wait) and leaves something held unlocks the
+//     mutex and then kicks. If it left before the look, the look finds it; if
+//     after, the mark was there, and the kick ends the parking, which looks
+//     again.
+//   - A read that has the place and leaves something held gives the place to
+//     the next in line, which looks before it parks.
 //   - An arrival is the poller's to tell. What another read takes of it in the
 //     meantime, and does not leave held, is no reason to wake.
 //   - A read that is kicked because its context is done may find something held
