@@ -178,6 +178,39 @@ func (q *queue) inTurn(ctx context.Context, try func() error) error {
 	defer q.leaveTurn()
 	q.turns.Add(1)
 	q.since.Store(sinceEpoch(time.Now()))
+	return q.parkUntil(ctx, &q.turn, func(bool) error { return try() })
+}
+
+func (q *queue) leaveTurn() {
+	q.since.Store(0)
+	q.leave(&q.turn, false)
+}
+
+// await waits until the socket is ready, and that not for one that starved, and
+// takes nothing. All callers wait for the same, so one is parked for all of
+// them.
+func (q *queue) await(ctx context.Context) error {
+	if err := q.check(ctx); err != nil {
+		return err
+	}
+	done, err := q.enter(ctx, &q.watch)
+	if err != nil || done {
+		return err
+	}
+	err = q.parkUntil(ctx, &q.watch, func(ready bool) error {
+		if !ready || q.starved() {
+			return ErrWouldBlock
+		}
+		return nil
+	})
+	q.leave(&q.watch, err == nil)
+	return err
+}
+
+// parkUntil parks, with the place, until try returns anything but
+// ErrWouldBlock. It returns that, or what ended the waiting. try is told whether
+// the socket was ready.
+func (q *queue) parkUntil(ctx context.Context, l *line, try func(ready bool) error) error {
 	ready := false
 	for short := q.rule.minPause; ; {
 		// Where the socket was ready and the try was in vain, asking again would be
@@ -187,35 +220,13 @@ func (q *queue) inTurn(ctx context.Context, try func() error) error {
 			pause, short = short, min(2*short, q.rule.maxPause)
 		}
 		var err error
-		if ready, err = q.park(ctx, &q.turn, pause, blind); err != nil {
+		if ready, err = q.park(ctx, l, pause, blind); err != nil {
 			return err
 		}
-		if err := try(); err != ErrWouldBlock {
+		if err := try(ready); err != ErrWouldBlock {
 			return err
 		}
 	}
-}
-
-func (q *queue) leaveTurn() {
-	q.since.Store(0)
-	q.leave(&q.turn, false)
-}
-
-// await waits until the socket is ready, and takes nothing. All callers wait
-// for the same, so one is parked for all of them.
-func (q *queue) await(ctx context.Context) error {
-	if err := q.check(ctx); err != nil {
-		return err
-	}
-	ready, err := q.enter(ctx, &q.watch)
-	if err != nil || ready {
-		return err
-	}
-	for !ready && err == nil {
-		ready, err = q.park(ctx, &q.watch, q.rule.longPause, false)
-	}
-	q.leave(&q.watch, ready)
-	return err
 }
 
 // enter returns with the place of l, in the order of arrival, or with what
