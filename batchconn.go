@@ -320,8 +320,9 @@ func (c *Conn) WaitReadable(ctx context.Context) error {
 
 // WaitWritable waits until the socket has room, as poll(2)'s POLLOUT says it
 // (GLib's G_IO_OUT condition): on Linux, until half of the send buffer is free.
-// An error in the socket's error queue does not count as room, and while
-// senders keep the buffer more than half full there is none. It blocks whether
+// An error in the socket's error queue does not count as room, nor does what is
+// reserved for a sender that has waited long, and while senders keep the buffer
+// more than half full there is none. It blocks whether
 // or not the Conn is NonBlocking, and ends with an error that Is ctx.Err() when
 // ctx is done, os.ErrDeadlineExceeded at the write deadline, and net.ErrClosed
 // when the Conn is closed. A nil ctx is never done.

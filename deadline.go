@@ -180,6 +180,40 @@ func (q *queue) inTurn(ctx context.Context, try func() error) error {
 	defer q.leaveTurn()
 	q.turns.Add(1)
 	q.since.Store(sinceEpoch(time.Now()))
+	return q.parkUntil(ctx, l, func(bool) error { return try() })
+}
+
+func (q *queue) leaveTurn() {
+	q.since.Store(0)
+	q.leave(q.turn, false)
+}
+
+// await waits until the socket is ready, and that not for one that starved, and
+// takes nothing. All callers wait for the same, so one is parked for all of
+// them.
+func (q *queue) await(ctx context.Context) error {
+	if err := q.check(ctx); err != nil {
+		return err
+	}
+	l := q.lineAt(&q.watch)
+	done, err := q.enter(ctx, l)
+	if err != nil || done {
+		return err
+	}
+	err = q.parkUntil(ctx, l, func(ready bool) error {
+		if !ready || q.starved() {
+			return ErrWouldBlock
+		}
+		return nil
+	})
+	q.leave(l, err == nil)
+	return err
+}
+
+// parkUntil parks, with the place, until try returns anything but
+// ErrWouldBlock. It returns that, or what ended the waiting. try is told whether
+// the socket was ready.
+func (q *queue) parkUntil(ctx context.Context, l *line, try func(ready bool) error) error {
 	ready := false
 	for short := q.rule.minPause; ; {
 		// Where the socket was ready and the try was in vain, asking again would be
@@ -192,33 +226,10 @@ func (q *queue) inTurn(ctx context.Context, try func() error) error {
 		if ready, err = q.park(ctx, l, pause, blind); err != nil {
 			return err
 		}
-		if err := try(); err != ErrWouldBlock {
+		if err := try(ready); err != ErrWouldBlock {
 			return err
 		}
 	}
-}
-
-func (q *queue) leaveTurn() {
-	q.since.Store(0)
-	q.leave(q.turn, false)
-}
-
-// await waits until the socket is ready, and takes nothing. All callers wait
-// for the same, so one is parked for all of them.
-func (q *queue) await(ctx context.Context) error {
-	if err := q.check(ctx); err != nil {
-		return err
-	}
-	l := q.lineAt(&q.watch)
-	ready, err := q.enter(ctx, l)
-	if err != nil || ready {
-		return err
-	}
-	for !ready && err == nil {
-		ready, err = q.park(ctx, l, q.rule.longPause, false)
-	}
-	q.leave(l, ready)
-	return err
 }
 
 // lineAt is one of the two lines.

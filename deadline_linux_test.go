@@ -21,6 +21,8 @@ import (
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
+
+	"github.com/batchconn/batchconn/internal/sys"
 )
 
 func TestFullSocketDontWait(t *testing.T) {
@@ -545,6 +547,38 @@ func TestWaitWritableInNobodysWay(t *testing.T) {
 		cancel()
 		waiters.Wait()
 	})
+}
+
+// TestWaitWritableReserved: what is reserved for a sender that starved is no room
+// for those that watch, and they look at the socket now and then only.
+func TestWaitWritableReserved(t *testing.T) {
+	w := plainKind.world(t, 1, nil)
+	q := &w.conn.send.queue
+	var looks atomic.Int32
+	rule := *q.rule
+	rule.ready = func(fd uintptr) (bool, error) {
+		looks.Add(1)
+		return sys.Writable(fd)
+	}
+	q.rule = &rule
+	q.since.Store(sinceEpoch(time.Now().Add(-time.Hour)))
+	start, done := time.Now(), make(chan error, 2)
+	for range cap(done) {
+		go func() { done <- w.conn.WaitWritable(nil) }()
+	}
+	await(t, "they have looked often", func() bool { return looks.Load() >= 8 || len(done) > 0 })
+	if n, most := int(looks.Load()), 8+int(time.Since(start)/rule.maxPause); n > most {
+		t.Errorf("they looked %d times in %v, want at most %d", n, time.Since(start), most)
+	}
+	if len(done) > 0 {
+		t.Errorf("%d callers were told of room that is another's", len(done))
+	}
+	q.since.Store(0)
+	for range cap(done) {
+		if err := receive(t, "room", done); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // TestRoomThatIsNone: where the kernel says that there is room and takes nothing

@@ -104,6 +104,38 @@ func TestErrorQueueOfMessage(t *testing.T) {
 	})
 }
 
+// TestErrorQueueTwice: what ICMP says of two other destinations, one after the
+// other as a message is tried, is not of that message.
+func TestErrorQueueTwice(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		for code, mtu := range map[byte]uint16{1: 0, 4: 1400} { // EHOSTUNREACH, EMSGSIZE
+			for name, send := range queueSends {
+				w := plainKind.world(t, 1, nil)
+				control(t, w.conn, option(unix.SOL_IP, unix.IP_RECVERR, 1))
+				from := &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: w.bare.LocalAddr().(*net.UDPAddr).Port}
+				var real *fake
+				real = follow(w.conn, func(call int, ms []ipv4.Message) (int, error) {
+					if call <= 3 {
+						sendUnreachable(t, from, &net.UDPAddr{IP: net.IPv4(127, 0, 0, byte(1+call)), Port: 9}, code, mtu)
+						awaitError(t, w.bare)
+					}
+					return real.ask(call, ms)
+				})
+				m := w.write(t, 3, inTurn, runSize)
+				n, err := send(t, w.conn, m.msgs)
+				if n == 0 || err != nil {
+					t.Fatalf("ICMP code %d, %s: %d, %v", code, name, n, err)
+				}
+				var want [][]byte
+				for _, l := range m.letters[:n] {
+					want = append(want, l.p)
+				}
+				w.inboxes[0].expect(t, want)
+			}
+		}
+	})
+}
+
 // TestErrorQueueAgain: each message of a call may meet an error of the queue, and
 // not only one.
 func TestErrorQueueAgain(t *testing.T) {

@@ -105,7 +105,9 @@ type gso struct {
 	stale atomic.Bool              // the user was at the socket's options: probe again
 	more  atomic.Bool              // the user sent with MSG_MORE: a datagram may be open, and a whole run would be added to it
 	state atomic.Pointer[gsoState] // nil while somebody looks
-	mu    sync.Mutex
+
+	mu       sync.Mutex
+	eioUntil time.Time // until when eioReason holds, whatever the options are meanwhile
 }
 
 // A gsoState is what the last probe found. disabledReason is empty if
@@ -136,8 +138,8 @@ func (g *gso) probe() *gsoState {
 	was := g.state.Swap(nil) // before stale: a caller that comes now waits for what we find
 	g.stale.Store(false)     // before looking: an option that is changed now makes it stale again
 	s := g.look(was == nil)
-	if s.disabledReason == "" && was != nil && time.Now().Before(was.retry) {
-		s.disabledReason, s.retry = was.disabledReason, was.retry // its hour is not over because somebody looked at an option
+	if s.disabledReason == "" && time.Now().Before(g.eioUntil) {
+		s.disabledReason, s.retry = eioReason, g.eioUntil
 	}
 	g.state.Store(s)
 	if s.disabledReason == testUnderWay {
@@ -233,25 +235,28 @@ func (g *gso) limits(flags int) segmentLimits {
 	return segmentLimits{segments: g.segments, headers: g.headers, paced: s.paced(), even6: s.runs.Even6}
 }
 
-// disable turns segmentation off for a while.
-func (g *gso) disable(reason string, retry time.Time) {
+// remember notes that a destination refused a run and took its datagrams
+// plainly.
+func (g *gso) remember(r refusal) {
+	now := time.Now()
+	if g.refusals.add(r, now) {
+		g.disable(now.Add(eioRetry))
+	}
+}
+
+const eioReason = "EIO from several destinations: their device cannot segment"
+
+// disable turns segmentation off because of EIO.
+func (g *gso) disable(until time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s := new(gsoState)
 	if was := g.state.Load(); was != nil {
 		*s = *was
 	}
-	s.disabledReason, s.retry = reason, retry
+	g.eioUntil = until
+	s.disabledReason, s.retry = eioReason, until
 	g.state.Store(s)
-}
-
-// remember notes that a destination refused a run and took its datagrams
-// plainly.
-func (g *gso) remember(r refusal) {
-	now := time.Now()
-	if g.refusals.add(r, now) {
-		g.disable("EIO from several destinations: their device cannot segment", now.Add(eioRetry))
-	}
 }
 
 // isRefusal reports whether err, of a segmented message, may be about the

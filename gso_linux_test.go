@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -527,6 +528,32 @@ func TestMoreIsForGood(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 	}
+}
+
+// TestEIOOutlivesOptions: a device that cannot segment does so no sooner because
+// an option was set that turns segmentation off too, and taken back.
+func TestEIOOutlivesOptions(t *testing.T) {
+	w := kinds[0].world(t, 1, nil)
+	g := &w.conn.send.gso
+	check := func(reason string) {
+		t.Helper()
+		if s := w.conn.Stats(); s.GSO != (reason == "") || !strings.Contains(s.GSOReason, reason) {
+			t.Errorf("%v because of %q, want %q", s.GSO, s.GSOReason, reason)
+		}
+	}
+	for i := range maxEIO {
+		g.remember(refusal{numbered(i), 100, syscall.EIO})
+	}
+	check("EIO")
+	control(t, w.conn, option(unix.SOL_UDP, unix.UDP_CORK, 1))
+	check("UDP_CORK")
+	control(t, w.conn, option(unix.SOL_UDP, unix.UDP_CORK, 0))
+	check("EIO")
+	g.age(eioRetry - time.Minute)
+	control(t, w.conn, option(unix.SOL_UDP, unix.UDP_CORK, 0))
+	check("EIO")
+	g.age(time.Minute)
+	check("")
 }
 
 // TestDamagedKernel: GSOOn segments also on the kernels that GSOAuto avoids, and

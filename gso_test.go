@@ -176,6 +176,7 @@ func TestRun(t *testing.T) {
 // age makes all that g remembers older.
 func (g *gso) age(d time.Duration) {
 	g.refusals.sizes.age(d)
+	g.eioUntil = g.eioUntil.Add(-d)
 	for i := range g.refusals.eio {
 		g.refusals.eio[i].expires = g.refusals.eio[i].expires.Add(-d)
 	}

@@ -217,17 +217,19 @@ func TestSecondTry(t *testing.T) {
 // TestSecondTryEnds: what ends the call before the second try loses no pending
 // error.
 func TestSecondTryEnds(t *testing.T) {
-	w, _ := scripted(t, connectedKind, replies(refused, sys.EWOULDBLOCK, sys.EWOULDBLOCK))
-	m := w.write(t, 3, inTurn, runSize)
-	n, err := w.conn.SendEach(nil, m.msgs, MsgDontWait)
-	if n != 0 {
-		t.Errorf("n = %d", n)
-	}
-	checkError(t, err, refused)
-	_, err = w.conn.SendEach(nil, m.msgs, MsgDontWait)
-	checkError(t, err, ErrWouldBlock)
-	if n, err := w.conn.SendEach(nil, m.msgs, MsgDontWait); n != 3 || err != nil {
-		t.Errorf("then %d, %v", n, err)
+	for _, pending := range []error{refused, syscall.EMSGSIZE} {
+		w, _ := scripted(t, connectedKind, replies(pending, sys.EWOULDBLOCK, sys.EWOULDBLOCK))
+		m := w.write(t, 3, inTurn, runSize)
+		n, err := w.conn.SendEach(nil, m.msgs, MsgDontWait)
+		if n != 0 {
+			t.Errorf("n = %d", n)
+		}
+		checkError(t, err, pending)
+		_, err = w.conn.SendEach(nil, m.msgs, MsgDontWait)
+		checkError(t, err, ErrWouldBlock)
+		if n, err := w.conn.SendEach(nil, m.msgs, MsgDontWait); n != 3 || err != nil {
+			t.Errorf("then %d, %v", n, err)
+		}
 	}
 }
 

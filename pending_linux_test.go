@@ -7,8 +7,10 @@ package batchconn
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"syscall"
 	"testing"
@@ -144,6 +146,42 @@ func testPending(t *testing.T, k kind, errno syscall.Errno, icmp func(c *net.UDP
 		t.Fatalf("after the error was told: %d, %v", n, err)
 	}
 	w.checkAll(t, m)
+}
+
+// TestWriterIdlePending: an idle write returns what is pending, as net's does: in
+// the kernel, or kept of an earlier send. It was not accepted then, and nobody
+// else hears of it. A write in a burst returns nothing, and Flush does.
+func TestWriterIdlePending(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		for _, control := range [][]byte{nil, cmsgInt(unix.SOL_IP, unix.IP_TTL, 77)} {
+			w := connectedKind.world(t, 1, nil)
+			wr := NewWriter(w.conn, &WriterConfig{OnError: func(to netip.AddrPort, err error) { t.Errorf("OnError(%v, %v)", to, err) }})
+			write := func(newest int64) error {
+				wr.mu.Lock()
+				wr.newest = newest
+				wr.mu.Unlock()
+				_, _, err := wr.WriteMsgUDPAddrPort([]byte("x"), control, netip.AddrPort{})
+				return err
+			}
+			for _, pending := range []func(){
+				func() { unreachable(t, w.bare, 3, 0) },
+				func() { w.conn.send.pending.add(ended(os.NewSyscallError("sendmsg", refused))) },
+			} {
+				pending()
+				checkError(t, write(0), refused)
+				if err := errors.Join(write(0), wr.Flush(nil)); err != nil {
+					t.Errorf("told again: %v", err)
+				}
+				w.inboxes[0].expect(t, [][]byte{[]byte("x")})
+				pending()
+				if err := write(math.MaxInt64); err != nil {
+					t.Errorf("a write in a burst: %v", err)
+				}
+				checkError(t, wr.Flush(nil), refused)
+				w.inboxes[0].expect(t, [][]byte{[]byte("x")})
+			}
+		}
+	})
 }
 
 // TestPendingErrors: of the errors that several sends left pending none is

@@ -49,6 +49,43 @@ func TestSeccomp(t *testing.T) {
 	}
 }
 
+// TestSeccompSendto: where a filter refuses sendto and permits the other calls,
+// these send lone datagrams, from the first on.
+func TestSeccompSendto(t *testing.T) {
+	if runtime.GOARCH == "386" || runtime.GOARCH == "s390x" {
+		t.Skip("sendto is socketcall(2) there, which filters do not tell from others")
+	}
+	for _, errno := range []syscall.Errno{unix.EPERM, unix.EACCES, unix.ENOSYS} {
+		t.Run(unix.ErrnoName(errno), func(t *testing.T) {
+			forbid(t, unix.SYS_SENDTO, errno)
+			for _, k := range kinds {
+				for _, call := range sends {
+					w := k.world(t, 1, nil)
+					for range 3 {
+						msgs := []OutputMessage{{Addr: w.dest[0], Vectors: [][]byte{{1}}}}
+						if n, err := call.call(w.conn, nil, msgs); n != 1 || err != nil {
+							t.Fatalf("%s, %s: %d, %v", k.name, call.name, n, err)
+						}
+						w.inboxes[0].expect(t, [][]byte{{1}})
+					}
+					if s := w.conn.Stats(); s.Failed != 0 || s.Calls > 4 {
+						t.Errorf("%s, %s: %+v, want one call in vain", k.name, call.name, s)
+					}
+				}
+				w := k.world(t, 1, nil)
+				wr := NewWriter(w.conn, nil)
+				if _, err := wr.accept(packet{payload: []byte("idle"), to: w.dest[0]}); err != nil {
+					t.Errorf("%s, an idle Writer: %v", k.name, err)
+				}
+				if err := wr.Flush(nil); err != nil {
+					t.Error(err)
+				}
+				w.inboxes[0].expect(t, [][]byte{[]byte("idle")})
+			}
+		})
+	}
+}
+
 // forbid has a seccomp(2) filter answer errno to a system call of this thread. The
 // goroutine keeps the thread, which ends with it.
 func forbid(t *testing.T, call uint32, errno syscall.Errno) {

@@ -30,6 +30,7 @@ type sender struct {
 	kernel      adapter
 	portable    adapter // instead of kernel once the batch call is refused
 	noBatchCall atomic.Bool
+	noSendto    atomic.Bool // sendto is refused, and the other calls may not be
 
 	queue    queue
 	gso      gso
@@ -212,6 +213,9 @@ func (s *sender) transmit(ctx context.Context, b *outBatch, msgs []OutputMessage
 			n += s.record(&fb, b.sent(msgs[n:], k))
 		}
 		if err != nil && !s.pass(&fb, err) && !s.fallBack(&fb, b, err, msgs[n].Addr) {
+			if fb.retried {
+				s.addTooLong()
+			}
 			return n, outcomeOf(err, msgs[n].Addr)
 		}
 	}
@@ -224,7 +228,7 @@ func (s *sender) transmit(ctx context.Context, b *outBatch, msgs []OutputMessage
 // transmit has to do it, which waits for room and says what is wrong with a
 // send.
 func (s *sender) single(ctx context.Context, p []byte, to netip.AddrPort, flags int) (o outcome, done bool) {
-	if flags&^MsgDontWait != 0 || s.queue.check(ctx) != nil || s.pending.any() || s.queue.takers.Load() != 0 ||
+	if flags&^MsgDontWait != 0 || s.noSendto.Load() || s.queue.check(ctx) != nil || s.pending.any() || s.queue.takers.Load() != 0 ||
 		s.to.check(to) != nil || to.Addr().Zone() != "" {
 		return outcome{}, false
 	}
@@ -237,8 +241,11 @@ func (s *sender) single(ctx context.Context, p []byte, to netip.AddrPort, flags 
 	case err == nil:
 		s.counters.sent(tally{messages: 1, bytes: len(p)})
 		return outcome{}, true
-	case !ofKernel, errno == sys.EWOULDBLOCK, errno == syscall.EINTR, errno == syscall.ENOSYS,
+	case !ofKernel, errno == sys.EWOULDBLOCK, errno == syscall.EINTR,
 		errno == syscall.ENOBUFS && sys.FullIsENOBUFS, s.isQueued(err):
+		return outcome{}, false
+	case isCallRefused(err, sys.IsSendtoRefused):
+		s.noSendto.Store(true)
 		return outcome{}, false
 	}
 	return rejected(sendtoError(errno), to), true
@@ -290,7 +297,7 @@ func (s *sender) write(b *outBatch, flags int) (n int, err error) {
 			return n, nil
 		case errors.Is(err, sys.EWOULDBLOCK):
 			err = ErrWouldBlock
-		case !portable && isCallRefused(err):
+		case !portable && isCallRefused(err, sys.IsBatchCallRefused):
 			s.noBatchCall.Store(true) // neither the kernel nor the filter will change while we run
 			err = nil
 		case errors.Is(err, syscall.EINTR):
@@ -316,12 +323,12 @@ func (s *sender) write(b *outBatch, flags int) (n int, err error) {
 	}
 }
 
-// isCallRefused reports whether err, of the batch call, is about that call and
+// isCallRefused reports whether err, of a system call, is about that call and
 // not about what was sent: the kernel does not know it, or a seccomp filter
-// that was made for others refuses it.
-func isCallRefused(err error) bool {
+// that was made for others refuses it, as always finds out.
+func isCallRefused(err error, always func() bool) bool {
 	return errors.Is(err, syscall.ENOSYS) ||
-		(errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EACCES)) && sys.IsBatchCallRefused()
+		(errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EACCES)) && always()
 }
 
 // isFull reports whether ENOBUFS of the message at the head meant that the
@@ -402,7 +409,8 @@ func (fb *fallback) fill(b *outBatch, p plan, msgs []OutputMessage) error {
 //
 // On a connected socket EMSGSIZE may have been pending instead, because a
 // router asked for shorter datagrams (ICMP, RFC 1191). Then it is of no message
-// here, and the run leaves if it is tried again.
+// here, and the run does not meet it if it is tried again. A full socket says so
+// too: what is too long is found so only once there was room for it.
 func (s *sender) fallBack(fb *fallback, b *outBatch, err error, to netip.AddrPort) bool {
 	if b.empty() || b.runs[b.head].n == 1 || !isRefusal(err) {
 		return false
@@ -427,11 +435,12 @@ const maxPassed = 8
 
 // pass has the message at the head tried again if err is of the error queue: it
 // says what became of an earlier message, to any destination, and the owner of
-// the socket finds it in the queue. No route and no message answers
-// ECONNREFUSED; the others may be of this message after all, and then are met
-// again.
+// the socket finds it in the queue. It may be of this message after all, and
+// then is met each time. That it is met twice says little: the next in the queue
+// is pending as soon as the owner has read one (sock_dequeue_err_skb,
+// net/core/skbuff.c).
 func (s *sender) pass(fb *fallback, err error) bool {
-	if fb.passed > 0 && (fb.passed == maxPassed || !errors.Is(err, sys.ErrnoUnreachablePort)) || !s.isQueued(err) {
+	if fb.passed == maxPassed || !s.isQueued(err) {
 		return false
 	}
 	fb.passed++
@@ -471,7 +480,7 @@ func (t *secondTry) judge(s *sender, sent int, o outcome) (again bool, pending o
 		}
 		t.times = 0
 		return false, outcome{} // it is of the message
-	case sent > 0 || o.ofMessage || isToldOnce(met.err):
+	case sent > 0 || o.ofMessage || o.err == ErrWouldBlock || isToldOnce(met.err):
 		pending = ended(met.err)
 	}
 	if s.to.connected && o.ofMessage && mayBePending(o.err) {

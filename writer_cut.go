@@ -121,7 +121,7 @@ func (w *Writer) rememberRefusal(to netip.AddrPort, err error) {
 // takeRefusalLocked returns the error that a write which its caller segments
 // has to fail with, once, or nil. mu is held.
 func (w *Writer) takeRefusalLocked(d *packet) error {
-	if len(w.refused) == 0 || d.segmentSize() == 0 {
+	if len(w.refused) == 0 || w.closed || d.segmentSize() == 0 {
 		return nil
 	}
 	err := w.refused[d.to]

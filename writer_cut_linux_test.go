@@ -11,6 +11,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -239,6 +240,30 @@ func TestWriterLargeIsNotCopied(t *testing.T) {
 	if err := w.Flush(nil); err != nil || !slices.Equal(copied, []bool{false, false, false, true}) {
 		t.Errorf("Flush = %v; copied: %v", err, copied)
 	}
+}
+
+// TestWriterFullRefused: a Writer that is full has the next write fail too, at
+// once, and one that is closed is closed.
+func TestWriterFullRefused(t *testing.T) {
+	world, w, k := fullWriter(t)
+	own := func() error {
+		_, _, err := w.WriteMsgUDPAddrPort([]byte("aaabbbc"), ownControl(3), world.dest[1])
+		return err
+	}
+	w.rememberRefusal(world.dest[1], w.engine.opError(syscall.EIO, world.dest[1]))
+	atOnce(t, "the write", func() { checkError(t, own(), syscall.EIO) })
+	k.letGo()
+	if err := own(); err != nil {
+		t.Errorf("told again: %v", err)
+	}
+	w.rememberRefusal(world.dest[1], w.engine.opError(syscall.EIO, world.dest[1]))
+	w.mu.Lock()
+	w.closed = true // as while Close lingers
+	w.mu.Unlock()
+	checkError(t, own(), net.ErrClosed)
+	w.mu.Lock()
+	w.closed = false
+	w.mu.Unlock()
 }
 
 // TestWriterForgetsRefusals: what is remembered of destinations has bounds.

@@ -260,48 +260,41 @@ func (w *Writer) sendLoneLocked(d *packet) error {
 	w.held.count(d.size())
 	self := w.held.accepted
 	w.mu.Unlock()
-	r, err := w.tryLone(d)
+	blocked, err := w.tryLone(d)
 	w.mu.Lock()
-	if r.blocked {
+	if blocked {
 		w.held.takeLone(d, self)
-		w.moveOnLocked(r.err)
+		w.moveOnLocked(nil)
 		w.due = max(w.due, self)
 		w.sendLocked(false)
 		return nil
 	}
 	w.held.finishLone(d.size(), self)
-	w.moveOnLocked(r.err)
+	w.moveOnLocked(nil)
 	w.endSendingLocked()
 	return err
 }
 
-// tryLone sends a datagram, says why it cannot be sent, or that it has to wait.
-func (w *Writer) tryLone(d *packet) (r sendResult, err error) {
-	if len(d.control) == 0 {
-		o, done := w.engine.single(nil, d.payload, d.to, 0)
-		if r.blocked = !done; done {
-			err = w.engine.report(o)
-		}
-		return r, err
+// tryLone sends a datagram, or says why it cannot be sent, be it for an error
+// that was pending, or that it has to wait.
+func (w *Writer) tryLone(d *packet) (blocked bool, err error) {
+	o, done := w.engine.pending.take(), true
+	switch {
+	case o.err != nil:
+	case len(d.control) == 0:
+		o, done = w.engine.single(nil, d.payload, d.to, 0)
+	default:
+		b := newOutBatch()
+		defer b.free()
+		b.vector[0] = d.payload
+		b.one[0] = OutputMessage{Addr: d.to, Vectors: b.vector[:], Control: d.control}
+		_, o = w.engine.transmit(nil, b, b.one[:], 0, false)
+		done = o.err == nil || o.ofMessage || o.pending
 	}
-	b := newOutBatch()
-	defer b.free()
-	b.vector[0] = d.payload
-	b.one[0] = OutputMessage{Addr: d.to, Vectors: b.vector[:], Control: d.control}
-	for {
-		n, o := w.engine.transmit(nil, b, b.one[:], 0, false)
-		switch {
-		case n == 1:
-			return r, nil
-		case o.ofMessage:
-			return r, w.engine.report(o)
-		case o.pending: // of no message here
-			r.err = w.engine.report(o)
-		default:
-			r.blocked = true
-			return r, nil
-		}
+	if !done {
+		return true, nil
 	}
+	return false, w.engine.report(o)
 }
 
 // abandonLocked reports all that is still held. mu is held except for the

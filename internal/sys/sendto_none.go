@@ -16,3 +16,6 @@ import (
 func Sendto(syscall.RawConn, bool, []byte, netip.AddrPort, int) error {
 	return errors.ErrUnsupported
 }
+
+// IsSendtoRefused is of systems that have no such filters.
+func IsSendtoRefused() bool { return false }

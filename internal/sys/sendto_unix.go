@@ -57,3 +57,8 @@ var sendtoCalls = sync.Pool{New: func() any {
 	c.call = func(fd uintptr) { c.err = unix.Sendto(int(fd), c.p, c.flags, c.to) }
 	return c
 }}
+
+// IsSendtoRefused reports whether a seccomp filter refuses sendto(2) whatever
+// is sent with it. The call names no descriptor: to that only the kernel itself
+// answers EBADF.
+func IsSendtoRefused() bool { return unix.Sendto(-1, nil, 0, nil) != unix.EBADF }
