@@ -21,17 +21,18 @@ import (
 
 // Waiting.
 //
-// Working never waits and waiting never works. A caller that met a full socket
-// (or an empty one) stands in a line with one place. The caller that has the
-// place is parked, tries again, and leaves once something left or failed, to
-// the end of the line if it has more. So those that wait take turns, newcomers
-// that may wait queue behind them, and callers that may not wait never meet the
-// line. Callers that only watch have a line of their own, and all wake at once.
+// Working never waits and waiting never works. Both directions have ends, which
+// end calls, and a line: a caller that met a full or an empty socket stands in
+// it, for one place. Only the caller that has the place is parked. It tries
+// again, and leaves once something left, came or failed, to the end of the line
+// if it has more. So those that wait take turns, newcomers that may wait queue
+// behind them, and callers that may not wait never meet the line.
 //
-// The queue knows no direction: a waitRule has what differs.
-//
-// The parker is apart from the user's descriptor, so that its deadline, with
-// which one caller is woken, fails nobody else's calls.
+// Where the caller is parked differs. A read parks on the socket itself, see
+// readQueue. What waits for room parks on a duplicate of the socket, whose
+// deadline wakes it and fails nobody else's calls. A waitRule says what it
+// waits for and how often it tries. Callers that only watch have a place and a
+// line of their own, and all wake at once.
 
 // A waitRule is what differs between waiting for room and for data.
 type waitRule struct {
@@ -61,55 +62,21 @@ var epoch = time.Now()
 
 func sinceEpoch(t time.Time) int64 { return int64(t.Sub(epoch)) }
 
-// A queue is where the callers of one direction of a Conn wait, and what ends
-// their waiting: the user's deadline, contexts and Close.
-type queue struct {
-	raw  syscall.RawConn // nil if the Conn is not from New
-	rule *waitRule
-
-	// Written under mu, read without it by every call.
+// The ends of a direction are what ends its calls, waiting or not: Close and
+// the user's deadline. Contexts, which end one call each, are looked at with
+// them.
+type ends struct {
+	raw      syscall.RawConn // nil if the Conn is not from New
 	closed   atomic.Bool
-	takers   atomic.Int32 // callers in turn, parked or not
 	deadline atomic.Int64 // the user's, since epoch; 0 for none
-	since    atomic.Int64 // epoch: when the taker that has the place began to wait; 0 for none
-
-	turns atomic.Uint64 // of takers
-
-	mu    sync.Mutex
-	turn  *line // takers
-	watch *line // callers that take nothing
 }
-
-// A line is callers that wait for the same. One has the place and is parked.
-// The first caller makes it: most Conns never wait for room.
-type line struct {
-	taken       bool      // somebody has the place
-	waiters     []*waiter // the others, in order of arrival
-	parker      parker    // made by the first that is parked
-	pauseEnd    int64     // since epoch: when the caller that has the place wants to try again
-	wakeAt      int64     // since epoch: the deadline of the parker
-	interrupted bool      // the context of the caller that has the place is done
-
-	left   time.Time   // when the place was given back
-	expiry *time.Timer // closes a parker that was not used for long
-	armed  bool        // expiry is to come
-}
-
-// A waiter is a caller that sleeps until somebody wakes it.
-type waiter struct {
-	woken chan bool // has room for the one wake that each waiter gets; true: all is done
-}
-
-var waiters = sync.Pool{New: func() any { return &waiter{make(chan bool, 1)} }}
-
-func (q *queue) init(raw syscall.RawConn, rule *waitRule) { q.raw, q.rule = raw, rule }
 
 // open says why no call can go on: no socket, closed, or ctx is done.
-func (q *queue) open(ctx context.Context) error {
-	if q.raw == nil {
+func (e *ends) open(ctx context.Context) error {
+	if e.raw == nil {
 		return syscall.EINVAL
 	}
-	if q.closed.Load() {
+	if e.closed.Load() {
 		return net.ErrClosed
 	}
 	if ctx != nil {
@@ -120,20 +87,26 @@ func (q *queue) open(ctx context.Context) error {
 
 // check is open and the user's deadline: what is looked at before each call to
 // the kernel.
-func (q *queue) check(ctx context.Context) error {
-	if err := q.open(ctx); err != nil {
+func (e *ends) check(ctx context.Context) error {
+	if err := e.open(ctx); err != nil {
 		return err
 	}
-	if at := q.deadline.Load(); at != 0 && sinceEpoch(time.Now()) >= at {
+	if e.expired() {
 		return os.ErrDeadlineExceeded
 	}
 	return nil
 }
 
+// expired reports whether the user's deadline has passed.
+func (e *ends) expired() bool {
+	at := e.deadline.Load()
+	return at != 0 && sinceEpoch(time.Now()) >= at
+}
+
 // cancelled is check when ctx has said that it is done. A context of the user's
 // may say so before it can say why.
-func (q *queue) cancelled(ctx context.Context) error {
-	if err := q.check(ctx); err != nil {
+func (e *ends) cancelled(ctx context.Context) error {
+	if err := e.check(ctx); err != nil {
 		return err
 	}
 	return context.Canceled
@@ -155,6 +128,121 @@ func (c saidWhy) Err() error {
 	}
 }
 
+// A line is callers that wait for one place, in the order of arrival.
+type line struct {
+	mu      sync.Mutex
+	taken   bool      // a caller has the place
+	waiters []*waiter // the others
+}
+
+// A waiter is a caller that sleeps until somebody wakes it.
+type waiter struct {
+	woken chan bool // has room for the one wake that each waiter gets; true: all is done
+}
+
+var waiters = sync.Pool{New: func() any { return &waiter{make(chan bool, 1)} }}
+
+// enter returns with the place, or with what ended the wait for it; or all is
+// done, and it has no place. Only the context wakes a caller in line: the
+// deadline and Close wake the one that has the place, and so all in line, one
+// after the other. A deadline that moves costs nobody its place.
+func (l *line) enter(ctx context.Context, e *ends) (done bool, err error) {
+	l.mu.Lock()
+	if !l.taken {
+		l.taken = true
+		l.mu.Unlock()
+		return false, nil
+	}
+	w := waiters.Get().(*waiter)
+	defer waiters.Put(w)
+	l.waiters = append(l.waiters, w)
+	l.mu.Unlock()
+	var cancelled <-chan struct{}
+	if ctx != nil {
+		cancelled = ctx.Done()
+	}
+	select {
+	case done := <-w.woken:
+		return done, nil
+	case <-cancelled:
+		l.giveUp(w)
+		return false, e.cancelled(ctx)
+	}
+}
+
+// giveUp takes w out of the line. If its turn came meanwhile, it is the next's.
+func (l *line) giveUp(w *waiter) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if i := slices.Index(l.waiters, w); i >= 0 {
+		l.waiters = slices.Delete(l.waiters, i, i+1)
+		return
+	}
+	if done := <-w.woken; !done {
+		l.leaveLocked(false)
+	}
+}
+
+func (l *line) isTaken() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.taken
+}
+
+// leave gives the place to the next in line, or, if all is done, wakes them
+// all.
+func (l *line) leave(done bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.leaveLocked(done)
+}
+
+func (l *line) leaveLocked(done bool) {
+	for i, w := range l.waiters {
+		w.woken <- done
+		if !done {
+			l.waiters = slices.Delete(l.waiters, i, i+1)
+			return
+		}
+	}
+	clear(l.waiters)
+	l.waiters = l.waiters[:0]
+	l.taken = false
+}
+
+// A queue is where callers wait until the socket is ready, parked on a
+// duplicate of it.
+type queue struct {
+	ends ends
+	rule *waitRule
+
+	// Read by every call.
+	takers atomic.Int32 // callers in turn, parked or not
+	since  atomic.Int64 // epoch: when the taker that has the place began to wait; 0 for none
+
+	turns atomic.Uint64 // of takers
+
+	mu    sync.Mutex // of the places, and for deadlines that reach the socket
+	turn  *place     // of takers
+	watch *place     // of callers that take nothing
+}
+
+// A place is where one caller is parked, and the line for it. The first caller
+// makes it: most Conns never wait for room.
+type place struct {
+	line line
+
+	// Under the queue's mu.
+	parker      parker      // made by the first that is parked
+	pauseEnd    int64       // since epoch: when the caller that has the place wants to try again
+	wakeAt      int64       // since epoch: the deadline of the parker
+	interrupted bool        // the context of the caller that has the place is done
+	used        int64       // since epoch: when a caller was parked last
+	expiry      *time.Timer // closes a parker that was not used for long
+}
+
+func (q *queue) init(raw syscall.RawConn, rule *waitRule) { q.ends.raw, q.rule = raw, rule }
+
 // mustWait reports whether a caller has to leave what there is to others. A
 // caller that may wait queues behind those that wait already. No caller takes
 // what is reserved for one that starved.
@@ -173,47 +261,47 @@ func (q *queue) starved() bool {
 func (q *queue) inTurn(ctx context.Context, try func() error) error {
 	q.takers.Add(1)
 	defer q.takers.Add(-1)
-	l := q.lineAt(&q.turn)
-	if _, err := q.enter(ctx, l); err != nil {
+	p := q.place(&q.turn)
+	if _, err := p.line.enter(ctx, &q.ends); err != nil {
 		return err
 	}
 	defer q.leaveTurn()
 	q.turns.Add(1)
 	q.since.Store(sinceEpoch(time.Now()))
-	return q.parkUntil(ctx, l, func(bool) error { return try() })
+	return q.parkUntil(ctx, p, func(bool) error { return try() })
 }
 
 func (q *queue) leaveTurn() {
 	q.since.Store(0)
-	q.leave(q.turn, false)
+	q.turn.line.leave(false)
 }
 
 // await waits until the socket is ready, and that not for one that starved, and
 // takes nothing. All callers wait for the same, so one is parked for all of
 // them.
 func (q *queue) await(ctx context.Context) error {
-	if err := q.check(ctx); err != nil {
+	if err := q.ends.check(ctx); err != nil {
 		return err
 	}
-	l := q.lineAt(&q.watch)
-	done, err := q.enter(ctx, l)
+	p := q.place(&q.watch)
+	done, err := p.line.enter(ctx, &q.ends)
 	if err != nil || done {
 		return err
 	}
-	err = q.parkUntil(ctx, l, func(ready bool) error {
+	err = q.parkUntil(ctx, p, func(ready bool) error {
 		if !ready || q.starved() {
 			return ErrWouldBlock
 		}
 		return nil
 	})
-	q.leave(l, err == nil)
+	p.line.leave(err == nil)
 	return err
 }
 
 // parkUntil parks, with the place, until try returns anything but
-// ErrWouldBlock. It returns that, or what ended the waiting. try is told whether
-// the socket was ready.
-func (q *queue) parkUntil(ctx context.Context, l *line, try func(ready bool) error) error {
+// ErrWouldBlock. It returns that, or what ended the waiting. try is told
+// whether the socket was ready.
+func (q *queue) parkUntil(ctx context.Context, p *place, try func(ready bool) error) error {
 	ready := false
 	for short := q.rule.minPause; ; {
 		// Where the socket was ready and the try was in vain, asking again would be
@@ -223,7 +311,7 @@ func (q *queue) parkUntil(ctx context.Context, l *line, try func(ready bool) err
 			pause, short = short, min(2*short, q.rule.maxPause)
 		}
 		var err error
-		if ready, err = q.park(ctx, l, pause, blind); err != nil {
+		if ready, err = q.park(ctx, p, pause, blind); err != nil {
 			return err
 		}
 		if err := try(ready); err != ErrWouldBlock {
@@ -232,144 +320,70 @@ func (q *queue) parkUntil(ctx context.Context, l *line, try func(ready bool) err
 	}
 }
 
-// lineAt is one of the two lines.
-func (q *queue) lineAt(at **line) *line {
+// place is one of the two places.
+func (q *queue) place(at **place) *place {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if *at == nil {
-		*at = new(line)
+		*at = new(place)
 	}
 	return *at
 }
 
-// enter returns with the place of l, in the order of arrival, or with what
-// ended the wait for it; or all is done, and it has no place. Only the context
-// wakes a caller in line: the deadline and Close wake the one that has the
-// place, and so all in line, one after the other. A deadline that moves costs
-// nobody its place.
-func (q *queue) enter(ctx context.Context, l *line) (done bool, err error) {
-	q.mu.Lock()
-	if !l.taken {
-		l.taken = true
-		q.mu.Unlock()
-		return false, nil
-	}
-	w := waiters.Get().(*waiter)
-	defer waiters.Put(w)
-	l.waiters = append(l.waiters, w)
-	q.mu.Unlock()
-	var cancelled <-chan struct{}
-	if ctx != nil {
-		cancelled = ctx.Done()
-	}
-	select {
-	case done := <-w.woken:
-		return done, nil
-	case <-cancelled:
-		q.giveUp(l, w)
-		return false, q.cancelled(ctx)
-	}
-}
-
-// giveUp takes w out of the line. If its turn came meanwhile, it is the next's.
-func (q *queue) giveUp(l *line, w *waiter) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if i := slices.Index(l.waiters, w); i >= 0 {
-		l.waiters = slices.Delete(l.waiters, i, i+1)
-		return
-	}
-	if done := <-w.woken; !done {
-		q.leaveLocked(l, false)
-	}
-}
-
-// leave gives the place to the next in line, or, if all is done, wakes them
-// all.
-func (q *queue) leave(l *line, done bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.leaveLocked(l, done)
-}
-
-func (q *queue) leaveLocked(l *line, done bool) {
-	for i, w := range l.waiters {
-		w.woken <- done
-		if !done {
-			l.waiters = slices.Delete(l.waiters, i, i+1)
-			return
+// makeParkerLocked makes a parker, and has it closed when it has not been used
+// for a while. To make a new one for each wait costs more than the wait; but
+// each packet that arrives wakes it too.
+func (q *queue) makeParkerLocked(p *place) {
+	p.parker, p.wakeAt = newParker(q.ends.raw, q.rule), 0
+	p.expiry = time.AfterFunc(q.rule.keepParker, func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		rest := q.rule.keepParker - time.Duration(sinceEpoch(time.Now())-p.used)
+		switch {
+		case p.parker == nil:
+		case p.line.isTaken():
+			p.expiry.Reset(q.rule.keepParker)
+		case rest > 0:
+			p.expiry.Reset(rest)
+		default:
+			p.closeParker()
 		}
-	}
-	clear(l.waiters)
-	l.waiters = l.waiters[:0]
-	l.taken = false
-	q.keepLocked(l)
+	})
 }
 
-// keepLocked has the parker closed only after a while. To make a new one for
-// each wait costs more than the wait; but each packet that arrives wakes it
-// too.
-func (q *queue) keepLocked(l *line) {
-	l.left = time.Now()
-	if l.parker == nil || l.armed {
-		return
-	}
-	l.armed = true
-	if l.expiry == nil {
-		l.expiry = time.AfterFunc(q.rule.keepParker, func() { q.expire(l) })
-	} else {
-		l.expiry.Reset(q.rule.keepParker)
-	}
-}
-
-func (q *queue) expire(l *line) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	l.armed = false
-	if l.taken || l.parker == nil {
-		return
-	}
-	if rest := q.rule.keepParker - time.Since(l.left); rest > 0 {
-		l.armed = true
-		l.expiry.Reset(rest)
-		return
-	}
-	l.closeParker()
-}
-
-func (l *line) closeParker() {
-	if l.parker != nil {
-		l.parker.close()
-		l.parker = nil
+func (p *place) closeParker() {
+	if p.parker != nil {
+		p.parker.close()
+		p.parker = nil
 	}
 }
 
 // park waits, with the place, until the socket is ready or the pause is over,
 // and then says why the call cannot go on, if it cannot. If it is blind, it
 // waits for the end of the pause alone.
-func (q *queue) park(ctx context.Context, l *line, pause time.Duration, blind bool) (ready bool, err error) {
-	p := q.arm(l, pause)
-	if p == nil {
+func (q *queue) park(ctx context.Context, p *place, pause time.Duration, blind bool) (ready bool, err error) {
+	parker := q.arm(p, pause)
+	if parker == nil {
 		return false, net.ErrClosed
 	}
 	interrupted := false
 	if ctx != nil && ctx.Done() != nil {
 		joined := make(chan struct{})
 		stop := context.AfterFunc(saidWhy{ctx}, func() {
-			q.interrupt(l)
+			q.interrupt(p)
 			close(joined)
 		})
-		err = p.park(blind)
+		err = parker.park(blind)
 		if interrupted = !stop(); interrupted {
 			<-joined // or it would interrupt the next that has the place
 		}
 	} else {
-		err = p.park(blind)
+		err = parker.park(blind)
 	}
 	if interrupted {
-		return false, q.cancelled(ctx)
+		return false, q.ends.cancelled(ctx)
 	}
-	if ended := q.check(ctx); ended != nil {
+	if ended := q.ends.check(ctx); ended != nil {
 		return false, ended
 	}
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -380,48 +394,49 @@ func (q *queue) park(ctx context.Context, l *line, pause time.Duration, blind bo
 
 // arm readies the parker for the caller that has the place. It is nil after
 // Close.
-func (q *queue) arm(l *line, pause time.Duration) parker {
+func (q *queue) arm(p *place, pause time.Duration) parker {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.closed.Load() {
+	if q.ends.closed.Load() {
 		return nil
 	}
-	if l.parker == nil {
-		l.parker, l.wakeAt = newParker(q.raw, q.rule), 0
+	if p.parker == nil {
+		q.makeParkerLocked(p)
 	}
 	now := sinceEpoch(time.Now())
-	l.pauseEnd, l.interrupted = now+int64(pause), false
-	if pause != q.rule.longPause || l.wakeAt < now+int64(pause/2) || l.wakeAt > q.wakeLocked(l) {
-		q.wakeInTimeLocked(l) // else near enough: moving a timer may wake a thread of the runtime's
+	p.used = now
+	p.pauseEnd, p.interrupted = now+int64(pause), false
+	if pause != q.rule.longPause || p.wakeAt < now+int64(pause/2) || p.wakeAt > q.wakeLocked(p) {
+		q.wakeInTimeLocked(p) // else near enough: moving a timer may wake a thread of the runtime's
 	}
-	return l.parker
+	return p.parker
 }
 
-func (q *queue) interrupt(l *line) {
+func (q *queue) interrupt(p *place) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	l.interrupted = true
-	q.wakeInTimeLocked(l)
+	p.interrupted = true
+	q.wakeInTimeLocked(p)
 }
 
 // wakeInTimeLocked sets the parker's deadline.
-func (q *queue) wakeInTimeLocked(l *line) {
-	if l != nil && l.parker != nil {
-		l.wakeAt = q.wakeLocked(l)
-		l.parker.setDeadline(epoch.Add(time.Duration(l.wakeAt)))
+func (q *queue) wakeInTimeLocked(p *place) {
+	if p != nil && p.parker != nil {
+		p.wakeAt = q.wakeLocked(p)
+		p.parker.setDeadline(epoch.Add(time.Duration(p.wakeAt)))
 	}
 }
 
 // wakeLocked is when to wake the caller that is parked: the first of the three
 // things that wake it.
-func (q *queue) wakeLocked(l *line) int64 {
-	if l.interrupted {
+func (q *queue) wakeLocked(p *place) int64 {
+	if p.interrupted {
 		return 0
 	}
-	if at := q.deadline.Load(); at != 0 {
-		return min(at, l.pauseEnd)
+	if at := q.ends.deadline.Load(); at != 0 {
+		return min(at, p.pauseEnd)
 	}
-	return l.pauseEnd
+	return p.pauseEnd
 }
 
 // setDeadline sets the user's deadline where it is held: on the socket, which
@@ -432,7 +447,7 @@ func (q *queue) setDeadline(t time.Time, set func(time.Time) error) error {
 	if err := set(t); err != nil {
 		return err
 	}
-	q.deadline.Store(deadlineSinceEpoch(t))
+	q.ends.deadline.Store(deadlineSinceEpoch(t))
 	q.wakeInTimeLocked(q.turn)
 	q.wakeInTimeLocked(q.watch)
 	return nil
@@ -459,16 +474,13 @@ func deadlineSinceEpoch(t time.Time) int64 {
 func (q *queue) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.closed.Swap(true) {
+	if q.ends.closed.Swap(true) {
 		return
 	}
-	for _, l := range []*line{q.turn, q.watch} {
-		if l == nil {
-			continue
-		}
-		l.closeParker()
-		if l.expiry != nil {
-			l.expiry.Stop()
+	for _, p := range []*place{q.turn, q.watch} {
+		if p != nil && p.parker != nil {
+			p.closeParker()
+			p.expiry.Stop()
 		}
 	}
 }

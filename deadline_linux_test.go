@@ -274,7 +274,7 @@ func TestPark(t *testing.T) {
 				name := fmt.Sprintf("%s, early %v", w.name, early)
 				nw := filled(t, lo, nil)
 				ctx, cancel := context.WithCancel(context.Background())
-				if _, err := nw.c.send.queue.enter(ctx, nw.c.send.queue.lineAt(&nw.c.send.queue.turn)); err != nil {
+				if _, err := nw.c.send.queue.place(&nw.c.send.queue.turn).line.enter(ctx, &nw.c.send.queue.ends); err != nil {
 					t.Fatal(err)
 				}
 				if early {
@@ -490,7 +490,7 @@ func TestTurns(t *testing.T) {
 	inNamespace(t, func(t *testing.T, lo *loopback) {
 		nw := newNarrows(t, lo, open, nil)
 		nw.c.send.queue.takers.Add(1) // one that waits to send from now on
-		if _, err := nw.c.send.queue.enter(nil, nw.c.send.queue.lineAt(&nw.c.send.queue.turn)); err != nil {
+		if _, err := nw.c.send.queue.place(&nw.c.send.queue.turn).line.enter(nil, &nw.c.send.queue.ends); err != nil {
 			t.Fatal(err)
 		}
 		try := func() (n int, err error) {

@@ -49,7 +49,7 @@ func (r *receiver) initGRO(mode GROMode) {
 func (r *receiver) probeLocked() string {
 	g := &r.gro
 	g.probed = true
-	if err := r.queue.raw.Control(func(fd uintptr) { g.reason = sys.NoCoalescingReason(fd, g.mode == GROOn) }); err != nil {
+	if err := r.queue.ends.raw.Control(func(fd uintptr) { g.reason = sys.NoCoalescingReason(fd, g.mode == GROOn) }); err != nil {
 		g.reason = err.Error()
 	}
 	g.users = g.reason == sys.ReasonGROSet
@@ -59,7 +59,7 @@ func (r *receiver) probeLocked() string {
 // mayTurnOnLocked reports whether coalescing may be turned on.
 func (r *receiver) mayTurnOnLocked() bool {
 	g := &r.gro
-	if g.off != "" || g.probed && g.reason != "" || r.queue.closed.Load() {
+	if g.off != "" || g.probed && g.reason != "" || r.queue.ends.closed.Load() {
 		return false
 	}
 	if r.isPaused() {
@@ -139,7 +139,7 @@ func (r *receiver) settleLocked() {
 }
 
 // control calls f with the descriptor, unless it is closed.
-func (r *receiver) control(f func(fd uintptr)) { r.queue.raw.Control(f) }
+func (r *receiver) control(f func(fd uintptr)) { r.queue.ends.raw.Control(f) }
 
 // turnOff turns coalescing off: for good if reason is not empty, else until the
 // queue is found deep again.

@@ -251,13 +251,15 @@ func (nw *narrows) waiting() (n int, parked bool) {
 	q := &nw.c.send.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for _, l := range []*line{q.turn, q.watch} {
-		if l == nil {
+	for _, p := range []*place{q.turn, q.watch} {
+		if p == nil {
 			continue
 		}
-		if n += len(l.waiters); l.taken {
-			n, parked = n+1, parked || l.parker != nil
+		p.line.mu.Lock()
+		if n += len(p.line.waiters); p.line.taken {
+			n, parked = n+1, parked || p.parker != nil
 		}
+		p.line.mu.Unlock()
 	}
 	return n, parked
 }

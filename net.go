@@ -168,7 +168,7 @@ func (c *Conn) addrPort(addr *net.UDPAddr) (to netip.AddrPort, err error) {
 		return to, err
 	}
 	if addr.Port < 0 || addr.Port > math.MaxUint16 { // of which net asks the system
-		return to, cmp.Or(c.send.queue.check(nil), errInvalidMessage)
+		return to, cmp.Or(c.send.queue.ends.check(nil), errInvalidMessage)
 	}
 	return to, nil
 }

@@ -104,7 +104,7 @@ func TestWatchersTakeNoTurns(t *testing.T) {
 			go func() { watchers <- nw.c.WaitWritable(nil) }()
 		}
 		nw.awaitWaiting(cap(watchers))
-		atOnce(t, "taking the place of senders", func() { q.enter(nil, q.lineAt(&q.turn)) })
+		atOnce(t, "taking the place of senders", func() { q.place(&q.turn).line.enter(nil, &q.ends) })
 		lo.setTap(open)
 		for range cap(watchers) {
 			if err := receive(t, "a watcher", watchers); err != nil {

@@ -182,7 +182,7 @@ func (o *reading) wait() error {
 	if !sys.Receives && !o.look {
 		return o.readNet()
 	}
-	return o.r.queue.raw.Read(o.try)
+	return o.r.queue.ends.raw.Read(o.try)
 }
 
 func (r *receiver) newReading(flags int) *reading {
@@ -208,19 +208,19 @@ func (o *reading) free() {
 // error, r.mu is not locked.
 func (r *receiver) obtain(ctx context.Context, o *reading, wait bool) error {
 	if !wait {
-		if err := r.queue.check(ctx); err != nil {
+		if err := r.queue.ends.check(ctx); err != nil {
 			return err
 		}
 		return r.obtainNow(o)
 	}
-	if err := r.queue.open(ctx); err != nil { // RawConn.Read looks at the deadline
+	if err := r.queue.ends.open(ctx); err != nil { // RawConn.Read looks at the deadline
 		return err
 	}
-	if err := r.queue.enter(ctx); err != nil {
+	if _, err := r.queue.line.enter(ctx, &r.queue.ends); err != nil {
 		return err
 	}
 	if err := r.queue.park(ctx, o); err != nil {
-		r.queue.leave()
+		r.queue.line.leave(false)
 		return err
 	}
 	o.inLine = true
@@ -231,7 +231,7 @@ func (r *receiver) obtain(ctx context.Context, o *reading, wait bool) error {
 func (r *receiver) obtainNow(o *reading) error {
 	if !sys.Receives {
 		in := false
-		if err := r.queue.raw.Control(func(fd uintptr) { in, _ = sys.Readable(fd) }); err != nil {
+		if err := r.queue.ends.raw.Control(func(fd uintptr) { in, _ = sys.Readable(fd) }); err != nil {
 			return cause(err)
 		}
 		if !in {
@@ -239,7 +239,7 @@ func (r *receiver) obtainNow(o *reading) error {
 		}
 		return o.readNet() // which would wait if another took the datagram meanwhile
 	}
-	if err := r.queue.raw.Control(o.once); err != nil {
+	if err := r.queue.ends.raw.Control(o.once); err != nil {
 		return cause(err)
 	}
 	if !o.done {
@@ -271,7 +271,7 @@ func (o *reading) readNet() error {
 
 // release ends what obtain began.
 func (r *receiver) release(o *reading) {
-	if r.held != nil && r.queue.closed.Load() {
+	if r.held != nil && r.queue.ends.closed.Load() {
 		r.dropLocked() // Close came in between
 	}
 	leaves := r.held != nil
@@ -280,7 +280,7 @@ func (r *receiver) release(o *reading) {
 	}
 	r.mu.Unlock()
 	if o.inLine {
-		r.queue.leave()
+		r.queue.line.leave(false)
 	} else if leaves {
 		r.queue.kick()
 	}
@@ -540,7 +540,7 @@ type received struct {
 // asks for control data and flags.
 func (r *receiver) one(ctx context.Context, p, control []byte, flags int, wait bool, call string) (received, error) {
 	if r.hasHeld.Load() && flags&^(sys.MsgPeek|sys.MsgTrunc|MsgDontWait) == 0 {
-		if err := r.queue.check(ctx); err != nil {
+		if err := r.queue.ends.check(ctx); err != nil {
 			return received{}, err
 		}
 		r.mu.Lock()
@@ -557,7 +557,7 @@ func (r *receiver) one(ctx context.Context, p, control []byte, flags int, wait b
 // oneSlowly is one where nothing is held.
 func (r *receiver) oneSlowly(ctx context.Context, p, control []byte, flags int, wait bool, call string) (received, error) {
 	if r.anyPending() {
-		if err := r.queue.open(ctx); err != nil {
+		if err := r.queue.ends.open(ctx); err != nil {
 			return received{}, err
 		}
 		if err := r.takePending(); err != nil {
@@ -626,7 +626,7 @@ func (r *receiver) takeOneLocked(p, control []byte, flags int) (got received) {
 // many reads into messages. It returns an error, of the system call or what
 // ended the waiting, only if it filled none; one that would be lost is kept.
 func (r *receiver) many(ctx context.Context, msgs []InputMessage, flags int, wait bool) (n int, err error) {
-	if err := r.queue.open(ctx); err != nil {
+	if err := r.queue.ends.open(ctx); err != nil {
 		return 0, err
 	}
 	if len(msgs) == 0 {
@@ -673,7 +673,7 @@ func (r *receiver) keep(err error) {
 }
 
 func (r *receiver) anyPending() bool {
-	return r.queue.raw != nil && (r.sender.pending.any() || r.unreturned.any())
+	return r.queue.ends.raw != nil && (r.sender.pending.any() || r.unreturned.any())
 }
 
 // takePending removes an error that an earlier call had no way to return.
@@ -688,7 +688,7 @@ func (r *receiver) takePending() error {
 // there may be more.
 func (r *receiver) some(ctx context.Context, msgs []InputMessage, flags int, wait bool) (n int, more bool, err error) {
 	if r.hasHeld.Load() && (sys.MsgErrQueue == 0 || flags&sys.MsgErrQueue == 0) {
-		if err := r.queue.check(ctx); err != nil {
+		if err := r.queue.ends.check(ctx); err != nil {
 			return 0, false, err
 		}
 		r.mu.Lock()
@@ -824,7 +824,7 @@ func (r *receiver) readyLocked(fd uintptr) bool {
 
 // awaitReadable waits until a receive would not wait.
 func (r *receiver) awaitReadable(ctx context.Context) error {
-	if err := r.queue.check(ctx); err != nil {
+	if err := r.queue.ends.check(ctx); err != nil {
 		return err
 	}
 	if r.anyPending() {

@@ -10,7 +10,6 @@ import (
 	"net"
 	"os"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -19,7 +18,7 @@ import (
 
 // Waiting for data.
 //
-// Reads that find nothing line up at a queue with one place. The read that has
+// Reads that find nothing stand in the line of deadline.go. The read that has
 // the place parks on the socket itself, in RawConn.Read, so that an arrival
 // wakes one descriptor, and the user's deadline and Close end it as they do in
 // net. Whatever else is to wake it kicks it: a mark, and a read deadline in the
@@ -28,18 +27,11 @@ import (
 
 // A readQueue is where the reads of a Conn wait, and what ends their waiting.
 type readQueue struct {
-	conn *net.UDPConn
-	raw  syscall.RawConn // nil if the Conn is not from New
-
-	lineMu sync.Mutex
-	line   []*waiter // those that wait for the place, in order of arrival
-	taken  bool      // a read has the place
-
-	state    atomic.Int32 // of the read that has the place: unparked, parked or kicked
-	closed   atomic.Bool
-	deadline atomic.Int64 // the user's, since epoch; 0 for none
-
-	mu sync.Mutex // for kicks, and for deadlines that reach the socket
+	ends  ends
+	conn  *net.UDPConn
+	line  line
+	state atomic.Int32 // of the read that has the place: unparked, parked or kicked
+	mu    sync.Mutex   // for kicks, and for deadlines that reach the socket
 }
 
 const (
@@ -48,92 +40,7 @@ const (
 	kicked
 )
 
-func (q *readQueue) init(c *net.UDPConn, raw syscall.RawConn) { q.conn, q.raw = c, raw }
-
-// open says why no read can go on: no socket, closed, or ctx is done.
-func (q *readQueue) open(ctx context.Context) error {
-	if q.raw == nil {
-		return syscall.EINVAL
-	}
-	if q.closed.Load() {
-		return net.ErrClosed
-	}
-	if ctx != nil {
-		return ctx.Err()
-	}
-	return nil
-}
-
-// check is open and the user's deadline.
-func (q *readQueue) check(ctx context.Context) error {
-	if err := q.open(ctx); err != nil {
-		return err
-	}
-	if q.expired() {
-		return os.ErrDeadlineExceeded
-	}
-	return nil
-}
-
-func (q *readQueue) expired() bool {
-	at := q.deadline.Load()
-	return at != 0 && sinceEpoch(time.Now()) >= at
-}
-
-// enter returns with the place, in the order of arrival, or with what ended the
-// wait for it. Only the context ends it: the deadline and Close wake the read
-// that has the place, and so all in line, one after the other.
-func (q *readQueue) enter(ctx context.Context) error {
-	q.lineMu.Lock()
-	if !q.taken {
-		q.taken = true
-		q.lineMu.Unlock()
-		return nil
-	}
-	w := waiters.Get().(*waiter)
-	defer waiters.Put(w)
-	q.line = append(q.line, w)
-	q.lineMu.Unlock()
-	if ctx == nil || ctx.Done() == nil {
-		<-w.woken
-		return nil
-	}
-	select {
-	case <-w.woken:
-		return nil
-	case <-ctx.Done():
-		q.giveUp(w)
-		if err := q.check(ctx); err != nil {
-			return err
-		}
-		return context.Canceled // of a context that is done before it says why
-	}
-}
-
-// giveUp takes w out of the line. If its turn came meanwhile, it is the next's.
-func (q *readQueue) giveUp(w *waiter) {
-	q.lineMu.Lock()
-	if i := slices.Index(q.line, w); i >= 0 {
-		q.line = slices.Delete(q.line, i, i+1)
-		q.lineMu.Unlock()
-		return
-	}
-	q.lineMu.Unlock()
-	<-w.woken
-	q.leave()
-}
-
-// leave gives the place to the next in line.
-func (q *readQueue) leave() {
-	q.lineMu.Lock()
-	defer q.lineMu.Unlock()
-	if len(q.line) == 0 {
-		q.taken, q.line = false, nil
-		return
-	}
-	q.line[0].woken <- false // it has room for that
-	q.line = slices.Delete(q.line, 0, 1)
-}
+func (q *readQueue) init(c *net.UDPConn, raw syscall.RawConn) { q.conn, q.ends.raw = c, raw }
 
 // park has o wait, with the place, until that ends by anything but the deadline
 // of a kick.
@@ -147,7 +54,7 @@ func (q *readQueue) park(ctx context.Context, o *reading) error {
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return cause(err)
 		}
-		if err := q.check(ctx); err != nil {
+		if err := q.ends.check(ctx); err != nil {
 			return err
 		}
 		q.awaitOther()
@@ -184,7 +91,7 @@ func (q *readQueue) unpark() {
 
 // until is the user's deadline.
 func (q *readQueue) until() time.Time {
-	at := q.deadline.Load()
+	at := q.ends.deadline.Load()
 	if at == 0 {
 		return time.Time{}
 	}
@@ -212,20 +119,20 @@ func (q *readQueue) setDeadline(t time.Time, set func(time.Time) error) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.state.Load() == kicked {
-		if q.closed.Load() {
+		if q.ends.closed.Load() {
 			return set(t) // for its error
 		}
 	} else if err := set(t); err != nil {
 		return err
 	}
-	q.deadline.Store(deadlineSinceEpoch(t))
+	q.ends.deadline.Store(deadlineSinceEpoch(t))
 	return nil
 }
 
 // isKick reports whether err, of a read that is not in line, is the work of a
 // kick, or of a flush. That read tries again.
 func (q *readQueue) isKick(err error) bool {
-	if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || q.expired() {
+	if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || q.ends.expired() {
 		return false
 	}
 	runtime.Gosched() // to let the kicked read go first
@@ -249,4 +156,4 @@ func (q *readQueue) flush(done func() bool) {
 	}
 }
 
-func (q *readQueue) close() { q.closed.Store(true) }
+func (q *readQueue) close() { q.ends.closed.Store(true) }

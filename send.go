@@ -173,7 +173,7 @@ func (s *sender) rejectAddress(first bool) outcome {
 		if o := s.pending.take(); o.err != nil {
 			return o
 		}
-		if err := s.queue.check(nil); err != nil {
+		if err := s.queue.ends.check(nil); err != nil {
 			return ended(err)
 		}
 	}
@@ -186,7 +186,7 @@ func (s *sender) mayWait(flags int) bool { return !s.nonBlocking && flags&MsgDon
 // transmit sends msgs in order, says how many were sent and what ended it, and
 // sets BytesSent of those sent.
 func (s *sender) transmit(ctx context.Context, b *outBatch, msgs []OutputMessage, flags int, wait bool) (n int, o outcome) {
-	if err := s.queue.open(ctx); err != nil {
+	if err := s.queue.ends.open(ctx); err != nil {
 		return 0, ended(err)
 	}
 	if len(msgs) == 0 {
@@ -200,7 +200,7 @@ func (s *sender) transmit(ctx context.Context, b *outBatch, msgs []OutputMessage
 	p := plan{to: &s.to, refusals: &s.gso.refusals, limits: s.gso.limits(flags), zeroCopy: flags&sys.MsgZeroCopy != 0}
 	var fb fallback
 	for n < len(msgs) {
-		if err := s.queue.check(ctx); err != nil {
+		if err := s.queue.ends.check(ctx); err != nil {
 			return n, ended(err)
 		}
 		if b.empty() {
@@ -228,7 +228,7 @@ func (s *sender) transmit(ctx context.Context, b *outBatch, msgs []OutputMessage
 // transmit has to do it, which waits for room and says what is wrong with a
 // send.
 func (s *sender) single(ctx context.Context, p []byte, to netip.AddrPort, flags int) (o outcome, done bool) {
-	if flags&^MsgDontWait != 0 || s.noSendto.Load() || s.queue.check(ctx) != nil || s.pending.any() || s.queue.takers.Load() != 0 ||
+	if flags&^MsgDontWait != 0 || s.noSendto.Load() || s.queue.ends.check(ctx) != nil || s.pending.any() || s.queue.takers.Load() != 0 ||
 		s.to.check(to) != nil || to.Addr().Zone() != "" {
 		return outcome{}, false
 	}
@@ -341,7 +341,7 @@ func (s *sender) isFull(b *outBatch) (full, known bool) {
 		return false, false
 	}
 	ready := true
-	s.queue.raw.Control(func(fd uintptr) { ready, _ = s.queue.rule.ready(fd) })
+	s.queue.ends.raw.Control(func(fd uintptr) { ready, _ = s.queue.rule.ready(fd) })
 	return !ready, !s.gso.found().errorQueue
 }
 

@@ -257,7 +257,7 @@ func (w *Writer) accept(d packet) (int, error) {
 
 // check says what is wrong with a datagram before it is accepted.
 func (w *Writer) check(d *packet) error {
-	if err := w.engine.queue.open(nil); err != nil {
+	if err := w.engine.queue.ends.open(nil); err != nil {
 		return err
 	}
 	if err := w.engine.to.check(d.to); err != nil {
@@ -344,7 +344,7 @@ func (w *Writer) Flush(ctx context.Context) error {
 		if w.closed {
 			return w.engine.opError(net.ErrClosed, netip.AddrPort{})
 		}
-		if err := w.engine.queue.open(ctx); err != nil {
+		if err := w.engine.queue.ends.open(ctx); err != nil {
 			return w.engine.opError(err, netip.AddrPort{})
 		}
 		if w.held.finished >= target {

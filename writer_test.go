@@ -1286,7 +1286,7 @@ func TestWriterDeadline(t *testing.T) {
 	if err := w.Flush(nil); err != nil || len(k.taken) != 4 {
 		t.Errorf("Flush = %v, %d sent; want 4", err, len(k.taken))
 	}
-	if err := w.writerConn.send.queue.check(nil); err != nil {
+	if err := w.writerConn.send.queue.ends.check(nil); err != nil {
 		t.Errorf("the Conn itself: %v", err)
 	}
 }
