@@ -40,6 +40,7 @@ func (r *receiver) initGRO(mode GROMode) {
 	if r.gro.off == "" && r.probeLocked() == "" {
 		r.gro.off = coalesceTest.disabledReason()
 	}
+	r.gro.users = r.gro.reason == sys.ReasonGROSet
 	if mode == GROOn {
 		r.turnOnLocked()
 	}
@@ -52,14 +53,13 @@ func (r *receiver) probeLocked() string {
 	if err := r.queue.raw.Control(func(fd uintptr) { g.reason = sys.NoCoalescingReason(fd, g.mode == GROOn) }); err != nil {
 		g.reason = err.Error()
 	}
-	g.users = g.reason == sys.ReasonGROSet
 	return g.reason
 }
 
 // mayTurnOnLocked reports whether coalescing may be turned on.
 func (r *receiver) mayTurnOnLocked() bool {
 	g := &r.gro
-	if g.off != "" || g.probed && g.reason != "" || r.queue.closed.Load() {
+	if g.off != "" || g.probed && g.reason != "" || g.controls > 0 || r.queue.closed.Load() {
 		return false
 	}
 	if g.retry != 0 && sinceEpoch(time.Now()) < g.retry {
@@ -205,32 +205,41 @@ func (r *receiver) drainLocked(fd uintptr) {
 }
 
 // userControl runs f, which may read and set options, on the descriptor: with
-// the socket as the user left it, and not as we did.
+// the socket as the user left it, and not as we did. Meanwhile no read turns
+// coalescing on.
 func (r *receiver) userControl(raw syscall.RawConn, f func(fd uintptr)) error {
 	if r.direct {
 		return raw.Control(f)
 	}
 	r.mu.Lock()
+	r.gro.controls++
 	on := r.gro.on
 	r.mu.Unlock()
+	defer r.endControl()
 	if on {
 		r.turnOff("")
 	}
-	err := raw.Control(f)
+	return raw.Control(f)
+}
+
+// endControl looks at what the user has set.
+func (r *receiver) endControl() {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.optionsChangedLocked()
-	return err
+	r.gro.controls--
+	aware := r.optionsChangedLocked()
+	r.mu.Unlock()
+	if aware {
+		r.queue.flush(func() bool { return r.inNet() == 0 })
+	}
 }
 
 // optionsChangedLocked looks whether the user has set the option, or taken it
-// away, and has the rest looked at before the option is turned on.
-func (r *receiver) optionsChangedLocked() {
+// away, and has the rest looked at before the option is turned on. aware says
+// that reads are aware from now on, those of package net's own too, which must
+// be ended.
+func (r *receiver) optionsChangedLocked() (aware bool) {
 	g := &r.gro
 	g.probed = false
-	if g.on {
-		return // another was faster, and found the queue deep
-	}
 	r.control(func(fd uintptr) {
 		on, _ := sys.Coalescing(fd)
 		switch {
@@ -239,9 +248,13 @@ func (r *receiver) optionsChangedLocked() {
 			r.isAware.Store(false)
 		case !on && g.users:
 			g.users = false
-			r.isAware.Store(g.off != "")
+			if aware = g.off != ""; aware {
+				r.ours.Store(true) // before reads are aware, and hold what net's would not see
+			}
+			r.isAware.Store(aware)
 		}
 	})
+	return aware
 }
 
 // sockets are the sockets of Conns, by cookie. Two Conns of one socket share the
