@@ -60,6 +60,7 @@ type gro struct {
 	settled bool // it is off, and no run can come any more but those in the queue
 
 	controls int32 // Controls of the user's under way, which are to see the socket as he left it
+	resume   bool  // it was on before them
 
 	turn  int32         // how often it went on
 	pause time.Duration // how long it stayed off when it last brought nothing

@@ -105,7 +105,7 @@ func (r *receiver) settleLocked() {
 		// A run that is queued would come as one datagram. If one came before the
 		// option was off, it goes on again, and settling waits for another time.
 		sys.SetCoalescing(fd, false)
-		if queued, _ := sys.SocketMemory(fd); queued == 0 {
+		if staysEmpty(fd) {
 			g.on = false
 		} else if err := sys.SetCoalescing(fd, true); err != nil {
 			g.on, g.reason = false, os.NewSyscallError("setsockopt", err).Error()
@@ -162,20 +162,40 @@ func (r *receiver) turnOff(reason string) {
 	}
 }
 
-// maxDrains bounds how often turnOffLocked begins anew while runs arrive.
-const maxDrains = 100
+const (
+	// maxDrains bounds how often turnOffLocked begins anew while runs arrive.
+	maxDrains = 100
+
+	// lateRun is how long the queue must stay empty without the option. A
+	// processor that saw it on may be about to queue a run, or have queued it
+	// where the socket's memory does not show it yet (udp_prod_queue, Linux 6.18).
+	lateRun = 20 * time.Microsecond
+)
 
 func (r *receiver) turnOffLocked(fd uintptr) {
 	r.gro.on, r.ahead = false, 1
 	for range maxDrains {
 		r.drainLocked(fd)
 		sys.SetCoalescing(fd, false)
-		if queued, _ := sys.SocketMemory(fd); queued == 0 {
+		if staysEmpty(fd) {
 			return
 		}
 		sys.SetCoalescing(fd, true)
 	}
 	sys.SetCoalescing(fd, false)
+}
+
+// staysEmpty reports whether nothing is in the socket's queue, and nothing comes
+// for a while.
+func staysEmpty(fd uintptr) bool {
+	for start := time.Now(); ; {
+		if queued, _ := sys.SocketMemory(fd); queued != 0 {
+			return false
+		}
+		if time.Since(start) >= lateRun {
+			return true
+		}
+	}
 }
 
 // drainLocked holds all that is in the socket's queue.
@@ -215,18 +235,23 @@ func (r *receiver) userControl(raw syscall.RawConn, f func(fd uintptr)) error {
 	r.gro.controls++
 	on := r.gro.on
 	r.mu.Unlock()
-	defer r.endControl()
+	defer r.endControl(on)
 	if on {
 		r.turnOff("")
 	}
 	return raw.Control(f)
 }
 
-// endControl looks at what the user has set.
-func (r *receiver) endControl() {
+// endControl looks at what the user has set. Coalescing that was turned off for
+// the Control goes on again at once: what was queued as a run is cut then.
+func (r *receiver) endControl(wasOn bool) {
 	r.mu.Lock()
 	r.gro.controls--
 	aware := r.optionsChangedLocked()
+	if r.gro.resume = r.gro.resume || wasOn; r.gro.resume && r.gro.controls == 0 {
+		r.gro.resume = false
+		r.turnOnLocked()
+	}
 	r.mu.Unlock()
 	if aware {
 		r.queue.flush(func() bool { return r.inNet() == 0 })

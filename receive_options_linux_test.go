@@ -7,6 +7,7 @@ package batchconn
 import (
 	"fmt"
 	"net/netip"
+	"runtime"
 	"syscall"
 	"testing"
 	"time"
@@ -164,4 +165,76 @@ func TestStatsDuringControl(t *testing.T) {
 		in.Stats()
 	})
 	checkUserGRO(t, in, out, to)
+}
+
+// TestControlsAtOnce: Controls that overlap, beside readers and a sender that
+// segments, glue nothing, and afterwards coalescing goes on again.
+func TestControlsAtOnce(t *testing.T) {
+	in, out, to := coalescing(t)
+	raw, err := in.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop, done := make(chan struct{}), make(chan struct{}, 4)
+	for range cap(done) {
+		go func() {
+			defer func() { done <- struct{}{} }()
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					raw.Control(func(fd uintptr) {
+						if on, _ := sys.Coalescing(fd); on {
+							t.Error("UDP_GRO is on under a Control of the user's")
+						}
+					})
+					runtime.Gosched()
+				}
+			}
+		}()
+	}
+	sent, read := 0, 0
+	for end := time.Now().Add(*readersFor / 4); time.Now().Before(end) && !t.Failed(); {
+		sendRuns(t, out, to, 30, &sent)
+		readRuns(t, func(p []byte) (int, error) { return in.Read(p) }, 90, &read)
+	}
+	close(stop)
+	for range cap(done) {
+		<-done
+	}
+	if in.recv.gro.turn < 10 {
+		t.Errorf("turned on %d times", in.recv.gro.turn)
+	}
+	if !in.optionOn() { // at once, when the last Control has ended
+		t.Error("coalescing stays off after the last Control")
+	}
+}
+
+// TestFileUnderLoad: a File that is taken while runs arrive makes no datagram of
+// several, neither of those that were drained nor of those that come then.
+func TestFileUnderLoad(t *testing.T) {
+	for range 100 {
+		in, out, to := coalescing(t)
+		sent, taken := 0, make(chan struct{})
+		go func() {
+			defer close(taken)
+			for in.Stats().Received < 50 {
+				runtime.Gosched()
+			}
+			if f, err := in.File(); err == nil {
+				f.Close()
+			}
+		}()
+		for range 40 {
+			sendRuns(t, out, to, 5, &sent)
+			readRuns(t, readNow(in), 15, new(sent-15))
+		}
+		<-taken
+		if in.optionOn() {
+			t.Fatal("the option is on beside a File")
+		}
+		in.Close()
+		out.Close()
+	}
 }
