@@ -55,10 +55,13 @@ type gro struct {
 	reason string // why it is off, as the last probe found
 
 	on      bool // we have set the option
-	users   bool // the user has set it
+	users   bool // the user had set it at New, or at the end of a Control
 	probed  bool // reason is of the options as they are
 	wanted  bool // it would be on if none of net's own reads were under way
 	settled bool // it is off, and no run can come any more but those in the queue
+
+	controls int32 // Controls of the user's under way, which are to see the socket as he left it
+	resume   bool  // it was on before them
 
 	turn  int32         // how often it went on
 	pause time.Duration // how long it stayed off when it last brought nothing

@@ -40,6 +40,7 @@ func (r *receiver) initGRO(mode GROMode) {
 	if r.gro.off == "" && r.probeLocked() == "" {
 		r.gro.off = coalesceTest.disabledReason()
 	}
+	r.gro.users = r.gro.reason == sys.ReasonGROSet
 	if mode == GROOn {
 		r.turnOnLocked()
 	}
@@ -52,14 +53,13 @@ func (r *receiver) probeLocked() string {
 	if err := r.queue.ends.raw.Control(func(fd uintptr) { g.reason = sys.NoCoalescingReason(fd, g.mode == GROOn) }); err != nil {
 		g.reason = err.Error()
 	}
-	g.users = g.reason == sys.ReasonGROSet
 	return g.reason
 }
 
 // mayTurnOnLocked reports whether coalescing may be turned on.
 func (r *receiver) mayTurnOnLocked() bool {
 	g := &r.gro
-	if g.off != "" || g.probed && g.reason != "" || r.queue.ends.closed.Load() {
+	if g.off != "" || g.probed && g.reason != "" || g.controls > 0 || r.queue.ends.closed.Load() {
 		return false
 	}
 	if r.isPaused() {
@@ -113,7 +113,7 @@ func (r *receiver) settleLocked() {
 		// A run that is queued would come as one datagram. If one came before the
 		// option was off, it goes on again, and settling waits for another time.
 		sys.SetCoalescing(fd, false)
-		if queued, _ := sys.SocketMemory(fd); queued == 0 {
+		if staysEmpty(fd) {
 			g.on = false
 		} else if err := sys.SetCoalescing(fd, true); err != nil {
 			g.on, g.reason = false, os.NewSyscallError("setsockopt", err).Error()
@@ -170,20 +170,40 @@ func (r *receiver) turnOff(reason string) {
 	}
 }
 
-// maxDrains bounds how often turnOffLocked begins anew while runs arrive.
-const maxDrains = 100
+const (
+	// maxDrains bounds how often turnOffLocked begins anew while runs arrive.
+	maxDrains = 100
+
+	// lateRun is how long the queue must stay empty without the option. A
+	// processor that saw it on may be about to queue a run, or have queued it
+	// where the socket's memory does not show it yet (udp_prod_queue, Linux 6.18).
+	lateRun = 20 * time.Microsecond
+)
 
 func (r *receiver) turnOffLocked(fd uintptr) {
 	r.gro.on, r.ahead = false, 1
 	for range maxDrains {
 		r.drainLocked(fd)
 		sys.SetCoalescing(fd, false)
-		if queued, _ := sys.SocketMemory(fd); queued == 0 {
+		if staysEmpty(fd) {
 			return
 		}
 		sys.SetCoalescing(fd, true)
 	}
 	sys.SetCoalescing(fd, false)
+}
+
+// staysEmpty reports whether nothing is in the socket's queue, and nothing comes
+// for a while.
+func staysEmpty(fd uintptr) bool {
+	for start := time.Now(); ; {
+		if queued, _ := sys.SocketMemory(fd); queued != 0 {
+			return false
+		}
+		if time.Since(start) >= lateRun {
+			return true
+		}
+	}
 }
 
 // drainLocked holds all that is in the socket's queue.
@@ -213,32 +233,46 @@ func (r *receiver) drainLocked(fd uintptr) {
 }
 
 // userControl runs f, which may read and set options, on the descriptor: with
-// the socket as the user left it, and not as we did.
+// the socket as the user left it, and not as we did. Meanwhile no read turns
+// coalescing on.
 func (r *receiver) userControl(raw syscall.RawConn, f func(fd uintptr)) error {
 	if r.direct {
 		return raw.Control(f)
 	}
 	r.mu.Lock()
+	r.gro.controls++
 	on := r.gro.on
 	r.mu.Unlock()
+	defer r.endControl(on)
 	if on {
 		r.turnOff("")
 	}
-	err := raw.Control(f)
+	return raw.Control(f)
+}
+
+// endControl looks at what the user has set. Coalescing that was turned off for
+// the Control goes on again at once: what was queued as a run is cut then.
+func (r *receiver) endControl(wasOn bool) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.optionsChangedLocked()
-	return err
+	r.gro.controls--
+	aware := r.optionsChangedLocked()
+	if r.gro.resume = r.gro.resume || wasOn; r.gro.resume && r.gro.controls == 0 {
+		r.gro.resume = false
+		r.turnOnLocked()
+	}
+	r.mu.Unlock()
+	if aware {
+		r.queue.flush(func() bool { return r.net.underWay() == 0 })
+	}
 }
 
 // optionsChangedLocked looks whether the user has set the option, or taken it
-// away, and has the rest looked at before the option is turned on.
-func (r *receiver) optionsChangedLocked() {
+// away, and has the rest looked at before the option is turned on. aware says
+// that reads are aware from now on, those of package net's own too, which must
+// be ended.
+func (r *receiver) optionsChangedLocked() (aware bool) {
 	g := &r.gro
 	g.probed = false
-	if g.on {
-		return // another was faster, and found the queue deep
-	}
 	r.control(func(fd uintptr) {
 		on, _ := sys.Coalescing(fd)
 		switch {
@@ -247,9 +281,13 @@ func (r *receiver) optionsChangedLocked() {
 			r.isAware.Store(false)
 		case !on && g.users:
 			g.users = false
-			r.isAware.Store(g.off != "")
+			if aware = g.off != ""; aware {
+				r.ours.Store(true) // before reads are aware, and hold what net's would not see
+			}
+			r.isAware.Store(aware)
 		}
 	})
+	return aware
 }
 
 // sockets are the sockets of Conns, by cookie. Two Conns of one socket share
