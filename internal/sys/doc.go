@@ -8,7 +8,8 @@
 //
 // A file is named by a capability and by where it is there:
 //
-//	_linux    Linux, with its batch calls and offloads
+//	_mmsg     Linux, with its batch calls (sendmmsg) and offloads
+//	_linux    Linux
 //	_unix     systems with the sockets of golang.org/x/sys/unix
 //	_windows  Windows
 //	_none     the systems that lack the capability
@@ -22,6 +23,6 @@
 // A file without a suffix is for every system.
 //
 // Android's seccomp filters refuse what Linux has, so it is taken for a system
-// without batch calls and offloads. So is Linux under the build tag
+// without batch calls. So is Linux under the build tag
 // batchconn_portable, which runs the path of the other systems there.
 package sys

@@ -30,59 +30,11 @@ func (n *Name) AddrPort() netip.AddrPort { return n.addr }
 // Recvfrom does nothing where package net does all the receiving.
 func Recvfrom(uintptr, []byte, int, *Name) (int, syscall.Errno) { return 0, syscall.ENOSYS }
 
-// InMessages are messages to be filled, one a call, by package net.
-type InMessages struct {
-	messages []inMessage
-	got      struct {
-		n, control, flags int
-		from              netip.AddrPort
-	}
-}
-
-type inMessage struct {
-	vectors [][]byte
-	control []byte
-}
-
-// Reset makes it empty, with room for so many messages of so many vectors
-// together.
-func (m *InMessages) Reset(messages, vectors int) { m.Forget() }
-
-// Forget makes it empty.
-func (m *InMessages) Forget() {
-	clear(m.messages)
-	m.messages = m.messages[:0]
-}
-
-// Add adds a message.
-func (m *InMessages) Add(vectors [][]byte, control []byte) {
-	m.messages = append(m.messages, inMessage{vectors, control})
-}
-
-// AddOne adds a message of one vector.
-func (m *InMessages) AddOne(p, control []byte) { m.Add([][]byte{p}, control) }
-
-// AddTwo adds a message of two vectors.
-func (m *InMessages) AddTwo(p, q, control []byte) { m.Add([][]byte{p, q}, control) }
-
-// Len is how many messages were added.
-func (m *InMessages) Len() int { return len(m.messages) }
-
 // Recv does nothing here; see ReadNet.
 func (m *InMessages) Recv(uintptr, int, int) (int, syscall.Errno) { return 0, syscall.ENOSYS }
 
 // RecvOne does nothing here; see ReadNet.
 func (m *InMessages) RecvOne(uintptr, int) (int, syscall.Errno) { return 0, syscall.ENOSYS }
-
-// Refused reports whether errno is the refusal of a call for many messages.
-func (m *InMessages) Refused(uintptr, syscall.Errno) bool { return false }
-
-// Got says what is in a message that was filled: bytes of payload and of
-// control data, and flags.
-func (m *InMessages) Got(int) (n, control, flags int) { return m.got.n, m.got.control, m.got.flags }
-
-// From is where a message came from.
-func (m *InMessages) From(int) netip.AddrPort { return m.got.from }
 
 // wholes are buffers for one datagram each. A datagram that is longer than its
 // buffer is an error without a sender (WSAEMSGSIZE).
@@ -94,7 +46,7 @@ func (m *InMessages) ReadNet(c *net.UDPConn) (err error) {
 	whole := wholes.Get().(*[1 << 16]byte)
 	defer wholes.Put(whole)
 	g := &m.got
-	if g.n, g.control, g.flags, g.from, err = c.ReadMsgUDPAddrPort(whole[:], to.control); err != nil {
+	if g.n, g.control, g.flags, g.from.addr, err = c.ReadMsgUDPAddrPort(whole[:], to.control); err != nil {
 		return err
 	}
 	rest := whole[:g.n]
