@@ -6,6 +6,7 @@ package batchconn
 
 import (
 	"net"
+	"net/netip"
 	"syscall"
 
 	"golang.org/x/net/ipv4"
@@ -16,15 +17,22 @@ import (
 // An adapterPortable sends one datagram a system call: for systems where x/net
 // has no batch call, and kernels and seccomp filters that refuse it.
 type adapterPortable struct {
-	adapter // of the socket's family
-	conn    *net.UDPConn
-	raw     syscall.RawConn
-	isIPv6  bool
+	family adapter // of the socket
+	conn   *net.UDPConn
+	raw    syscall.RawConn
+	isIPv6 bool
 }
 
 func newAdapterPortable(family adapter, c *net.UDPConn, raw syscall.RawConn, isIPv6 bool) adapter {
 	return &adapterPortable{family, c, raw, isIPv6}
 }
+
+func (a *adapterPortable) sendto(p []byte, to netip.AddrPort, flags int) error {
+	return a.family.sendto(p, to, flags)
+}
+
+func (a *adapterPortable) accepts(to netip.Addr) error  { return a.family.accepts(to) }
+func (a *adapterPortable) maxPayload(to netip.Addr) int { return a.family.maxPayload(to) }
 
 // writeBatch sends the first of ms: what can end a call is looked at before
 // each system call.
@@ -39,7 +47,7 @@ func (a *adapterPortable) writeBatch(ms []ipv4.Message, flags int) (n int, err e
 func (a *adapterPortable) writeOne(m *ipv4.Message, flags int) (n int, err error) {
 	if a.needsXNet(m) {
 		one := [1]ipv4.Message{*m}
-		_, err := a.adapter.writeBatch(one[:], flags)
+		_, err := a.family.writeBatch(one[:], flags)
 		return one[0].N, err
 	}
 	to, _ := m.Addr.(*net.UDPAddr)

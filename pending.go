@@ -22,8 +22,8 @@ type pendingErrors struct {
 
 // A pendingError comes before others.
 type pendingError struct {
-	outcome
-	others *pendingError
+	outcome outcome
+	others  *pendingError
 }
 
 // any reports whether there is one.

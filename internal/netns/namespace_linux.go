@@ -67,15 +67,7 @@ func New() (*Namespace, error) {
 		return nil, fmt.Errorf("netns: unshare the network: %w", err)
 	}
 	defer goHome(home)
-	ns, err := current()
-	if err != nil {
-		return nil, err
-	}
-	if err := ns.raiseLoopback(); err != nil {
-		ns.Close()
-		return nil, err
-	}
-	return ns, nil
+	return enter()
 }
 
 // raiseLoopback makes lo one of the MTU that most networks have.
