@@ -199,8 +199,8 @@ type netReads struct {
 }
 
 const (
-	netDoneShift  = 20 // fewer reads are under way
-	netBytesShift = 32
+	netDoneShift  = 18 // fewer reads are under way
+	netBytesShift = 33 // and before that fewer are done and not added up
 	netRead       = 1 << netDoneShift
 	netByte       = 1 << netBytesShift
 
