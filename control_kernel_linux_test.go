@@ -164,66 +164,6 @@ func join(u *net.UDPConn, group netip.Addr, index int) error {
 	return ipv6.NewPacketConn(u).JoinGroup(ifi, addr)
 }
 
-// queued reports whether there is something to read.
-func queued(t testing.TB, c *Conn) bool {
-	fds := []unix.PollFd{{Events: unix.POLLIN}}
-	control(t, c, func(fd int) error {
-		fds[0].Fd = int32(fd)
-		_, err := unix.Poll(fds, 0)
-		return err
-	})
-	return fds[0].Revents&unix.POLLIN != 0
-}
-
-// TestControlDropped: what the kernel counts is what a reader misses that
-// counts sequence numbers.
-func TestControlDropped(t *testing.T) {
-	for _, p := range paths[:4] {
-		t.Run(p.name, func(t *testing.T) {
-			s := newConn(t, listen(t, p.network, p.from), &Config{GSO: GSOOff})
-			u := listen(t, p.receives, p.host)
-			u.SetReadBuffer(4 << 10)
-			r := newConn(t, u, nil)
-			if err := r.ReceiveControl(ControlDropped); err != nil {
-				t.Fatal(err)
-			}
-			to := netip.AddrPortFrom(p.to, r.port())
-			next, missed := uint32(0), uint32(0) // of the sequence numbers
-			sequence := uint32(0)
-			send := func() {
-				t.Helper()
-				if _, err := s.SendTo(nil, binary.BigEndian.AppendUint32(make([]byte, 0, 500), sequence), to, 0); err != nil {
-					t.Fatal(err)
-				}
-				sequence++
-			}
-			read := func() {
-				t.Helper()
-				p, m, _ := r.next(t)
-				n := binary.BigEndian.Uint32(p)
-				missed += n - next
-				next = n + 1
-				if m.Dropped != missed || (m.Flags == ControlDropped) != (missed > 0) {
-					t.Errorf("datagram %d says %#x, %d dropped; missed are %d", n, m.Flags, m.Dropped, missed)
-				}
-			}
-			for range 3 {
-				for range 40 {
-					send()
-				}
-				for queued(t, r) {
-					read()
-				}
-				send() // there is room
-				read()
-			}
-			if missed == 0 || missed == sequence {
-				t.Fatalf("missed %d of %d: no test", missed, sequence)
-			}
-		})
-	}
-}
-
 // TestControlTXTime: Time is SO_TXTIME's, on CLOCK_MONOTONIC.
 func TestControlTXTime(t *testing.T) {
 	now := func() int64 {
@@ -280,6 +220,17 @@ func TestControlTXTimeSocket(t *testing.T) {
 			r.next(t)
 		})
 	}
+}
+
+// queued reports whether there is something to read.
+func queued(t testing.TB, c *Conn) bool {
+	fds := []unix.PollFd{{Events: unix.POLLIN}}
+	control(t, c, func(fd int) error {
+		fds[0].Fd = int32(fd)
+		_, err := unix.Poll(fds, 0)
+		return err
+	})
+	return fds[0].Revents&unix.POLLIN != 0
 }
 
 // TestControlBufferSize: all that can be asked for, and all that can be sent,
