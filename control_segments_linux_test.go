@@ -7,8 +7,14 @@
 package batchconn
 
 import (
+	"fmt"
 	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -89,6 +95,72 @@ func (w *world) testRuns(t *testing.T, send func(), size int, want []int) {
 	}
 	if !slices.Equal(bursts, want) {
 		t.Errorf("runs of %d datagrams, want %d", bursts, want)
+	}
+}
+
+// markEnv tells the process to send, and how many datagrams have one mark.
+const markEnv = "BATCHCONN_TEST_MARK"
+
+// TestControlSystemCalls counts the system calls of 1024 datagrams of which some
+// neighbours are marked alike, and the kernel messages in each call. strace(1)
+// sees them.
+func TestControlSystemCalls(t *testing.T) {
+	if alike, ok := os.LookupEnv(markEnv); ok {
+		sendMarked(t, alike)
+		return
+	}
+	strace, err := exec.LookPath("strace")
+	if err != nil {
+		t.Skip("strace is not installed")
+	}
+	if out, err := exec.Command(strace, "-f", "-o", os.DevNull, "true").CombinedOutput(); err != nil {
+		t.Skipf("strace does not work here: %v %s", err, out)
+	}
+	for alike, want := range map[int][]string{
+		1024: {"16"}, // as many runs of 64, which is the most there can be in one
+		16:   {"64"},
+		2:    {"256", "256"}, // maxBatch
+		1:    {"256", "256", "256", "256"},
+	} {
+		log := filepath.Join(t.TempDir(), "log")
+		cmd := exec.Command(strace, "-f", "-qq", "-o", log, "-e", "trace=sendmmsg", "-e", "signal=none",
+			os.Args[0], "-test.run=^TestControlSystemCalls$", "-test.v")
+		cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", markEnv, alike))
+		out, err := cmd.CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "--- PASS: TestControlSystemCalls ") {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		trace, err := os.ReadFile(log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var calls []string
+		for _, call := range regexp.MustCompile(`(?m)sendmmsg.* = (\S+)$`).FindAllSubmatch(trace, -1) {
+			calls = append(calls, string(call[1]))
+		}
+		if !slices.Equal(calls, want) {
+			t.Errorf("with %d marked alike the calls sent %q kernel messages, want %q", alike, calls, want)
+		}
+	}
+}
+
+// sendMarked marks datagrams with ECT(0) and CE in turn.
+func sendMarked(t *testing.T, alike string) {
+	var n int
+	if _, err := fmt.Sscan(alike, &n); err != nil {
+		t.Fatal(err)
+	}
+	in, out, to := readPair(t, &Config{GRO: GROOff})
+	var msgs []OutputMessage
+	for i := range 1024 {
+		mark := ControlMessage{Flags: ControlTOS, TOS: 2 + i/n%2}
+		msgs = append(msgs, OutputMessage{Addr: to, Vectors: [][]byte{contents(i, 100)}, Control: mark.Append(nil, to.Addr())})
+	}
+	if err := sendAll(out, nil, msgs); err != nil {
+		t.Fatal(err)
+	}
+	if st := in.Stats(); st.Dropped != 0 {
+		t.Errorf("%d were dropped", st.Dropped)
 	}
 }
 
