@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"golang.org/x/net/ipv4"
+
+	"github.com/batchconn/batchconn/internal/netns"
 )
 
 // A controlReader is a way to read datagrams with their control messages.
@@ -60,10 +62,12 @@ var controlReaders = []controlReader{
 	}},
 }
 
-// coalescingConn is controlConn with coalescing on.
-func coalescingConn(t testing.TB, network, host string, which ControlFlags) *Conn {
+// markedFields are those that marked runs are read with.
+const markedFields = fromHeaders | ControlTime
+
+// coalescingConn is a Conn that coalesces and asks for control messages.
+func coalescingConn(t testing.TB, u *net.UDPConn, which ControlFlags) *Conn {
 	t.Helper()
-	u := listen(t, network, host)
 	growBuffer(u)
 	c := newConn(t, u, &Config{GRO: GROOn})
 	if s := c.Stats(); !s.GRO {
@@ -110,37 +114,88 @@ func TestControlCoalesced(t *testing.T) {
 		for _, way := range controlReaders {
 			t.Run(p.name+"/"+way.name, func(t *testing.T) {
 				s := newConn(t, listen(t, p.network, p.from), nil)
-				r := coalescingConn(t, p.receives, p.host, fromHeaders|ControlTime)
+				r := coalescingConn(t, listen(t, p.receives, p.host), markedFields)
 				msgs, coalesced := markedRuns(netip.AddrPortFrom(p.to, r.port()), 40)
-				before := time.Now().Round(0)
-				if err := sendAll(s, nil, msgs); err != nil {
-					t.Fatal(err)
-				}
-				after := time.Now().Round(0)
-				r.SetReadDeadline(time.Now().Add(patience))
-				lo := loopbackIndex(t)
-				for n := 0; n < len(msgs) && !t.Failed(); {
-					err := way.read(r, func(payload, control []byte) {
-						if string(payload) != string(msgs[n].Vectors[0]) {
-							t.Errorf("datagram %d is %x, want %x", n, payload, msgs[n].Vectors[0])
-						}
-						var m ControlMessage
-						err := m.Parse(control)
-						want := runMark(int(msgs[n].Vectors[0][40]))
-						want.Flags, want.Local, want.Dst, want.IfIndex, want.Time = fromHeaders|ControlTime, p.local, p.local, lo, m.Time
-						if err != nil || m != want || m.Time.Before(before) || m.Time.After(after) {
-							t.Errorf("datagram %d, sent from %v to %v: %+v, %v\nwant %+v", n, before, after, m, err, want)
-						}
-						n++
-					})
-					if err != nil {
-						t.Fatal(err)
-					}
-				}
+				here := ControlMessage{Local: p.local, Dst: p.local, IfIndex: loopbackIndex(t)}
+				readMarked(t, s, r, way, msgs, here)
 				if st := r.Stats(); st.Coalesced != uint64(coalesced) || st.Received != uint64(len(msgs)) {
 					t.Errorf("%+v; want %d coalesced of %d: no test", st, coalesced, len(msgs))
 				}
 			})
+		}
+	}
+}
+
+// TestControlCoalescedOverWire: so it is where the receiving kernel merges what
+// arrives. All runs arrive as if at once, but those of other marks stay apart.
+func TestControlCoalescedOverWire(t *testing.T) {
+	netns.Run(t, func(t *testing.T, ns *netns.Namespace) {
+		netns.Check(t, netns.OneProcessor())
+		w, err := ns.Wire(netns.WireConfig{FlushTimeout: 5 * time.Millisecond})
+		netns.Check(t, err)
+		defer w.Close()
+		for _, network := range []string{"udp4", "udp6"} {
+			for _, way := range controlReaders {
+				t.Run(network+"/"+way.name, func(t *testing.T) {
+					testMarkedOverWire(t, w, network, way)
+				})
+			}
+		}
+	})
+}
+
+func testMarkedOverWire(t *testing.T, w *netns.Wire, network string, way controlReader) {
+	if !w.Near.Addr(network).IsValid() {
+		t.Skip("the system has no IPv6")
+	}
+	u, err := w.Far.Listen(network)
+	netns.Check(t, err)
+	s := newConn(t, u, nil)
+	u, err = w.Near.Listen(network)
+	netns.Check(t, err)
+	auto := newConn(t, u, nil)
+	if err := auto.ReceiveControl(markedFields); err != nil {
+		t.Fatal(err)
+	}
+	if st := auto.Stats(); !st.GRO {
+		t.Skip(st.GROReason) // before 6.9 marks are merged
+	}
+	u, err = w.Near.Listen(network)
+	netns.Check(t, err)
+	r := coalescingConn(t, u, markedFields)
+	msgs, _ := markedRuns(addrPortOf(r), 40)
+	near := w.Near.Addr(network)
+	readMarked(t, s, r, way, msgs, ControlMessage{Local: near, Dst: near, IfIndex: w.Near.Link.Index()})
+	if st := r.Stats(); st.Coalesced < uint64(len(msgs))/2 || st.Received != uint64(len(msgs)) {
+		t.Errorf("%+v: too few were coalesced of %d", st, len(msgs))
+	}
+}
+
+// readMarked sends marked runs and reads them. here is what the control messages
+// say beside the mark.
+func readMarked(t *testing.T, s, r *Conn, way controlReader, msgs []OutputMessage, here ControlMessage) {
+	t.Helper()
+	before := time.Now().Round(0)
+	if err := sendAll(s, nil, msgs); err != nil {
+		t.Fatal(err)
+	}
+	r.SetReadDeadline(time.Now().Add(patience))
+	for n := 0; n < len(msgs) && !t.Failed(); {
+		err := way.read(r, func(payload, control []byte) {
+			if string(payload) != string(msgs[n].Vectors[0]) {
+				t.Errorf("datagram %d is %x, want %x", n, payload, msgs[n].Vectors[0])
+			}
+			var m ControlMessage
+			err := m.Parse(control)
+			want := runMark(int(msgs[n].Vectors[0][40]))
+			want.Flags, want.Local, want.Dst, want.IfIndex, want.Time = markedFields, here.Local, here.Dst, here.IfIndex, m.Time
+			if err != nil || m != want || m.Time.Before(before) || m.Time.After(time.Now().Round(0)) {
+				t.Errorf("datagram %d, sent after %v: %+v, %v\nwant %+v", n, before, m, err, want)
+			}
+			n++
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
 	}
 }

@@ -81,18 +81,23 @@ func TestControlOverWire(t *testing.T) {
 		netns.Check(t, w.Far.Link.AddAddr(netip.PrefixFrom(far, 64)))
 		broadcast := w.Near.IPv4.As4()
 		broadcast[3] = 255
-		link := near.WithZone(strconv.Itoa(w.Far.Link.Index()))
+		zone := strconv.Itoa(w.Far.Link.Index())
+		link, linkGroup := near.WithZone(zone), netip.MustParseAddr("ff02::9:1%"+zone)
 		for _, q := range []question{
 			{network: "udp4", to: w.Near.IPv4, local: w.Near.IPv4},
 			{network: "udp", to: w.Near.IPv4, local: w.Near.IPv4},
 			{network: "udp", to: w.Near.IPv6, local: w.Near.IPv6},
 			{network: "udp4", to: netip.AddrFrom4(broadcast), local: w.Near.IPv4},
 			{network: "udp", to: netip.AddrFrom4(broadcast), local: w.Near.IPv4},
+			{network: "udp4", to: netip.MustParseAddr("255.255.255.255"), local: w.Near.IPv4},
+			{network: "udp", to: netip.MustParseAddr("255.255.255.255"), local: w.Near.IPv4},
 			{network: "udp4", to: netip.MustParseAddr("239.9.0.1"), local: w.Near.IPv4, group: true},
 			{network: "udp", to: netip.MustParseAddr("239.9.0.1"), local: w.Near.IPv4, group: true},
 			// Of IPv6 the kernel does not say which address to answer from. It picks.
 			{network: "udp6", to: netip.MustParseAddr("ff05::9:1"), answers: w.Near.IPv6, group: true},
 			{network: "udp", to: netip.MustParseAddr("ff05::9:1"), answers: w.Near.IPv6, group: true},
+			{network: "udp6", to: linkGroup, answers: near, group: true},
+			{network: "udp", to: linkGroup, answers: near, group: true},
 			{network: "udp6", to: link, local: near},
 			{network: "udp", to: link, local: near},
 		} {
