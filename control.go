@@ -34,40 +34,9 @@ import (
 // An IPv4 datagram on an IPv6 socket has IPv4 addresses, and the TTL and TOS of
 // its own header.
 //
-// Not every system has every field. A dash is a field for which ReceiveControl
-// returns [errors.ErrUnsupported], and which Append leaves out:
-//
-//	receiving         Linux  macOS  FreeBSD  DragonFly  OpenBSD  NetBSD  Solaris  AIX  Windows
-//	ControlLocal      yes    yes    yes      yes        yes      yes     yes      yes  yes
-//	ControlDst        yes    yes    yes      yes        yes      yes     yes      yes  yes
-//	ControlInterface  yes    yes    yes      yes        yes      yes     yes      yes  yes
-//	ControlTOS        yes    yes    yes      yes        IPv6     IPv6    yes      IPv6 yes
-//	ControlTTL        yes    yes    yes      yes        yes      yes     yes      yes  yes
-//	ControlTime       yes    yes    yes      yes        yes      yes     yes      -    -
-//	ControlDropped    yes    -      -        -          -        -       -        -    -
-//
-//	sending           Linux  macOS  FreeBSD  DragonFly  OpenBSD  NetBSD  Solaris  AIX  Windows
-//	ControlLocal      yes    yes    yes      yes        yes      yes     yes      IPv6 yes
-//	ControlInterface  yes    yes    IPv6     IPv6       IPv6     yes     yes      IPv6 yes
-//	ControlTOS        yes    yes    yes      IPv6       IPv6     IPv6    yes      IPv6 yes
-//	ControlTTL        yes    IPv6   IPv6     IPv6       IPv6     IPv6    IPv6     IPv6 -
-//	ControlTime       yes    -      -        -          -        -       -        -    -
-//
-// "IPv6" means: with IPv6 only. What is not in the table:
-//
-//   - From macOS to AIX an IPv6 socket adds to an IPv4 datagram only what
-//     IPv6's options bring.
-//   - macOS sends from Local, or by IfIndex if there is no Local.
-//   - FreeBSD and DragonFly send from Local only on a socket that is bound to
-//     the wildcard address.
-//   - A Windows that does not know IP_RECVTOS gives TOS's ECN bits alone.
-//
-// Only Linux is tested on the real system. The rest follows the systems'
-// headers, documentation and sources as far as they were looked at. Three
-// things were not looked up: whether macOS and Solaris take TOS when sending
-// over IPv4, how OpenBSD takes Local over IPv4, and what dual-stack sockets do
-// on systems other than Linux. Test them on your system before you rely on
-// them.
+// What each system can do is in the package documentation, under Control
+// messages. What it cannot receive is [errors.ErrUnsupported] from
+// ReceiveControl, and what it cannot send Append leaves out.
 type ControlMessage struct {
 	// Flags say which of the fields below are set.
 	Flags ControlFlags
@@ -190,26 +159,28 @@ func (m *ControlMessage) ECN() int { return m.TOS & 3 }
 // have the messages, so call it before the first read. A control buffer of 256
 // bytes holds all that can be asked for.
 func (c *Conn) ReceiveControl(which ControlFlags) error {
-	if c.raw == nil {
-		return &net.OpError{Op: "set", Net: "udp", Err: syscall.EINVAL}
-	}
-	receiveControl.Lock()
-	defer receiveControl.Unlock()
-	var err error
-	controlErr := c.recv.userControl(c.raw, func(fd uintptr) {
-		err = sys.SetReceiveControl(fd, c.recv.isIPv6, sys.ControlFields(which))
-	})
-	if controlErr != nil {
-		if err = controlErr; errors.Is(err, net.ErrClosed) {
-			err = net.ErrClosed
-		}
-	}
-	if err != nil {
+	if err := c.receiveControl(sys.ControlFields(which)); err != nil {
 		return &net.OpError{Op: "set", Net: "udp", Addr: c.LocalAddr(), Err: err}
 	}
 	return nil
 }
 
-// receiveControl is held by a ReceiveControl: it sets several options, and of
+// settingControl is held by a ReceiveControl: it sets several options, and of
 // two calls at once one is to win as a whole. Nobody waits for it but those.
-var receiveControl sync.Mutex
+var settingControl sync.Mutex
+
+func (c *Conn) receiveControl(which sys.ControlFields) error {
+	if !c.isFromNew() {
+		return syscall.EINVAL
+	}
+	settingControl.Lock()
+	defer settingControl.Unlock()
+	var err error
+	closed := c.recv.userControl(c.raw, func(fd uintptr) {
+		err = sys.SetReceiveControl(fd, c.recv.isIPv6, which)
+	})
+	if closed != nil {
+		return cause(closed)
+	}
+	return err
+}

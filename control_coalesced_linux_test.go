@@ -88,10 +88,8 @@ func runMark(i int) ControlMessage {
 	return ControlMessage{Flags: ControlTOS | ControlTTL, TOS: i / 2 % 4, TTL: 10 + (i+1)/2}
 }
 
-// runLength is how many datagrams run i has.
-func runLength(i int) int { return 1 + i*5%13 }
-
-// markedRuns are datagrams that say which run they are of, and are marked as it.
+// markedRuns are datagrams that say which run they are of, and are marked as
+// it.
 func markedRuns(to netip.AddrPort, runs int) (msgs []OutputMessage, coalesced int) {
 	for i := range runs {
 		mark := runMark(i)
@@ -171,8 +169,8 @@ func testMarkedOverWire(t *testing.T, w *netns.Wire, network string, way control
 	}
 }
 
-// readMarked sends marked runs and reads them. here is what the control messages
-// say beside the mark.
+// readMarked sends marked runs and reads them. here is what the control
+// messages say beside the mark.
 func readMarked(t *testing.T, s, r *Conn, way controlReader, msgs []OutputMessage, here ControlMessage) {
 	t.Helper()
 	before := time.Now().Round(0)

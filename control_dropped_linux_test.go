@@ -14,8 +14,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestControlDropped: what the kernel counts is what a reader misses that counts
-// sequence numbers, in datagrams. A run that would have come coalesced is one.
+// runLength is how many datagrams run i has.
+func runLength(i int) int { return 1 + i*5%13 }
+
+// TestControlDropped: what the kernel counts is what a reader misses that
+// counts sequence numbers, in datagrams. A run that would have come coalesced
+// is one.
 func TestControlDropped(t *testing.T) {
 	for _, test := range []struct {
 		name string

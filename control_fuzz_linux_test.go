@@ -133,8 +133,8 @@ var wordings = []wording{
 	{"no data", func(s *said, v byte) []byte { return cmsg(unix.SOL_IP, 100) }},
 }
 
-// FuzzControlMessages puts messages together as kernels do, in any order and any
-// number, and cuts them short anywhere.
+// FuzzControlMessages puts messages together as kernels do, in any order and
+// any number, and cuts them short anywhere.
 func FuzzControlMessages(f *testing.F) {
 	every := make([]byte, 0, 2*len(wordings))
 	for i := range wordings {

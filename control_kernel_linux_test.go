@@ -22,8 +22,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// answer replies to what the server reads next, from the address that was asked,
-// and returns what was parsed.
+// answer replies to what the server reads next, from the address that was
+// asked, and returns what was parsed.
 func answer(t testing.TB, server *Conn, keep ControlFlags) ControlMessage {
 	t.Helper()
 	p, m, from := server.next(t)
@@ -69,8 +69,8 @@ func TestControlReply(t *testing.T) {
 	}
 }
 
-// TestControlOverWire asks from the other end of a wire, at a broadcast address,
-// at groups and at link-local addresses.
+// TestControlOverWire asks from the other end of a wire, at a broadcast
+// address, at groups and at link-local addresses.
 func TestControlOverWire(t *testing.T) {
 	netns.Run(t, func(t *testing.T, ns *netns.Namespace) {
 		w, err := ns.Wire(netns.WireConfig{})
@@ -106,7 +106,8 @@ func TestControlOverWire(t *testing.T) {
 	})
 }
 
-// A question is asked from the far end of a wire, at an address of the near end.
+// A question is asked from the far end of a wire, at an address of the near
+// end.
 type question struct {
 	network string // of the server
 	to      netip.Addr
@@ -205,7 +206,8 @@ func TestControlTXTime(t *testing.T) {
 	}
 }
 
-// TestControlTXTimeSocket: the kernel takes the time if the socket has SO_TXTIME.
+// TestControlTXTimeSocket: the kernel takes the time if the socket has
+// SO_TXTIME.
 func TestControlTXTimeSocket(t *testing.T) {
 	for _, p := range paths {
 		t.Run(p.name, func(t *testing.T) {

@@ -35,8 +35,9 @@ var marks = []struct {
 	{"none and some", func(i int) ControlMessage { return ControlMessage{Flags: ControlTOS * ControlFlags(i/40), TOS: 1} }, []int{40, 20}},
 }
 
-// TestControlSegments: datagrams with equal messages leave as one kernel message,
-// and those with another ECN or TTL in one of their own. Each has its own mark.
+// TestControlSegments: datagrams with equal messages leave as one kernel
+// message, and those with another ECN or TTL in one of their own. Each has its
+// own mark.
 func TestControlSegments(t *testing.T) {
 	const size = 100
 	for _, k := range kinds {
@@ -101,9 +102,9 @@ func (w *world) testRuns(t *testing.T, send func(), size int, want []int) {
 // markEnv tells the process to send, and how many datagrams have one mark.
 const markEnv = "BATCHCONN_TEST_MARK"
 
-// TestControlSystemCalls counts the system calls of 1024 datagrams of which some
-// neighbours are marked alike, and the kernel messages in each call. strace(1)
-// sees them.
+// TestControlSystemCalls counts the system calls of 1024 datagrams of which
+// some neighbours are marked alike, and the kernel messages in each call.
+// strace(1) sees them.
 func TestControlSystemCalls(t *testing.T) {
 	if alike, ok := os.LookupEnv(markEnv); ok {
 		sendMarked(t, alike)

@@ -5,10 +5,13 @@
 package batchconn
 
 import (
+	"bytes"
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -354,6 +357,80 @@ func TestControlAppend(t *testing.T) {
 	}
 }
 
+// documented is a row of a table of package documentation: what the system has
+// of each field. It is without the dashes.
+func documented(t *testing.T, table string) map[string]string {
+	t.Helper()
+	text, err := os.ReadFile("doc.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, found := bytes.Cut(text, []byte("//\t"+table+" "))
+	if !found {
+		t.Fatalf("no table of %s", table)
+	}
+	head, rows, _ := strings.Cut(string(text), "\n")
+	system := map[string]string{
+		"android": "Linux", "linux": "Linux", "darwin": "macOS", "ios": "macOS", "freebsd": "FreeBSD", "dragonfly": "DragonFly", "openbsd": "OpenBSD",
+		"netbsd": "NetBSD", "illumos": "Solaris", "solaris": "Solaris", "aix": "AIX", "windows": "Windows",
+	}[runtime.GOOS]
+	_, row, found := strings.Cut(rows, "//\t"+system+" ")
+	row, _, _ = strings.Cut(row, "\n")
+	names, values := strings.Fields(head), strings.Fields(row)
+	if !found || len(names) != len(values) {
+		t.Fatalf("%s: %q of %q", system, values, names)
+	}
+	has := make(map[string]string)
+	for i, name := range names {
+		has[name] = values[i]
+	}
+	return has
+}
+
+var fieldNames = map[string]ControlFlags{
+	"Local": ControlLocal, "Dst": ControlDst, "Interface": ControlInterface, "TOS": ControlTOS, "TTL": ControlTTL, "Time": ControlTime, "Dropped": ControlDropped,
+}
+
+// asDocumented is how the tables say that a field is to be had with a family.
+func asDocumented(ipv4, ipv6 bool) string {
+	switch {
+	case ipv4 && ipv6:
+		return "yes"
+	case ipv6:
+		return "IPv6"
+	case ipv4:
+		return "IPv4"
+	}
+	return "-"
+}
+
+// TestControlTableSending: Append writes what the documentation says of this
+// system.
+func TestControlTableSending(t *testing.T) {
+	row := documented(t, "sending")
+	for name, flag := range fieldNames {
+		writes := func(addr netip.Addr) bool {
+			m := ControlMessage{Flags: flag, Local: addr, Dst: addr, IfIndex: 1, TOS: 8, TTL: 1, Time: time.Now(), Dropped: 1}
+			return len(m.Append(nil, addr)) > 0
+		}
+		if got := asDocumented(writes(netip.MustParseAddr("127.0.0.1")), writes(netip.IPv6Loopback())); got != row[name] {
+			t.Errorf("%s: %s, documented is %q", name, got, row[name])
+		}
+	}
+}
+
+// TestControlTableReceiving: ReceiveControl can do what the documentation says.
+func TestControlTableReceiving(t *testing.T) {
+	onlyLinux(t) // Wine and old systems have less than the table says
+	row := documented(t, "receiving")
+	v4, v6 := controlConn(t, "udp4", "127.0.0.1", 0), controlConn(t, "udp6", "::1", 0)
+	for name, flag := range fieldNames {
+		if got := asDocumented(v4.ReceiveControl(flag) == nil, v6.ReceiveControl(flag) == nil); got != row[name] {
+			t.Errorf("%s: %s, documented is %q", name, got, row[name])
+		}
+	}
+}
+
 // TestControlParseResets: nothing of an earlier message is left.
 func TestControlParseResets(t *testing.T) {
 	m := ControlMessage{Flags: allControl, Local: netip.IPv6Loopback(), TOS: 1, TTL: 1, IfIndex: 1, Time: time.Now(), Dropped: 1}
@@ -366,7 +443,8 @@ func TestControlParseResets(t *testing.T) {
 	}
 }
 
-// BenchmarkControl makes and reads the messages of a reply, as x/net does it too.
+// BenchmarkControl makes and reads the messages of a reply, as x/net does it
+// too.
 func BenchmarkControl(b *testing.B) {
 	addr := netip.MustParseAddr("127.0.0.2")
 	m := ControlMessage{Flags: ControlLocal | ControlInterface, Local: addr, IfIndex: 1}

@@ -210,6 +210,52 @@
 // whole runs, and Stats.Dropped, like the kernel's own counters, counts a run
 // as one.
 //
+// # Control messages
+//
+// [Conn.ReceiveControl] chooses what the system adds to the datagrams that a
+// socket receives, [ControlMessage] reads it, and makes what travels beside a
+// datagram that is sent. Not every system has every field. A dash is a field
+// for which ReceiveControl returns [errors.ErrUnsupported], or which Append
+// leaves out. "IPv6" means: with IPv6 only.
+//
+//	receiving  Local  Dst   Interface  TOS   TTL   Time  Dropped
+//	Linux      yes    yes   yes        yes   yes   yes   yes
+//	macOS      yes    yes   yes        yes   yes   yes   -
+//	FreeBSD    yes    yes   yes        yes   yes   yes   -
+//	DragonFly  yes    yes   yes        yes   yes   yes   -
+//	OpenBSD    yes    yes   yes        IPv6  yes   yes   -
+//	NetBSD     yes    yes   yes        IPv6  yes   yes   -
+//	Solaris    yes    yes   yes        yes   yes   yes   -
+//	AIX        yes    yes   yes        IPv6  yes   -     -
+//	Windows    yes    yes   yes        yes   yes   -     -
+//
+//	sending    Local  Dst   Interface  TOS   TTL   Time  Dropped
+//	Linux      yes    -     yes        yes   yes   yes   -
+//	macOS      yes    -     yes        yes   IPv6  -     -
+//	FreeBSD    yes    -     IPv6       yes   IPv6  -     -
+//	DragonFly  yes    -     IPv6       IPv6  IPv6  -     -
+//	OpenBSD    yes    -     IPv6       IPv6  IPv6  -     -
+//	NetBSD     yes    -     yes        IPv6  IPv6  -     -
+//	Solaris    yes    -     yes        yes   IPv6  -     -
+//	AIX        IPv6   -     IPv6       IPv6  IPv6  -     -
+//	Windows    yes    -     yes        yes   -     -     -
+//
+// What is not in the tables:
+//
+//   - On all but Linux and Windows an IPv6 socket adds to an IPv4 datagram only
+//     what IPv6's options bring.
+//   - macOS sends from Local, or by IfIndex if there is no Local.
+//   - FreeBSD and DragonFly send from Local only on a socket that is bound to
+//     the wildcard address.
+//   - A Windows that does not know IP_RECVTOS gives TOS's ECN bits alone.
+//
+// Only Linux is tested on the real system. The rest follows the systems'
+// headers, documentation and sources as far as they were looked at. Three
+// things were not looked up: whether macOS and Solaris take TOS when sending
+// over IPv4, how OpenBSD takes Local over IPv4, and what dual-stack sockets do
+// on systems other than Linux. Test them on your system before you rely on
+// them.
+//
 // # Limits
 //
 //   - Congestion control, acknowledgement and retransmission are the user's.

@@ -25,7 +25,7 @@ type Stats struct {
 	ReceivedBytes uint64 // payload bytes received, whether there was room for them or not
 	ReceiveCalls  uint64 // calls to the kernel that receive, whether they received anything or not
 	Coalesced     uint64 // datagrams that came inside a coalesced message
-	Dropped       uint64 // what the kernel dropped because the receive buffer was full; a run is one
+	Dropped       uint64 // what the kernel dropped because the receive buffer was full, since the socket was made; a run is one
 	GRO           bool   // coalescing is on, or will be while the queue is deep
 	GROReason     string // why it is not; empty if it is
 }

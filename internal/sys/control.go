@@ -29,8 +29,10 @@ const (
 	ControlDropped
 )
 
-// names are those of the package batchconn's constants.
-var controlNames = [...]string{"ControlLocal", "ControlDst", "ControlInterface", "ControlTOS", "ControlTTL", "ControlTime", "ControlDropped"}
+// controlNames are those of package batchconn's constants.
+var controlNames = [...]string{
+	"ControlLocal", "ControlDst", "ControlInterface", "ControlTOS", "ControlTTL", "ControlTime", "ControlDropped",
+}
 
 func (f ControlFields) String() string {
 	var names []string
@@ -157,7 +159,8 @@ func (c *Control) takePacketInfo4(data []byte) bool {
 	}
 	c.takeInterface(binary.NativeEndian.Uint32(data), true)
 	c.takeDst(netip.AddrFrom4([4]byte(data[8:])), true)
-	if local := netip.AddrFrom4([4]byte(data[4:])); !local.IsUnspecified() { // macOS leaves it zero
+	local := netip.AddrFrom4([4]byte(data[4:]))
+	if !local.IsUnspecified() { // macOS leaves it zero
 		c.Local = local
 		c.Fields |= ControlLocal
 	}
@@ -348,6 +351,7 @@ func (s *optionSetter) set(level, name int, on bool) error {
 // undo sets all back, the last first.
 func (s *optionSetter) undo() {
 	for i := len(s.was) - 1; i >= 0; i-- {
-		setOption(s.fd, s.was[i].level, s.was[i].name, s.was[i].value) // to what it was a moment ago: cannot fail
+		o := s.was[i]
+		setOption(s.fd, o.level, o.name, o.value) // was so a moment ago: cannot fail
 	}
 }

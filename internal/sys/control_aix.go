@@ -11,7 +11,8 @@ const (
 	recvTOS = noMessage
 )
 
-var moreControlOptions []controlOption // no time: there is SO_TIMESTAMPNS, but x/sys does not say what it brings
+// No time: there is SO_TIMESTAMPNS, but x/sys does not say what it brings.
+var moreControlOptions []controlOption
 
 func (c *Control) takeTimestamp(int, []byte) bool { return true }
 

@@ -66,8 +66,8 @@ func TestSetReceiveControlUndoes(t *testing.T) {
 	}
 }
 
-// TestOlderOption: where the first is not known, the second is set, and both are
-// cleared.
+// TestOlderOption: where the first is not known, the second is set, and both
+// are cleared.
 func TestOlderOption(t *testing.T) {
 	ours := controlOptions
 	defer func() { controlOptions = ours }()

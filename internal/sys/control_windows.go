@@ -86,7 +86,7 @@ func (c *Control) Append(b []byte, isIPv4 bool) []byte {
 	level, tos := levelIPv6, trafficClass
 	if isIPv4 {
 		level, tos = levelIPv4, windows.IP_TOS
-		b = c.appendPacketInfo(b)
+		b = c.appendShortPacketInfo(b, windows.IP_PKTINFO)
 	} else {
 		b = c.appendPacketInfo6(b, windows.IPV6_PKTINFO)
 	}
@@ -96,19 +96,5 @@ func (c *Control) Append(b []byte, isIPv4 bool) []byte {
 	if c.Fields&ControlTOS != 0 {
 		b = appendInt32(b, level, tos, c.TOS)
 	}
-	return b
-}
-
-func (c *Control) appendPacketInfo(b []byte) []byte {
-	source := c.source(true)
-	if !source.IsValid() && c.device() == 0 {
-		return b
-	}
-	b, data := AppendControl(b, levelIPv4, windows.IP_PKTINFO, 8)
-	if source.IsValid() {
-		a := source.As4()
-		copy(data, a[:])
-	}
-	binary.NativeEndian.PutUint32(data[4:], c.device())
 	return b
 }

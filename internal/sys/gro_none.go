@@ -32,10 +32,6 @@ func SetCoalescing(fd uintptr, on bool) error { return errors.ErrUnsupported }
 // Coalescing reports whether UDP_GRO is set, and whether the socket knows it.
 func Coalescing(fd uintptr) (on, known bool) { return false, false }
 
-// SocketMemory says how many bytes of its receive buffer a socket uses, and how
-// many datagrams it has dropped. That is not known here.
-func SocketMemory(fd uintptr) (queued, drops uint32) { return 0, 0 }
-
 // SocketCookie is a number of a socket's own, 0 where there is none.
 func SocketCookie(fd uintptr) uint64 { return 0 }
 
