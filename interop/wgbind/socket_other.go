@@ -6,16 +6,5 @@
 
 package wgbind
 
-import (
-	"net"
-
-	"golang.org/x/net/ipv4"
-)
-
 // SetMark does nothing.
 func (b *Bind) SetMark(mark uint32) error { return nil }
-
-// joinReceived does nothing: datagrams come one by one.
-func joinReceived(*net.UDPConn) {}
-
-func joined(m *ipv4.Message) (size int, info []byte) { return m.N, m.OOB[:m.NN] }

@@ -12,15 +12,10 @@ import (
 	"sync/atomic"
 
 	"github.com/batchconn/batchconn"
-	"golang.org/x/net/ipv4"
 	"golang.zx2c4.com/wireguard/conn"
 )
 
-const (
-	socketBuffer = 7 << 20  // as StdNetBind's
-	receiveBatch = 8        // messages of one read
-	messageSize  = 64 << 10 // of one message
-)
+const socketBuffer = 7 << 20 // as StdNetBind's
 
 // A Bind is one socket for both families, where the system has such.
 type Bind struct {
@@ -42,12 +37,10 @@ func (b *Bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	// What the system refuses of these is done without: large buffers, many
-	// datagrams in one message, and below the address that each came to, to answer
-	// from.
+	// What the system refuses of these is done without: large buffers, and the
+	// address that each datagram came to, to answer from.
 	udp.SetReadBuffer(socketBuffer)
 	udp.SetWriteBuffer(socketBuffer)
-	joinReceived(udp)
 	c, err := batchconn.New(udp, b.cfg)
 	if err != nil {
 		udp.Close()
@@ -58,50 +51,36 @@ func (b *Bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 	return []conn.ReceiveFunc{newReceiver(c).receive}, uint16(c.LocalAddr().(*net.UDPAddr).Port), nil
 }
 
-// A receiver reads messages, each of one datagram or of several that the kernel
-// joined, and hands out the datagrams. The device calls it from one goroutine.
+// A receiver is called from one goroutine of the device.
 type receiver struct {
 	c    *batchconn.Conn
-	ms   []ipv4.Message
-	left []ipv4.Message // of ms, not handed out yet
-	at   int            // how much of left[0] is handed out
-	from *endpoint      // of the last message: most come from where the one before did
+	msgs []batchconn.InputMessage
+	from *endpoint // of the last datagram: most come from where the one before did
 }
 
 func newReceiver(c *batchconn.Conn) *receiver {
-	r := &receiver{c: c, ms: make([]ipv4.Message, receiveBatch), from: newEndpoint(netip.AddrPort{}, netip.Addr{})}
-	for i := range r.ms {
-		r.ms[i].Buffers, r.ms[i].OOB = [][]byte{make([]byte, messageSize)}, make([]byte, 128)
+	r := &receiver{c: c, msgs: make([]batchconn.InputMessage, conn.IdealBatchSize), from: newEndpoint(netip.AddrPort{}, netip.Addr{})}
+	for i := range r.msgs {
+		r.msgs[i].Control = make([]byte, 256)
 	}
 	return r
 }
 
-func (r *receiver) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint) (n int, err error) {
-	if len(r.left) == 0 {
-		k, err := r.c.ReadBatch(r.ms, 0)
-		if err != nil {
-			return 0, err
-		}
-		r.left = r.ms[:k]
+func (r *receiver) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
+	msgs := r.msgs[:min(len(bufs), len(r.msgs))]
+	for i := range msgs {
+		msgs[i].Vectors = bufs[i : i+1]
 	}
-	for ; len(r.left) > 0; r.left, r.at = r.left[1:], 0 {
-		m := &r.left[0]
-		size, control := joined(m)
+	n, err := r.c.ReceiveMessages(nil, msgs, 0)
+	for i, m := range msgs[:n] {
 		var to batchconn.ControlMessage
-		to.Parse(control) // of what cannot be read, the system picks the source
-		if from := m.Addr.(*net.UDPAddr).AddrPort(); !r.from.is(from, to.Local) {
-			r.from = newEndpoint(from, to.Local)
+		to.Parse(m.Control[:m.ControlReceived]) // of what cannot be read, the system picks the source
+		if !r.from.is(m.Addr, to.Local) {
+			r.from = newEndpoint(m.Addr, to.Local)
 		}
-		for r.at < m.N {
-			if n == len(bufs) {
-				return n, nil
-			}
-			end := min(r.at+size, m.N)
-			sizes[n], eps[n] = copy(bufs[n], m.Buffers[0][r.at:end]), r.from
-			n, r.at = n+1, end
-		}
+		sizes[i], eps[i] = m.BytesReceived, r.from
 	}
-	return n, nil
+	return n, err
 }
 
 func (b *Bind) Send(bufs [][]byte, ep conn.Endpoint) (err error) {
