@@ -4,5 +4,6 @@
 
 // Package interop runs unmodified libraries on batchconn's connections, end to
 // end over loopback, beside the same run on a bare *net.UDPConn. It holds tests
-// only; [github.com/batchconn/batchconn/interop/wgbind] is for copying.
+// only. To be copied are [github.com/batchconn/batchconn/interop/wgbind] and
+// [github.com/batchconn/batchconn/interop/replyconn].
 package interop
