@@ -9,7 +9,6 @@ import (
 	"errors"
 	"net/netip"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -54,7 +53,7 @@ type lossy struct {
 	to            netip.AddrPort
 	runsDropWhole bool // and count as one
 
-	sent         uint32 // runs
+	lengths      []int  // of the runs that were sent
 	run, in      uint32 // the datagram to come: its run, and which of it
 	missed       uint32 // datagrams
 	missedRuns   uint32 // whole ones
@@ -68,16 +67,18 @@ func (l *lossy) test() {
 	}
 	l.r.raw.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 4<<10) })
 	for range 4 {
-		for range 30 {
-			l.send()
+		for i := range 30 {
+			l.send(runLength(i))
 		}
-		for l.receive(MsgDontWait) {
-		}
-		l.send() // there is room
-		for l.run < l.sent && l.receive(0) {
-		}
+		// A busy kernel may deliver after the send has returned.
+		await(l.t, "a datagram to arrive after which none is missing", func() bool {
+			l.receive()
+			l.send(1) // there is room
+			l.receive()
+			return int(l.run) == len(l.lengths)
+		})
 	}
-	l.t.Logf("%d runs: %d datagrams read and %d missed, %d whole runs and %d others", l.sent, l.read, l.missed, l.missedRuns, l.partlyMissed)
+	l.t.Logf("%d runs: %d datagrams read and %d missed, %d whole runs and %d others", len(l.lengths), l.read, l.missed, l.missedRuns, l.partlyMissed)
 	if l.missedRuns == 0 || l.read == 0 || l.runsDropWhole && l.partlyMissed > 0 {
 		l.t.Error("no test")
 	}
@@ -94,48 +95,58 @@ func (l *lossy) counted() uint32 {
 	return l.missed
 }
 
-// send sends the next run.
-func (l *lossy) send() {
+// send sends a run of n datagrams.
+func (l *lossy) send(n int) {
 	l.t.Helper()
 	var msgs []OutputMessage
-	for k := range runLength(int(l.sent)) {
-		p := binary.BigEndian.AppendUint32(make([]byte, 0, 100), l.sent)
+	for k := range n {
+		p := binary.BigEndian.AppendUint32(make([]byte, 0, 100), uint32(len(l.lengths)))
 		p = binary.BigEndian.AppendUint32(p, uint32(k))
 		msgs = append(msgs, OutputMessage{Addr: l.to, Vectors: [][]byte{p[:100]}})
 	}
 	if err := sendAll(l.s, nil, msgs); err != nil {
 		l.t.Fatal(err)
 	}
-	l.sent++
+	l.lengths = append(l.lengths, n)
 }
 
-// receive reads a few datagrams, and reports whether there were any.
-func (l *lossy) receive(flags int) bool {
+// receive reads what there is.
+func (l *lossy) receive() {
 	l.t.Helper()
 	msgs := make([]InputMessage, 4)
 	for i := range msgs {
 		msgs[i] = InputMessage{Vectors: [][]byte{make([]byte, 100)}, Control: make([]byte, 64)}
 	}
-	l.r.SetReadDeadline(time.Now().Add(patience))
-	n, err := l.r.ReceiveMessages(nil, msgs, flags)
-	if err != nil && !errors.Is(err, ErrWouldBlock) {
-		l.t.Fatal(err)
-	}
-	for _, msg := range msgs[:n] {
-		p := msg.Vectors[0]
-		l.miss(binary.BigEndian.Uint32(p), binary.BigEndian.Uint32(p[4:]))
-		var m ControlMessage
-		if err := m.Parse(msg.Control[:msg.ControlReceived]); err != nil || m.Dropped != l.counted() || (m.Flags == ControlDropped) != (l.missed > 0) {
-			l.t.Errorf("datagram %d of run %d: %+v, %v; dropped are %d", p[7], p[3], m, err, l.counted())
+	for {
+		n, err := l.r.ReceiveMessages(nil, msgs, MsgDontWait)
+		if errors.Is(err, ErrWouldBlock) {
+			return
+		}
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		for i := range msgs[:n] {
+			l.check(&msgs[i])
 		}
 	}
-	return n > 0
+}
+
+// check compares what a datagram says with what is missing before it.
+func (l *lossy) check(msg *InputMessage) {
+	l.t.Helper()
+	p := msg.Vectors[0]
+	l.miss(binary.BigEndian.Uint32(p), binary.BigEndian.Uint32(p[4:]))
+	var m ControlMessage
+	err := m.Parse(msg.Control[:msg.ControlReceived])
+	if err != nil || m.Dropped != l.counted() || (m.Flags == ControlDropped) != (l.missed > 0) {
+		l.t.Errorf("datagram %d of run %d: %+v, %v; dropped are %d", p[7], p[3], m, err, l.counted())
+	}
 }
 
 // miss counts what is missing before a datagram that was read.
 func (l *lossy) miss(run, in uint32) {
 	for ; l.run < run; l.run, l.in = l.run+1, 0 {
-		left := uint32(runLength(int(l.run))) - l.in
+		left := uint32(l.lengths[l.run]) - l.in
 		l.missed += left
 		if l.in == 0 {
 			l.missedRuns++
@@ -148,7 +159,7 @@ func (l *lossy) miss(run, in uint32) {
 	}
 	l.missed += in - l.in
 	l.read++
-	if l.in = in + 1; int(l.in) == runLength(int(run)) {
+	if l.in = in + 1; int(l.in) == l.lengths[run] {
 		l.run, l.in = run+1, 0
 	}
 }
