@@ -176,7 +176,7 @@ func (c *Conn) receiveControl(which sys.ControlFields) error {
 	settingControl.Lock()
 	defer settingControl.Unlock()
 	var err error
-	closed := c.recv.userControl(c.raw, func(fd uintptr) {
+	closed := c.recv.setOptions(func(fd uintptr) {
 		err = sys.SetReceiveControl(fd, c.recv.isIPv6, which)
 	})
 	if closed != nil {

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/net/ipv4"
 
 	"github.com/batchconn/batchconn/internal/netns"
+	"github.com/batchconn/batchconn/internal/sys"
 )
 
 // A controlReader is a way to read datagrams with their control messages.
@@ -195,6 +196,27 @@ func readMarked(t *testing.T, s, r *Conn, way controlReader, msgs []OutputMessag
 		if err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestReceiveControlKeepsCoalescing: coalescing stays on where the kernel keeps
+// datagrams of different marks apart, and goes off where it does not.
+func TestReceiveControlKeepsCoalescing(t *testing.T) {
+	in, out, to := readPair(t, nil)
+	if st := in.Stats(); !st.GRO {
+		t.Skip(st.GROReason)
+	}
+	makeDeep(t, in, out, to)
+	if !in.optionOn() {
+		t.Fatal("the queue was deep, and coalescing is off")
+	}
+	if err := in.ReceiveControl(ControlTOS | ControlTTL); err != nil {
+		t.Fatal(err)
+	}
+	merges := ""
+	in.raw.Control(func(fd uintptr) { merges = sys.MergesMarks(fd, false) })
+	if st := in.Stats(); in.optionOn() != (merges == "") || st.GROReason != merges {
+		t.Errorf("coalescing is %v, %q; the kernel merges marks: %q", in.optionOn(), st.GROReason, merges)
 	}
 }
 

@@ -266,6 +266,27 @@ func (r *receiver) endControl(wasOn bool) {
 	}
 }
 
+// setOptions runs f, which sets options that say what comes beside a datagram.
+// Coalescing stays on: off, a run that a processor is putting into the queue
+// would come as one datagram. Only if the kernel would merge what shall now be
+// told apart does it go off.
+func (r *receiver) setOptions(f func(fd uintptr)) error {
+	if err := r.queue.ends.raw.Control(f); err != nil || r.direct {
+		return err
+	}
+	r.mu.Lock()
+	merges := false
+	if r.gro.on {
+		r.control(func(fd uintptr) { merges = sys.MergesMarks(fd, r.gro.mode == GROOn) != "" })
+	}
+	r.gro.probed = r.gro.on && !merges
+	r.mu.Unlock()
+	if merges {
+		r.turnOff("")
+	}
+	return nil
+}
+
 // optionsChangedLocked looks whether the user has set the option, or taken it
 // away, and has the rest looked at before the option is turned on. aware says
 // that reads are aware from now on, those of package net's own too, which must

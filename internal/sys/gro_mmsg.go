@@ -127,7 +127,18 @@ func noCoalescingReason(fd uintptr, forced bool, release string) string {
 	if hasFilter(fd) { // it would see the length of a run
 		return "a filter is attached to the socket"
 	}
-	if !before(6, 9) || forced { // commit 5babae777c61
+	return mergesMarks(fd, forced, release)
+}
+
+// MergesMarks says why a socket that coalesces must not: it asks for TOS or TTL,
+// and the kernel merges datagrams of different ones.
+func MergesMarks(fd uintptr, forced bool) string {
+	return mergesMarks(fd, forced, KernelRelease())
+}
+
+func mergesMarks(fd uintptr, forced bool, release string) string {
+	major, minor, _ := ParseRelease(release)
+	if forced || major > 6 || major == 6 && minor >= 9 { // commit 5babae777c61
 		return ""
 	}
 	for _, o := range mixedOptions {

@@ -26,6 +26,9 @@ func NoCoalescingReason(fd uintptr, forced bool) string {
 	return "UDP_GRO is not used on this system"
 }
 
+// MergesMarks says why a socket that coalesces must not.
+func MergesMarks(fd uintptr, forced bool) string { return "" }
+
 // SetCoalescing sets UDP_GRO, of which this system knows nothing.
 func SetCoalescing(fd uintptr, on bool) error { return errors.ErrUnsupported }
 
