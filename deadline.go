@@ -460,7 +460,8 @@ func deadlineSinceEpoch(t time.Time) int64 {
 	if t.IsZero() {
 		return 0
 	}
-	now, left := sinceEpoch(time.Now()), int64(time.Until(t))
+	moment := time.Now() // one: between two the deadline would move
+	now, left := sinceEpoch(moment), int64(t.Sub(moment))
 	switch {
 	case left > math.MaxInt64-now:
 		return math.MaxInt64
