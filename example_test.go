@@ -171,20 +171,20 @@ func echo(ctx context.Context, conn *batchconn.Conn) error {
 	}
 }
 
-// A fan-out: the same payload to many receivers, one of which is of a family
-// that the socket cannot reach.
+// A fan-out: the same header and payload to many receivers, one of which is of a
+// family that the socket cannot reach.
 func ExampleConn_SendEach() {
 	receiver, to := openReceiver()
 	defer receiver.Close()
 	conn := openConn(nil)
 	defer conn.Close()
 	ctx := context.Background()
-	payload := []byte("tick")
+	header, payload := []byte("RTP "), []byte("tick")
 	receivers := []netip.AddrPort{to, netip.MustParseAddrPort("[2001:db8::1]:9000"), to}
 
 	msgs := make([]batchconn.OutputMessage, len(receivers))
 	for i, to := range receivers {
-		msgs[i] = batchconn.OutputMessage{Addr: to, Vectors: [][]byte{payload}}
+		msgs[i] = batchconn.OutputMessage{Addr: to, Vectors: [][]byte{header, payload}}
 	}
 	n, err := conn.SendEach(ctx, msgs, 0)
 	var failed *batchconn.BatchError
@@ -196,11 +196,11 @@ func ExampleConn_SendEach() {
 	}
 	fmt.Println("tried", n, "of", len(msgs), err)
 
-	fmt.Printf("%s %s\n", receive(receiver), receive(receiver))
+	fmt.Printf("%s, %s\n", receive(receiver), receive(receiver))
 	// Output:
 	// not sent to receiver 1 [2001:db8::1]:9000
 	// tried 3 of 3 <nil>
-	// tick tick
+	// RTP tick, RTP tick
 }
 
 // A sender as QUIC has it: packets of one size are written one after the other
@@ -369,7 +369,7 @@ func ExampleNewWriter() {
 // TestReadme holds the code in README.md to that of the examples: each block is
 // found in one of them, except for the indentation.
 func TestReadme(t *testing.T) {
-	code := unindented(t, "example_test.go") + unindented(t, "examples/hello/main.go")
+	code := unindented(t, "example_test.go") + unindented(t, "examples/hello/main.go") + unindented(t, "interop/recipes_test.go")
 	blocks := strings.Split(unindented(t, "README.md"), "\n```go\n")[1:]
 	if len(blocks) == 0 {
 		t.Error("README.md shows no code")
