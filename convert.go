@@ -175,7 +175,7 @@ func (b *outBatch) fill(p *plan, msgs []OutputMessage) (err error) {
 		r := run{n: 1}
 		if limits.segments > 1 && len(msgs) > 1 && msgs[1].Addr == last { // a caller that sends no runs pays for this comparison alone
 			if !asked {
-				limits.tooLarge, asked = p.refusals.sizes.tooLarge(last.Addr()), true
+				limits.tooLarge, asked = p.refusals.tooLarge(last.Addr()), true
 			}
 			r = limits.run(msgs)
 		}

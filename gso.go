@@ -239,7 +239,7 @@ func (g *gso) limits(flags int) segmentLimits {
 // plainly.
 func (g *gso) remember(r refusal) {
 	now := time.Now()
-	if g.refusals.add(r, now) {
+	if g.refusals.table().add(r, now) {
 		g.disable(now.Add(eioRetry))
 	}
 }
@@ -304,11 +304,32 @@ const (
 	eioRetry  = time.Hour
 )
 
-// refusals are the destinations that refused runs of late.
-type refusals struct {
+// refusals are the destinations that refused runs of late. Most Conns have none,
+// and take no memory for them.
+type refusals struct{ had atomic.Pointer[hadRefusals] }
+
+type hadRefusals struct {
 	sizes refusalTable
 	mu    sync.Mutex
 	eio   []recentEIO // each of another destination
+}
+
+// tooLarge is the size from which on segments to an address are refused, or 0.
+func (t *refusals) tooLarge(to netip.Addr) int {
+	had := t.had.Load()
+	if had == nil {
+		return 0
+	}
+	return had.sizes.tooLarge(to)
+}
+
+// table is where refusals are remembered.
+func (t *refusals) table() *hadRefusals {
+	if had := t.had.Load(); had != nil {
+		return had
+	}
+	t.had.CompareAndSwap(nil, new(hadRefusals))
+	return t.had.Load()
 }
 
 type recentEIO struct {
@@ -318,7 +339,7 @@ type recentEIO struct {
 
 // add remembers a refusal. It reports whether so many destinations answered EIO
 // that it must be the socket.
-func (t *refusals) add(r refusal, now time.Time) (ofSocket bool) {
+func (t *hadRefusals) add(r refusal, now time.Time) (ofSocket bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if errors.Is(r.err, syscall.EIO) {
@@ -330,7 +351,7 @@ func (t *refusals) add(r refusal, now time.Time) (ofSocket bool) {
 }
 
 // countEIOLocked reports whether that many destinations had EIO of late.
-func (t *refusals) countEIOLocked(to netip.Addr, now time.Time) bool {
+func (t *hadRefusals) countEIOLocked(to netip.Addr, now time.Time) bool {
 	recent := []recentEIO{{to, now.Add(eioWindow)}}
 	for _, r := range t.eio {
 		if r.to != to && now.Before(r.expires) {

@@ -199,7 +199,7 @@ func TestFallBackFails(t *testing.T) {
 				if n, err = w.conn.SendMessages(nil, msgs[want:], 0); n != 0 || !errors.Is(err, errno) {
 					t.Fatalf("%v at %d, the rest: %d, %v", errno, want, n, err)
 				}
-				if refused := w.conn.send.gso.refusals.sizes.sizes; refused != nil {
+				if refused := w.conn.send.gso.refusals.table().sizes.sizes; refused != nil {
 					t.Errorf("%v at %d: remembered %+v", errno, want, refused)
 				}
 				w.inboxes[0].expect(t, nil)
@@ -400,7 +400,7 @@ func TestPortZero(t *testing.T) {
 				t.Fatalf("%s, port 0, each: %d, %v", k.name, n, err)
 			}
 		}
-		if w.conn.send.gso.refusals.sizes.sizes != nil {
+		if w.conn.send.gso.refusals.table().sizes.sizes != nil {
 			t.Error("remembered")
 		}
 	}

@@ -175,10 +175,11 @@ func TestRun(t *testing.T) {
 
 // age makes all that g remembers older.
 func (g *gso) age(d time.Duration) {
-	g.refusals.sizes.age(d)
+	had := g.refusals.table()
+	had.sizes.age(d)
 	g.eioUntil = g.eioUntil.Add(-d)
-	for i := range g.refusals.eio {
-		g.refusals.eio[i].expires = g.refusals.eio[i].expires.Add(-d)
+	for i := range had.eio {
+		had.eio[i].expires = had.eio[i].expires.Add(-d)
 	}
 	if s := g.state.Load(); s != nil && !s.retry.IsZero() {
 		older := *s

@@ -130,14 +130,15 @@ func testReceiveNoAllocation(t *testing.T, host string, mode GROMode, waits bool
 	}
 }
 
-// inUse is the heap and the stacks.
+// inUse is what lives in the heap, and the stacks. What the heap keeps free for
+// the next object is nobody's.
 func inUse() uint64 {
 	for range 3 {
 		runtime.GC()
 	}
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	return m.HeapInuse + m.StackInuse
+	return m.HeapAlloc + m.StackInuse
 }
 
 // TestReadersMemory: a Conn with a reader that waits costs little more than a
@@ -148,11 +149,7 @@ func TestReadersMemory(t *testing.T) {
 	}
 	const (
 		n     = 2000
-		limit = 3 << 10
-
-		// A goroutine that has read what was held has a stack of 4 KiB, and one in
-		// net's own read of 2.
-		limitAfter = 4 << 10
+		limit = 3 << 10 // of which 2 KiB: a goroutine that has read what was held has a stack of 4, and one in net's own read of 2
 	)
 	conns := func(wrap bool) (perConn, afterBurst uint64) {
 		before := inUse()
@@ -205,8 +202,8 @@ func TestReadersMemory(t *testing.T) {
 	bare, bareAfter := conns(false)
 	ours, oursAfter := conns(true)
 	t.Logf("a bare conn takes %d bytes, after a burst %d; a Conn %d, %d", bare, bareAfter, ours, oursAfter)
-	if ours > bare+limit || oursAfter > bareAfter+limitAfter {
-		t.Errorf("a Conn takes more than %d, %d bytes more", limit, limitAfter)
+	if ours > bare+limit || oursAfter > bareAfter+limit {
+		t.Errorf("a Conn takes more than %d bytes more", limit)
 	}
 }
 

@@ -45,7 +45,7 @@ func (t *refusalTable) check(tb testing.TB, what string, to netip.Addr, want int
 func TestRefusals(t *testing.T) {
 	const expiry = 10 * time.Second
 	var g gso
-	sizes, a, b := &g.refusals.sizes, numbered(1), numbered(2)
+	sizes, a, b := &g.refusals.table().sizes, numbered(1), numbered(2)
 	clock := newStoppedClock()
 	sizes.clock = clock.now
 	sizes.check(t, "at first", a, 0)
