@@ -188,7 +188,7 @@ func (o *reading) wait() error {
 func (r *receiver) newReading(flags int) *reading {
 	o := readings.Get().(*reading)
 	o.r, o.flags = r, int32(flags)
-	o.past = sys.MsgErrQueue != 0 && flags&sys.MsgErrQueue != 0
+	o.past = isErrQueue(flags)
 	return o
 }
 
@@ -539,7 +539,7 @@ type received struct {
 // one reads one datagram. call names the system call in errors; recvmsg also
 // asks for control data and flags.
 func (r *receiver) one(ctx context.Context, p, control []byte, flags int, wait bool, call string) (received, error) {
-	if r.hasHeld.Load() && flags&^(sys.MsgPeek|sys.MsgTrunc|MsgDontWait) == 0 {
+	if r.hasHeld.Load() && flags&^(sys.MsgPeek|sys.MsgTrunc|MsgDontWait) == 0 && !r.anyPending() {
 		if err := r.queue.ends.check(ctx); err != nil {
 			return received{}, err
 		}
@@ -556,13 +556,8 @@ func (r *receiver) one(ctx context.Context, p, control []byte, flags int, wait b
 
 // oneSlowly is one where nothing is held.
 func (r *receiver) oneSlowly(ctx context.Context, p, control []byte, flags int, wait bool, call string) (received, error) {
-	if r.anyPending() {
-		if err := r.queue.ends.open(ctx); err != nil {
-			return received{}, err
-		}
-		if err := r.takePending(); err != nil {
-			return received{}, err
-		}
+	if err := r.takePending(ctx, flags); err != nil {
+		return received{}, err
 	}
 	o := r.newReading(flags &^ privateReceiveFlags)
 	if flags&sys.MsgPeek == 0 {
@@ -632,14 +627,14 @@ func (r *receiver) many(ctx context.Context, msgs []InputMessage, flags int, wai
 	if len(msgs) == 0 {
 		return 0, nil
 	}
-	if err := r.takePending(); err != nil {
+	if err := r.takePending(ctx, flags); err != nil {
 		return 0, err
 	}
 	all := flags&MsgWaitAll != 0 && wait
 	if flags&sys.MsgPeek != 0 {
 		msgs = msgs[:1] // the kernel would show the same in each
 	}
-	if sys.MsgErrQueue != 0 && flags&sys.MsgErrQueue != 0 {
+	if isErrQueue(flags) {
 		wait, all = false, false // that queue is never waited for
 	}
 	for {
@@ -676,18 +671,28 @@ func (r *receiver) anyPending() bool {
 	return r.queue.ends.raw != nil && (r.sender.pending.any() || r.unreturned.any())
 }
 
-// takePending removes an error that an earlier call had no way to return.
-func (r *receiver) takePending() error {
+// takePending removes an error that an earlier call had no way to return, unless
+// the call cannot go on, as in net, or is one for the socket's queue of errors.
+func (r *receiver) takePending(ctx context.Context, flags int) error {
+	if !r.anyPending() || isErrQueue(flags) {
+		return nil
+	}
+	if err := r.queue.ends.check(ctx); err != nil {
+		return err
+	}
 	if o := r.sender.pending.take(); o.err != nil {
 		return o.err
 	}
 	return r.unreturned.take().err
 }
 
+// isErrQueue reports whether flags ask for the socket's queue of errors.
+func isErrQueue(flags int) bool { return sys.MsgErrQueue != 0 && flags&sys.MsgErrQueue != 0 }
+
 // some reads what there is with one call to the kernel at most. more says that
 // there may be more.
 func (r *receiver) some(ctx context.Context, msgs []InputMessage, flags int, wait bool) (n int, more bool, err error) {
-	if r.hasHeld.Load() && (sys.MsgErrQueue == 0 || flags&sys.MsgErrQueue == 0) {
+	if r.hasHeld.Load() && !isErrQueue(flags) {
 		if err := r.queue.ends.check(ctx); err != nil {
 			return 0, false, err
 		}

@@ -5,6 +5,7 @@
 package batchconn
 
 import (
+	"cmp"
 	"net"
 	"net/netip"
 	"os"
@@ -127,6 +128,52 @@ func testReceiveNoAllocation(t *testing.T, host string, mode GROMode, waits bool
 		}); n > 1 || err != nil {
 			t.Errorf("ReadBatch: %v allocations for a run, error %v", n, err)
 		}
+	}
+}
+
+// TestReceiveInLineNoAllocation: nor does a read that waits behind another.
+func TestReceiveInLineNoAllocation(t *testing.T) {
+	if raceEnabled || !sys.HaveBatchCall {
+		t.Skip("sync.Pool drops things under -race, and the portable way allocates")
+	}
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // it empties the pools
+	in, out, to := readPair(t, nil)
+	const readers = 4
+	start, ended := make(chan bool), make(chan error, readers)
+	defer close(start)
+	for range readers {
+		go func() {
+			p := make([]byte, 10)
+			for range start {
+				_, _, err := in.ReceiveFrom(nil, p, 0)
+				ended <- err
+			}
+		}()
+	}
+	inLine := func() bool {
+		l := &in.recv.queue.line
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.taken && len(l.waiters) == readers-1
+	}
+	var err error
+	x := []byte("x")
+	n := testing.AllocsPerRun(50, func() {
+		for range readers {
+			start <- true
+		}
+		for end := time.Now().Add(patience); !inLine() && time.Now().Before(end); {
+			runtime.Gosched()
+		}
+		for range readers {
+			out.SendTo(nil, x, to, 0)
+		}
+		for range readers {
+			err = cmp.Or(err, <-ended)
+		}
+	})
+	if n != 0 || err != nil {
+		t.Errorf("%v allocations for %d reads in line, error %v", n, readers, err)
 	}
 }
 

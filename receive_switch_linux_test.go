@@ -485,49 +485,28 @@ func TestQuiet(t *testing.T) {
 // TestSwitchingStorm: a sender segments without a break, readers read, and
 // everything is turned on and off: no datagram is glued, split or doubled.
 func TestSwitchingStorm(t *testing.T) {
-	in, out, to := coalescing(t)
-	raw, err := in.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
+	for _, mode := range []GROMode{GROOn, GROAuto} { // which alone settles
+		t.Run(fmt.Sprint(mode), func(t *testing.T) { testSwitchingStorm(t, mode) })
 	}
+}
+
+func testSwitchingStorm(t *testing.T, mode GROMode) {
+	in, out, to := readPair(t, &Config{GRO: mode})
+	if !in.Stats().GRO {
+		t.Skip(in.Stats().GROReason)
+	}
+	s := &switching{t: t, in: in}
 	var wg sync.WaitGroup
-	var seen sync.Map
-	var read atomic.Int64
-	for k := range 3 {
+	for _, k := range []int{0, 4, 5} {
 		wg.Go(func() {
-			for {
-				err := readerKinds[[]int{0, 4, 5}[k]].read(in, func(p []byte) {
-					if len(p) != 8 || binary.BigEndian.Uint32(p) != ^binary.BigEndian.Uint32(p[4:]) {
-						t.Errorf("%x", p)
-					} else if _, twice := seen.LoadOrStore(binary.BigEndian.Uint32(p), true); twice {
-						t.Errorf("%x twice", p)
-					}
-					read.Add(1)
-				})
-				if errors.Is(err, net.ErrClosed) {
-					return
-				}
+			for err := error(nil); !errors.Is(err, net.ErrClosed); {
+				err = readerKinds[k].read(in, s.take)
 			}
 		})
 	}
 	stop := make(chan struct{})
-	wg.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				raw.Control(func(fd uintptr) { unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF) })
-				in.recv.mu.Lock()
-				in.recv.quiet = quietAfter
-				in.recv.settleLocked()
-				in.recv.retry.Store(0)
-				in.recv.mu.Unlock()
-				time.Sleep(100 * time.Microsecond)
-			}
-		}
-	})
-	sent, switches := uint32(0), int32(0)
+	wg.Go(func() { s.turn(stop) })
+	sent := uint32(0)
 	for end := time.Now().Add(*readersFor); time.Now().Before(end) && !t.Failed(); {
 		var p []byte
 		for range 50 {
@@ -538,24 +517,68 @@ func TestSwitchingStorm(t *testing.T) {
 		if err := sendAll(out, nil, AppendSegments(nil, to, p, 8, nil)); err != nil {
 			t.Fatal(err)
 		}
-		for int64(sent)-read.Load() > 2000 && !t.Failed() {
+		for int64(sent)-s.read.Load() > 2000 && !t.Failed() {
 			time.Sleep(10 * time.Microsecond)
 		}
 	}
-	for end := time.Now().Add(patience); read.Load() < int64(sent); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Errorf("%d of %d were read", read.Load(), sent)
-			break
-		}
-	}
+	await(t, "all are read", func() bool { return s.read.Load() >= int64(sent) || t.Failed() })
 	close(stop)
 	in.recv.mu.Lock()
-	switches = in.recv.gro.turn
+	turns := in.recv.gro.turn
 	in.recv.mu.Unlock()
-	s := in.Stats()
+	stats := in.Stats()
 	in.Close()
 	wg.Wait()
-	t.Logf("%d datagrams, turned on %d times; %+v", sent, switches, s)
+	if turns < 3 || mode == GROAuto && s.settled == 0 {
+		t.Errorf("turned on %d times, settled %d times", turns, s.settled)
+	}
+	t.Logf("%d datagrams, turned on %d times, settled %d times; %+v", sent, turns, s.settled, stats)
+}
+
+// A switching is what is read while everything is turned on and off.
+type switching struct {
+	t       *testing.T
+	in      *Conn
+	seen    sync.Map
+	read    atomic.Int64
+	settled int
+}
+
+func (s *switching) take(p []byte) {
+	if len(p) != 8 || binary.BigEndian.Uint32(p) != ^binary.BigEndian.Uint32(p[4:]) {
+		s.t.Errorf("%x", p)
+	} else if _, twice := s.seen.LoadOrStore(binary.BigEndian.Uint32(p), true); twice {
+		s.t.Errorf("%x twice", p)
+	}
+	s.read.Add(1)
+}
+
+// turn has coalescing settle, and every other time go off for a Control.
+func (s *switching) turn(stop <-chan struct{}) {
+	raw, err := s.in.SyscallConn()
+	if err != nil {
+		s.t.Error(err)
+	}
+	for i := 0; ; i++ {
+		select {
+		case <-stop:
+			return
+		default:
+		}
+		if i%2 == 0 {
+			raw.Control(func(fd uintptr) { unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF) })
+		}
+		s.in.recv.mu.Lock()
+		was := s.in.recv.gro.on
+		s.in.recv.quiet = quietAfter
+		s.in.recv.settleLocked()
+		if was && !s.in.recv.gro.on {
+			s.settled++
+		}
+		s.in.recv.retry.Store(0) // as if the pause were over
+		s.in.recv.mu.Unlock()
+		time.Sleep(100 * time.Microsecond)
+	}
 }
 
 // TestTurnedOnBesideNet: coalescing does not go on while a read of package net's

@@ -86,6 +86,51 @@ func TestSeccompSendto(t *testing.T) {
 	}
 }
 
+// TestSeccompReceive: where a filter refuses recvmmsg and permits recvmsg, each
+// datagram is read once and in order, coalesced or not, nobody sees an error, and
+// the batch call is not tried again.
+func TestSeccompReceive(t *testing.T) {
+	if runtime.GOARCH == "386" || runtime.GOARCH == "s390x" {
+		t.Skip("filters do not tell the calls of socketcall(2) apart")
+	}
+	for _, errno := range []syscall.Errno{unix.EPERM, unix.EACCES, unix.ENOSYS} {
+		t.Run(unix.ErrnoName(errno), func(t *testing.T) {
+			forbid(t, unix.SYS_RECVMMSG, errno)
+			for _, mode := range []GROMode{GROAuto, GROOn, GROOff} {
+				for _, way := range []int{0, 5} { // ReceiveMessages, ReadBatch
+					testSeccompReceive(t, mode, readerKinds[way])
+				}
+			}
+		})
+	}
+}
+
+func testSeccompReceive(t *testing.T, mode GROMode, way readerKind) {
+	t.Helper()
+	in, out, to := readPair(t, &Config{GRO: mode})
+	sent, read := 0, 0
+	for range 10 {
+		sendRuns(t, out, to, 40, &sent)
+		for read < sent {
+			err := way.read(in, func(p []byte) {
+				if len(p) != 10 || p[0] != byte('a'+read%26) {
+					t.Fatalf("%s, GRO %v: datagram %d is %q", way.name, mode, read, p)
+				}
+				read++
+			})
+			if err != nil {
+				t.Fatalf("%s, GRO %v: %v", way.name, mode, err)
+			}
+		}
+	}
+	if s := in.Stats(); s.Received != uint64(sent) || s.GRO != (mode != GROOff) {
+		t.Errorf("%s, GRO %v: %+v", way.name, mode, s)
+	}
+	if !in.send.noBatchCall.Load() {
+		t.Errorf("%s, GRO %v: the batch call is tried again and again", way.name, mode)
+	}
+}
+
 // forbid has a seccomp(2) filter answer errno to a system call of this thread. The
 // goroutine keeps the thread, which ends with it.
 func forbid(t *testing.T, call uint32, errno syscall.Errno) {

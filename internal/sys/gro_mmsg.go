@@ -43,16 +43,6 @@ func SocketCookie(fd uintptr) uint64 {
 	return binary.NativeEndian.Uint64(cookie[:])
 }
 
-// SocketError is the socket's pending error, which asking for it clears; 0 if
-// there is none.
-func SocketError(fd uintptr) unix.Errno {
-	v, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
-	if err != nil {
-		return 0
-	}
-	return unix.Errno(v)
-}
-
 // AwaitReceivers returns when every processor that was receiving a packet when
 // it was called has done with it: what it found of a socket's options then is
 // past. The kernel receives in RCU read-side critical sections, and this waits

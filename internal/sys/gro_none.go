@@ -6,10 +6,7 @@
 
 package sys
 
-import (
-	"errors"
-	"syscall"
-)
+import "errors"
 
 // MsgErrQueue is the flag to receive from the socket's queue of errors; 0 where
 // there is none.
@@ -45,10 +42,6 @@ func TakeStride(control []byte) (stride int, rest []byte) { return 0, control }
 func PutControl(dst, src []byte) (n int, truncated bool) {
 	panic("batchconn: no coalescing on this system")
 }
-
-// SocketError is the socket's pending error. Where it is not known that asking
-// clears it, nobody asks.
-func SocketError(fd uintptr) syscall.Errno { return 0 }
 
 // AwaitReceivers is not called where nothing is coalesced.
 func AwaitReceivers() error { return errors.ErrUnsupported }

@@ -19,3 +19,13 @@ func Readable(fd uintptr) (in, failed bool) {
 		return fds[0].Revents&unix.POLLIN != 0, fds[0].Revents&unix.POLLERR != 0
 	}
 }
+
+// SocketError is the socket's pending error, which asking for it clears
+// (SO_ERROR of POSIX); 0 if there is none.
+func SocketError(fd uintptr) unix.Errno {
+	v, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
+	if err != nil {
+		return 0
+	}
+	return unix.Errno(v)
+}

@@ -4,6 +4,8 @@
 
 package sys
 
+import "syscall"
+
 // pollReadNormal is POLLRDNORM of winsock2.h.
 const pollReadNormal = 0x0100
 
@@ -13,3 +15,6 @@ func Readable(fd uintptr) (in, failed bool) {
 	ok, err := poll(fd, pollReadNormal)
 	return ok || err != nil, false
 }
+
+// SocketError is 0: see Readable.
+func SocketError(fd uintptr) syscall.Errno { return 0 }
