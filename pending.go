@@ -62,13 +62,15 @@ func isToldOnce(err error) bool {
 
 // errnoOf is the kernel's own error in err. Most are found without errors.As,
 // which takes a third of the time that the kernel takes to refuse a message.
-func errnoOf(err error) (errno syscall.Errno, ok bool) {
+func errnoOf(err error) (syscall.Errno, bool) {
 	if e, is := err.(*os.SyscallError); is {
 		err = e.Err
 	}
-	if errno, ok = err.(syscall.Errno); !ok {
-		ok = errors.As(err, &errno)
+	if errno, is := err.(syscall.Errno); is {
+		return errno, true
 	}
+	var errno syscall.Errno // on the heap, for errors.As
+	ok := errors.As(err, &errno)
 	return errno, ok
 }
 

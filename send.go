@@ -327,8 +327,8 @@ func (s *sender) write(b *outBatch, flags int) (n int, err error) {
 // not about what was sent: the kernel does not know it, or a seccomp filter
 // that was made for others refuses it, as always finds out.
 func isCallRefused(err error, always func() bool) bool {
-	return errors.Is(err, syscall.ENOSYS) ||
-		(errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EACCES)) && always()
+	errno, _ := errnoOf(err)
+	return errno == syscall.ENOSYS || (errno == syscall.EPERM || errno == syscall.EACCES) && always()
 }
 
 // isFull reports whether ENOBUFS of the message at the head meant that the
@@ -468,6 +468,13 @@ type secondTry struct {
 // one met. It reports whether to try that one again, and what turned out to
 // have been pending.
 func (t *secondTry) judge(s *sender, sent int, o outcome) (again bool, pending outcome) {
+	if !s.to.connected {
+		return false, outcome{}
+	}
+	return t.judgeConnected(sent, o)
+}
+
+func (t *secondTry) judgeConnected(sent int, o outcome) (again bool, pending outcome) {
 	met := t.met
 	t.met = outcome{}
 	switch {
@@ -483,7 +490,7 @@ func (t *secondTry) judge(s *sender, sent int, o outcome) (again bool, pending o
 	case sent > 0 || o.ofMessage || o.err == ErrWouldBlock || isToldOnce(met.err):
 		pending = ended(met.err)
 	}
-	if s.to.connected && o.ofMessage && mayBePending(o.err) {
+	if o.ofMessage && mayBePending(o.err) {
 		t.met, t.times, again = o, 1, true
 	}
 	return again, pending

@@ -77,28 +77,41 @@ func (p *pace) note(sent int, o outcome) {
 
 // failedMessages are the messages of one SendEach that failed.
 type failedMessages struct {
-	list []MessageError
-	last outcome   // of the last of list
-	errs []opError // for the next of them: they live and die with the list
+	list   []MessageError
+	errors opErrors
 }
 
-// add adds the message at an index, the first of so many that are left. Where
-// one destination fails again and again its messages share an error.
+// add adds the message at an index, the first of so many that are left.
 func (f *failedMessages) add(s *sender, index, left int, o outcome) {
 	if len(f.list) == cap(f.list) { // append's own way, by a quarter, copies them five times
 		f.list = slices.Grow(f.list, min(1+2*len(f.list), left))
 	}
-	f.list = append(f.list, MessageError{Index: index, Addr: o.to, Err: f.err(s, left, o)})
+	f.list = append(f.list, MessageError{Index: index, Addr: o.to, Err: f.errors.of(s, o)})
 }
 
-func (f *failedMessages) err(s *sender, left int, o outcome) error {
-	if n := len(f.list); n > 0 && o == f.last {
-		return f.list[n-1].Err
+// opErrors are those of several messages. Where one destination fails again and
+// again its messages share an error; those of others are made a few at a time.
+type opErrors struct {
+	last  outcome
+	err   error // of last
+	spare []opError
+	made  int // as many more are made as were needed so far
+}
+
+// maxSpare bounds what the user keeps in memory who keeps one error of many:
+// so many are five kilobytes.
+const maxSpare = 32
+
+func (e *opErrors) of(s *sender, o outcome) error {
+	if e.err != nil && o == e.last {
+		return e.err
 	}
-	if len(f.errs) == 0 {
-		f.errs = make([]opError, min(1+len(f.list), 64, left))
+	if len(e.spare) == 0 {
+		e.spare = make([]opError, min(1+e.made, maxSpare))
+		e.made += len(e.spare)
 	}
-	e := &f.errs[0]
-	f.errs, f.last = f.errs[1:], o
-	return e.set(s, o.err, o.to)
+	next := &e.spare[0]
+	e.spare, e.last = e.spare[1:], o
+	e.err = next.set(s, o.err, o.to)
+	return e.err
 }

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"syscall"
 	"testing"
 
@@ -84,6 +85,30 @@ func TestFailuresCost(t *testing.T) {
 				t.Errorf("%d calls for %d messages", kernel.calls, n)
 			}
 		})
+	}
+}
+
+// TestWriterFailuresCost: a Writer whose datagrams all fail converts a batch in
+// vain once, and not in each part that it sends; and they share an error.
+func TestWriterFailuresCost(t *testing.T) {
+	const n = 8 * sendChunk
+	world := plainKind.world(t, 1, &Config{GSO: GSOOff})
+	kernel := &offerCounter{adapter: world.conn.send.kernel}
+	world.conn.send.kernel = kernel
+	world.conn.send.noBatchCall.Store(false)
+	var failed failures
+	w := NewWriter(world.conn, &WriterConfig{MaxDelay: -1, MaxMessages: 2 * n, OnError: failed.add})
+	to := netip.AddrPortFrom(world.dest[0].Addr(), 0)
+	for i := range n {
+		mustWrite(t, w, contents(i, 10), to)
+	}
+	checkError(t, w.Flush(nil), syscall.EINVAL)
+	if kernel.offered > n+maxBatch {
+		t.Errorf("%d messages were converted for %d", kernel.offered, n)
+	}
+	// The first came from the batch call, and names that.
+	if errs := slices.Compact(failed.errs); len(failed.to) != n || len(errs) > 2 {
+		t.Errorf("%d reported, with %d errors", len(failed.to), len(errs))
 	}
 }
 

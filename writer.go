@@ -131,6 +131,9 @@ type Writer struct {
 	moves   uint64 // how often something has left
 	yielded uint64 // moves when a write last yielded to the goroutine that sends
 
+	pace   pace     // the sending goroutine's
+	errors opErrors // likewise
+
 	writes   callQueue      // that wait for room
 	flushes  callQueue      // that wait until something is finished
 	accepted []*waitingCall // the writes among them that need not any more; the sending goroutine's

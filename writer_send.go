@@ -176,12 +176,12 @@ func (w *Writer) sendSome(size int, full bool) (r sendResult) {
 	h.arrange(w.engine.gso.limits(0).segments > 1)
 	b := newOutBatch()
 	chunk := h.rest[:min(len(h.rest), size)]
-	var pace pace
+	pace := &w.pace
 	var try secondTry
 	for r.n < len(chunk) && !r.blocked {
 		part := chunk[r.n:][:pace.next(len(chunk)-r.n)]
 		n, o, done := 0, outcome{}, false
-		if pace.failed && !full {
+		if len(part) == 1 && !full {
 			n, o, done = w.engine.lone(nil, part, 0)
 		}
 		if !done {
@@ -227,7 +227,8 @@ func messageSize(m *OutputMessage) int { return m.payload() + len(m.Control) }
 
 // fail reports m, the message after the first r.n.
 func (w *Writer) fail(r *sendResult, m *OutputMessage, o outcome) {
-	err := w.engine.report(o)
+	w.engine.count(o)
+	err := w.errors.of(w.engine, o)
 	if r.err == nil {
 		r.err = err
 	}
