@@ -162,7 +162,8 @@
 // device that cannot do it, is sent again plainly, and its destination is
 // remembered for ten seconds. After EIO from three destinations within a minute
 // segmentation is off for the Conn for an hour. Once MSG_MORE was used it is
-// off for good.
+// off for good; what other goroutines send while that leaves a datagram open is
+// added to it, as with every socket.
 //
 // What is different: a queue or filter that drops takes the whole run. A
 // policer or shaper whose burst is smaller than a run drops all of it: bound
