@@ -8,7 +8,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -43,7 +42,7 @@ func checkArrival(w way.Way, work Work, rs []receiver) (atOnce, reordered int, e
 	send := s.Sender(b)
 	drain(rs, l.Size)
 	for range checkRounds {
-		stamp(b)
+		stampAll(b)
 		n, err := send(0)
 		if err == nil && s.Flush != nil {
 			err = s.Flush()
@@ -71,21 +70,16 @@ func fitting(w Work, rs []receiver) int {
 	each := 2*w.Size + 1280
 	most := w.Batch
 	for _, r := range rs {
-		most = min(most, r.forceBuffer(forcedBuffer)/each*len(rs))
+		most = min(most, r.setBuffer(forcedBuffer)/each*len(rs))
 	}
 	return max(most/w.Burst*w.Burst, min(most, w.Burst), 1)
 }
 
-// stamp writes what no other datagram has into each.
-func stamp(b *way.Batch) {
+// stampAll writes what no other datagram has into each.
+func stampAll(b *way.Batch) {
 	seed := rand.Uint64()
 	for i, p := range b.Datagrams {
-		r := rand.New(rand.NewPCG(seed, uint64(i)))
-		var word [8]byte
-		for n := 0; n < len(p); {
-			binary.BigEndian.PutUint64(word[:], r.Uint64())
-			n += copy(p[n:], word[:])
-		}
+		stamp{seed, 0, uint32(i)}.fill(p)
 	}
 }
 

@@ -14,12 +14,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/batchconn/batchconn/bench/internal/reading"
 	"github.com/batchconn/batchconn/bench/internal/way"
+	"github.com/batchconn/batchconn/internal/netns"
 )
 
-// TestMain lets this binary be the process that reads, as the command's does.
+// TestMain lets this binary be the processes that receive, as the command is.
 func TestMain(m *testing.M) {
-	if beReader() {
+	if beReader() || beReceiver() {
 		return
 	}
 	os.Exit(m.Run())
@@ -27,7 +29,7 @@ func TestMain(m *testing.M) {
 
 func receiversOf(t *testing.T, w Work) []receiver {
 	t.Helper()
-	rs, err := openReceivers(w.Receivers)
+	rs, err := openReceivers(w.Receivers, &reading.Loopback)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,28 +37,10 @@ func receiversOf(t *testing.T, w Work) []receiver {
 	return rs
 }
 
-// TestArrival: all that each way sends arrives, once and undamaged, at whom it
-// was sent to.
-func TestArrival(t *testing.T) {
-	all, missing := contenders()
-	for _, m := range missing {
-		t.Log("left out: ", m)
-	}
-	for _, w := range works(true) {
-		t.Run(w.Name, func(t *testing.T) {
-			rs := receiversOf(t, w)
-			for _, ct := range all {
-				if _, _, err := checkArrival(ct.Way, w, rs); err != nil {
-					t.Errorf("%s: %v", ct.Name, err)
-				}
-			}
-		})
-	}
-}
-
-// TestLoserIsFound: who does not send all, sends it twice or to another is out.
+// TestLoserIsFound: a way that does not send all, or sends it twice or spoilt, is
+// out.
 func TestLoserIsFound(t *testing.T) {
-	w := works(true)[1] // of several receivers
+	w := sendingWorks(true, reading.Loopback.Name)[1] // of several receivers
 	for name, spoil := range map[string]func(b *way.Batch){
 		"loses one":    func(b *way.Batch) { b.Datagrams = b.Datagrams[1:]; b.Count-- },
 		"damages one":  func(b *way.Batch) { b.Datagrams[3] = make([]byte, b.Size) },
@@ -78,44 +62,112 @@ func TestLoserIsFound(t *testing.T) {
 			return s, nil
 		}}
 		if _, _, err := checkArrival(bad, w, receiversOf(t, w)); err == nil {
-			t.Errorf("who %s is not found", name)
+			t.Errorf("one that %s is not found", name)
 		} else {
 			t.Logf("%s: %v", name, err)
 		}
 	}
 }
 
-// TestResults: a short contest gives a report, JSON that gives the same report
-// again, and charts.
-func TestResults(t *testing.T) {
-	opt := &options{rounds: 2, slot: time.Millisecond, quick: true, out: t.TempDir()}
-	res := new(Results)
-	if err := res.measure(opt); err != nil {
-		t.Fatal(err)
-	}
-	if n := res.failed(); n > 0 {
-		t.Errorf("%d failures", n)
-	}
-	if err := res.write(opt.out); err != nil {
-		t.Fatal(err)
-	}
-	report := readFile(t, opt.out, "report.md")
-	for _, c := range res.Contests {
-		if len(c.Rows) < 8 || !strings.Contains(report, c.Name) {
-			t.Errorf("%s: %d rows", c.Name, len(c.Rows))
+// testWorks are some of each part and medium; two of a kind, as charts need.
+func testWorks(media []string) (some []Work) {
+	kinds := map[string]int{}
+	for _, w := range works(!testing.Short(), media) {
+		kind := string(w.Part) + w.where() + w.Dimension
+		enough := 1
+		if w.Medium == reading.Loopback.Name && !testing.Short() {
+			enough = 2
+		}
+		if testing.Short() && (w.Dimension != base || w.Medium == onWire && w.Part != partEnds) {
+			continue
+		}
+		if kinds[kind]++; kinds[kind] <= enough {
+			some = append(some, w)
 		}
 	}
-	for _, c := range charts {
-		if svg := readFile(t, opt.out, c.file); !strings.Contains(svg, "</svg>") || !strings.Contains(svg, way.SendMessages.Name) {
+	return some
+}
+
+// TestResults: short contests, in which all datagrams of all ways arrive, give a
+// report, JSON that gives the same report again, and charts.
+func TestResults(t *testing.T) {
+	netns.Run(t, func(t *testing.T, ns *netns.Namespace) {
+		s, err := newSite(ns)
+		netns.Check(t, err)
+		defer s.close()
+		for _, n := range append(missing(), s.notes...) {
+			t.Log("left out: ", n)
+		}
+		opt := &options{rounds: 1, slot: time.Millisecond, out: t.TempDir()}
+		res := &Results{Machine: thisMachine(), Rounds: opt.rounds}
+		if err := res.hold(testWorks(s.media()), s, opt); err != nil {
+			t.Fatal(err)
+		}
+		if err := res.write(opt.out); err != nil {
+			t.Fatal(err)
+		}
+		report := readFile(t, opt.out, "report.md")
+		if res.failed() > 0 {
+			t.Errorf("%d failures:\n%s", res.failed(), report[strings.Index(report, "FAILED"):])
+		}
+		for _, c := range res.Contests {
+			if len(c.Rows) < 9 || !strings.Contains(report, c.Name) {
+				t.Errorf("%s: %d rows", c.Name, len(c.Rows))
+			}
+		}
+		checkCharts(t, res, opt.out)
+		again := &options{from: filepath.Join(opt.out, "results.json"), out: t.TempDir()}
+		if err := run(again, nil); err != nil {
+			t.Fatal(err)
+		}
+		if readFile(t, again.out, "report.md") != report {
+			t.Error("another report from the same results")
+		}
+	})
+}
+
+// checkCharts looks for each chart that has two points or more.
+func checkCharts(t *testing.T, res *Results, dir string) {
+	t.Helper()
+	drawn := 0
+	for _, c := range charts() {
+		if len(c.contests(res)) < 2 {
+			continue
+		}
+		drawn++
+		if svg := readFile(t, dir, c.file); !strings.Contains(svg, "</svg>") || !strings.Contains(svg, "batchconn") {
 			t.Errorf("%s: %d bytes", c.file, len(svg))
 		}
 	}
-	again := &options{from: filepath.Join(opt.out, "results.json"), out: t.TempDir()}
-	if err := run(again); err != nil {
-		t.Fatal(err)
+	if drawn < 4 && !testing.Short() {
+		t.Errorf("%d charts", drawn)
 	}
-	if readFile(t, again.out, "report.md") != report {
-		t.Error("another report from the same results")
+}
+
+// TestReceiverKnows: what arrives end to end is the sender's, whole, and once.
+func TestReceiverKnows(t *testing.T) {
+	const seed, size = 5, 300
+	r := &endsReceiver{receiverJob: receiverJob{Seed: seed}, want: make([]byte, size), seen: map[[stampSize]byte]bool{}}
+	datagram := func(s stamp) []byte {
+		p := make([]byte, size)
+		s.fill(p)
+		return p
+	}
+	if !r.isNew(datagram(stamp{seed, 1, 2})) || !r.isNew(datagram(stamp{seed, 2, 2})) {
+		t.Error("two that are right are not known")
+	}
+	if r.isNew(datagram(stamp{seed, 1, 2})) {
+		t.Error("one came twice")
+	}
+	if r.isNew(datagram(stamp{seed + 1, 1, 3})) {
+		t.Error("one is another receiver's")
+	}
+	for _, at := range []int{0, 10, 14, 17, size - 1} {
+		damaged := datagram(stamp{seed, 1, 4})
+		damaged[at]++
+		if r.isNew(damaged) {
+			t.Errorf("byte %d is damaged", at)
+		}
 	}
 }
 
@@ -128,7 +180,7 @@ func readFile(t *testing.T, dir, name string) string {
 	return string(bytes.TrimSpace(b))
 }
 
-// TestAtLeast: what is said of many rounds holds but for chance, and of few
+// TestAtLeast: what is said of many rounds holds except by chance, and of few
 // nothing is said.
 func TestAtLeast(t *testing.T) {
 	if _, ok := atLeast(make([]float64, 9)); ok {

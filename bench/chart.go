@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/font"
@@ -21,7 +22,7 @@ import (
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 
-	"github.com/batchconn/batchconn/bench/internal/way"
+	"github.com/batchconn/batchconn/bench/internal/reading"
 )
 
 // A line is how a way is drawn. The colours are those of Okabe and Ito, which
@@ -46,44 +47,92 @@ var (
 	dotted = []vg.Length{vg.Points(1.5), vg.Points(2.5)}
 )
 
-// drawn are the ways of the charts; more could not be told apart.
-var drawn = []struct {
-	way string
+// The names of lines.
+const (
+	lineOurs      = "batchconn"
+	lineOurLoop   = "batchconn, one at a time"
+	lineC         = "C"
+	lineWireGuard = "wireguard-go"
+	lineTailscale = "tailscale"
+	lineQuicGo    = "quic-go"
+	lineXNet      = "x/net"
+	linePion      = "pion"
+	lineGLib      = "GLib"
+	lineNet       = "net"
+)
+
+// lines are those of the charts; more could not be told apart.
+var lines = []struct {
+	name string
 	line
 }{
-	{way.SendMessages.Name, line{blue, nil, draw.CircleGlyph{}}},
-	{way.Writer.Name, line{green, nil, draw.SquareGlyph{}}},
-	{"C sendmmsg, UDP_SEGMENT, n vectors", line{black, dotted, draw.PlusGlyph{}}},
-	{wireGuard.Name, line{vermillion, dashed, draw.TriangleGlyph{}}},
-	{tailscale.Name, line{orange, dashed, draw.PyramidGlyph{}}},
-	{quicGo.Name, line{purple, dashed, draw.CrossGlyph{}}},
-	{way.XNet.Name, line{skyBlue, dashed, draw.RingGlyph{}}},
-	{pion.Name, line{grey, dashed, draw.BoxGlyph{}}},
-	{way.Net.Name, line{grey, dotted, draw.CircleGlyph{}}},
+	{lineOurs, line{blue, nil, draw.CircleGlyph{}}},
+	{lineOurLoop, line{green, nil, draw.SquareGlyph{}}},
+	{lineC, line{black, dotted, draw.PlusGlyph{}}},
+	{lineWireGuard, line{vermillion, dashed, draw.TriangleGlyph{}}},
+	{lineTailscale, line{orange, dashed, draw.PyramidGlyph{}}},
+	{lineQuicGo, line{purple, dashed, draw.CrossGlyph{}}},
+	{lineXNet, line{skyBlue, dashed, draw.RingGlyph{}}},
+	{linePion, line{grey, dashed, draw.BoxGlyph{}}},
+	{lineGLib, line{black, dashed, draw.CrossGlyph{}}},
+	{lineNet, line{grey, dotted, draw.CircleGlyph{}}},
 }
 
 // A chart is a figure of the contests that differ in one dimension.
 type chart struct {
 	file, title, x, y string
-	dimension         string
+	of                Work // its part, dimension, medium and whether it is segmented
 	at                func(Work) int
-	figure            func(Row) Spread
-	scale             float64
+	figure            func(Row) float64
 	logY              bool
 }
 
-var charts = []chart{
-	{"throughput.svg", "Throughput by batch size", "datagrams in a batch", "million datagrams a second", batches,
-		func(w Work) int { return w.Batch }, func(r Row) Spread { return r.Rate }, 1e-6, false},
-	{"cost.svg", "Processor time of the sender by size", "bytes in a datagram", "ns for a datagram", sizes,
-		func(w Work) int { return w.Size }, func(r Row) Spread { return r.CPU }, 1, true},
-	{"senders.svg", "Throughput by goroutines that send on one socket", "goroutines", "million datagrams a second", manySender,
-		func(w Work) int { return w.Senders }, func(r Row) Spread { return r.Rate }, 1e-6, false},
+func atBatch(w Work) int   { return w.Batch }
+func atBurst(w Work) int   { return w.Burst }
+func atSize(w Work) int    { return w.Size }
+func atSenders(w Work) int { return w.Senders }
+
+func mega(r Row) float64    { return r.Rate.Median / 1e6 }
+func cpu(r Row) float64     { return r.CPU.Median }
+func dropped(r Row) float64 { return max(0, (1-r.Arrived)*100) }
+
+const (
+	perSecond = "million datagrams a second"
+	perOne    = "ns for a datagram"
+)
+
+// charts are all; those with a medium are drawn for either.
+func charts() (all []chart) {
+	all = []chart{
+		{"throughput.svg", "Sending: throughput by batch size", "datagrams in a batch", perSecond,
+			Work{Part: partSending, Dimension: batches}, atBatch, mega, false},
+		{"cost.svg", "Sending: processor time by size", "bytes in a datagram", perOne,
+			Work{Part: partSending, Dimension: sizes}, atSize, cpu, true},
+		{"senders.svg", "Sending: throughput by goroutines that send on one socket", "goroutines", perSecond,
+			Work{Part: partSending, Dimension: manySender}, atSenders, mega, false},
+		{"ends.svg", "End to end, one goroutine each side: throughput by size", "bytes in a datagram", perSecond,
+			Work{Part: partEnds, Dimension: sizes}, atSize, mega, false},
+		{"reading.svg", "Receiving what was sent segmented: processor time by burst", "datagrams in a burst", perOne,
+			Work{Part: partReading, Dimension: batches, Segmented: true}, atBurst, cpu, true},
+		{"reading-plain.svg", "Receiving what was sent plainly: processor time by burst", "datagrams in a burst", perOne,
+			Work{Part: partReading, Dimension: batches}, atBurst, cpu, true},
+		{"drops.svg", "Dropped of a burst, sent segmented, by a receive buffer of 208 KiB", "datagrams in a burst", "% dropped",
+			Work{Part: partOverrun, Dimension: batches, Segmented: true}, atBurst, dropped, false},
+	}
+	for i := range all {
+		all[i].of.Medium = reading.Loopback.Name
+	}
+	for _, c := range all[3:] {
+		c.of.Medium = onWire
+		c.file = strings.Replace(c.file, ".svg", "-wire.svg", 1)
+		all = append(all, c)
+	}
+	return all
 }
 
 // draw writes the charts.
 func (r *Results) draw(dir string) (err error) {
-	for _, c := range charts {
+	for _, c := range charts() {
 		err = errors.Join(err, c.draw(r, filepath.Join(dir, c.file)))
 	}
 	return err
@@ -94,27 +143,12 @@ func (c *chart) draw(r *Results, file string) error {
 	if len(contests) < 2 {
 		return nil // a short run has no such line
 	}
-	plot.DefaultFont = font.Font{Typeface: "Liberation", Variant: "Sans"}
-	p := plot.New()
-	p.Title.Text = fmt.Sprintf("%s\n%s", c.title, c.caption(r, contests[0]))
-	p.Title.Padding = vg.Points(6)
-	p.Title.TextStyle.Font.Size = vg.Points(11)
-	p.X.Label.Text, p.Y.Label.Text = c.x, c.y
-	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, plot.ConstantTicks(c.ticks(contests))
-	p.X.Min, p.X.Max = float64(c.at(contests[0].Work)), float64(c.at(contests[len(contests)-1].Work))
-	if c.logY {
-		p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, decades{}
-	} else {
-		p.Y.Min, p.Y.Tick.Marker = 0, steps{}
-	}
+	p := c.plot(contests, &r.Machine)
 	legend := plot.NewLegend()
 	legend.TextStyle.Font.Size, legend.Padding = vg.Points(10), vg.Points(4)
 	legend.ThumbnailWidth, legend.Left, legend.Top = vg.Points(34), true, true
-	grid := plotter.NewGrid()
-	grid.Vertical.Color, grid.Horizontal.Color = color.Gray{225}, color.Gray{225}
-	p.Add(grid)
-	for _, d := range drawn {
-		pts := c.points(contests, d.way)
+	for _, d := range lines {
+		name, pts := c.points(contests, d.name)
 		if len(pts) == 0 {
 			continue
 		}
@@ -128,9 +162,30 @@ func (c *chart) draw(r *Results, file string) error {
 		}
 		s.Color, s.Shape, s.Radius = d.color, d.shape, vg.Points(2.8)
 		p.Add(l, s)
-		legend.Add(d.way, l, s)
+		legend.Add(name, l, s)
 	}
 	return c.save(p, legend, file)
+}
+
+// plot is one without lines.
+func (c *chart) plot(contests []Result, m *Machine) *plot.Plot {
+	plot.DefaultFont = font.Font{Typeface: "Liberation", Variant: "Sans"}
+	p := plot.New()
+	p.Title.Text = fmt.Sprintf("%s\n%s. %v", c.title, c.caption(contests[0].Work), m)
+	p.Title.Padding = vg.Points(6)
+	p.Title.TextStyle.Font.Size = vg.Points(11)
+	p.X.Label.Text, p.Y.Label.Text = c.x, c.y
+	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, plot.ConstantTicks(c.ticks(contests))
+	p.X.Min, p.X.Max = float64(c.at(contests[0].Work)), float64(c.at(contests[len(contests)-1].Work))
+	if c.logY {
+		p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, decades{}
+	} else {
+		p.Y.Min, p.Y.Tick.Marker = 0, steps{}
+	}
+	grid := plotter.NewGrid()
+	grid.Vertical.Color, grid.Horizontal.Color = color.Gray{225}, color.Gray{225}
+	p.Add(grid)
+	return p
 }
 
 // save puts the legend beside the plot, where it hides nothing.
@@ -155,37 +210,41 @@ func (c *chart) save(p *plot.Plot, legend plot.Legend, file string) error {
 
 // contests are those of the chart, the base among them, in order.
 func (c *chart) contests(r *Results) (all []Result) {
-	for _, res := range r.Contests {
-		if res.Dimension == base || res.Dimension == c.dimension {
-			all = append(all, res)
-		}
-	}
+	all = r.only(func(w Work) bool {
+		return w.Part == c.of.Part && w.Medium == c.of.Medium && w.Segmented == c.of.Segmented &&
+			(w.Dimension == base || w.Dimension == c.of.Dimension)
+	})
 	slices.SortFunc(all, func(a, b Result) int { return c.at(a.Work) - c.at(b.Work) })
 	return all
 }
 
-// caption names what all the contests have in common, and the machine.
-func (c *chart) caption(r *Results, w Result) string {
-	what := "1 receiver"
-	for _, f := range []struct {
-		dimension, text string
-	}{{sizes, fmt.Sprintf("%d bytes", r.Contests[0].Size)}, {batches, fmt.Sprintf("batches of %d", r.Contests[0].Batch)}} {
-		if c.dimension != f.dimension {
-			what += ", " + f.text
-		}
+// caption names what all the contests have in common.
+func (c *chart) caption(w Work) string {
+	what := []string{w.Medium}
+	if c.of.Dimension != sizes {
+		what = append(what, fmt.Sprintf("%d bytes", w.Size))
 	}
-	return what + ". " + r.Machine.String()
+	switch {
+	case c.of.Dimension == batches:
+	case w.Part == partSending:
+		what = append(what, fmt.Sprintf("batches of %d", w.Batch))
+	default:
+		what = append(what, fmt.Sprintf("bursts of %d", w.Burst))
+	}
+	return strings.Join(what, ", ")
 }
 
-func (c *chart) points(contests []Result, way string) (pts plotter.XYs) {
+// points are those of a line, and the name of its way.
+func (c *chart) points(contests []Result, line string) (name string, pts plotter.XYs) {
 	for _, res := range contests {
 		for _, row := range res.Rows {
-			if row.Way == way && row.Error == "" {
-				pts = append(pts, plotter.XY{X: float64(c.at(res.Work)), Y: c.figure(row).Median * c.scale})
+			if row.line(c.of.Part) == line && row.Error == "" && !row.TooLong {
+				name = row.Way
+				pts = append(pts, plotter.XY{X: float64(c.at(res.Work)), Y: c.figure(row)})
 			}
 		}
 	}
-	return pts
+	return name, pts
 }
 
 // ticks are at what was measured, with a label where it does not run into the

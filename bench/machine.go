@@ -15,6 +15,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/batchconn/batchconn/bench/internal/cloop"
 )
 
 // A Machine is what was measured on, and with what.
@@ -24,18 +26,24 @@ type Machine struct {
 	Kernel     string            `json:"kernel"`
 	Go         string            `json:"go"`
 	Versions   map[string]string `json:"versions"` // of the peers
+	Load       string            `json:"load"`     // of all that ran, before this did: 1, 5 and 15 minutes
 }
-
-// versions are those of peers that are no Go modules.
-var versions = map[string]string{}
 
 // peerModules are named in what the program writes.
 var peerModules = []string{
-	"golang.org/x/net", "golang.zx2c4.com/wireguard", "github.com/pion/transport/v5", "tailscale.com",
+	"golang.org/x/net", "golang.org/x/sys", "golang.zx2c4.com/wireguard", "github.com/pion/transport/v5", "tailscale.com",
 }
 
+const glib = "GLib" // is no Go module
+
 func thisMachine() Machine {
-	m := Machine{Processor: processor(), Processors: runtime.NumCPU(), Go: runtime.Version(), Versions: versions}
+	m := Machine{Processor: processor(), Processors: runtime.NumCPU(), Go: runtime.Version(), Versions: map[string]string{}}
+	if v, why := cloop.GLib(); why == "" {
+		m.Versions[glib] = v
+	}
+	if b, err := os.ReadFile("/proc/loadavg"); err == nil {
+		m.Load = strings.Join(strings.Fields(string(b))[:3], ", ")
+	}
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {
 		m.Kernel = "Linux " + unix.ByteSliceToString(u.Release[:])
@@ -70,7 +78,7 @@ func (m *Machine) String() string {
 // peers names the versions, the modules' in order.
 func (m *Machine) peers() string {
 	var all []string
-	for _, p := range append(peerModules, "GLib") {
+	for _, p := range append(peerModules, glib) {
 		if v := m.Versions[p]; v != "" {
 			v, _, _ = strings.Cut(v, "-0.") // of a pseudo-version
 			all = append(all, p+" "+v)

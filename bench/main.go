@@ -4,13 +4,13 @@
 
 //go:build linux
 
-// Bench compares batchconn with what else sends UDP datagrams, all in one run, on
-// the same datagrams and receivers.
+// Bench compares batchconn with what else sends and receives UDP datagrams, all in
+// one run: sending, receiving, and both end to end, on loopback and on a wire.
 //
-//	go run . [-quick] [-out results] [-rounds 31] [-time 40ms]
+//	go run . [-quick] [-out results] [-rounds 21] [-time 30ms]
 //
 // Each way first has every datagram of its batches looked for at the receivers.
-// Then all send in turn, round after round, each for a moment; see README.md for
+// Then all take turns, round after round, each for a moment; see README.md for
 // what is measured. -out is where results.json, report.md and the charts go. It
 // fails if a datagram of a check did not arrive intact.
 package main
@@ -23,20 +23,25 @@ import (
 	"log"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
+
+	"github.com/batchconn/batchconn/internal/netns"
 )
 
 func main() {
-	if beReader() {
+	if beReader() || beReceiver() {
 		return
 	}
 	log.SetFlags(0)
 	log.SetPrefix("bench: ")
 	var opt options
-	flag.BoolVar(&opt.quick, "quick", false, "fewer workloads and rounds, in less than a minute: whether all datagrams of the checks arrive")
-	flag.IntVar(&opt.rounds, "rounds", 0, "rounds that count, of each work (31, or 3 with -quick)")
-	flag.DurationVar(&opt.slot, "time", 0, "how long a way sends in a round (40ms, or 10ms with -quick)")
-	flag.StringVar(&opt.out, "out", "", "folder for the results (results, or none with -quick)")
+	flag.BoolVar(&opt.quick, "quick", false, "fewer works and rounds, in less than a minute: whether all datagrams of the checks arrive")
+	flag.IntVar(&opt.rounds, "rounds", 0, "rounds that count, of each work (21, or 3 with -quick)")
+	flag.DurationVar(&opt.slot, "time", 0, "how long a way sends in a round (30ms, or 8ms with -quick); reading takes a quarter of it")
+	flag.StringVar(&opt.only, "only", "", "one part only: sending, reading, overrun or ends")
+	flag.StringVar(&opt.out, "out", "", "folder for the results (results, or none with -quick or -only)")
 	flag.StringVar(&opt.from, "from", "", "results.json of a former run, to write its report and charts again")
 	flag.Parse()
 	if flag.NArg() > 0 || opt.rounds < 0 || opt.slot < 0 {
@@ -44,22 +49,48 @@ func main() {
 		os.Exit(2)
 	}
 	opt.defaults()
-	if err := run(&opt); err != nil {
+	ns, err := ownNetwork(&opt)
+	if err == nil {
+		err = run(&opt, ns)
+	}
+	if err != nil {
 		log.Fatal(err)
 	}
 }
 
+// ownNetwork has this program run again in a network of its own, where it can make
+// wires. It returns that network there, and nothing where there are none.
+func ownNetwork(opt *options) (*netns.Namespace, error) {
+	if opt.from != "" {
+		return nil, nil
+	}
+	if netns.Inside() {
+		return netns.Enter()
+	}
+	code, err := netns.Reexec()
+	if err == nil {
+		os.Exit(code)
+	}
+	if netns.Unavailable(err) {
+		err = nil
+	}
+	return nil, err
+}
+
 type options struct {
-	quick     bool
-	rounds    int
-	slot      time.Duration
-	out, from string
+	quick           bool
+	rounds          int
+	slot            time.Duration
+	only, out, from string
 }
 
 func (o *options) defaults() {
-	rounds, slot, out := 31, 40*time.Millisecond, "results"
+	rounds, slot, out := 21, 30*time.Millisecond, "results"
 	if o.quick {
-		rounds, slot, out = 3, 10*time.Millisecond, ""
+		rounds, slot = 3, 8*time.Millisecond
+	}
+	if o.quick || o.only != "" {
+		out = ""
 	}
 	if o.rounds == 0 {
 		o.rounds = rounds
@@ -72,7 +103,7 @@ func (o *options) defaults() {
 	}
 }
 
-func run(opt *options) error {
+func run(opt *options, ns *netns.Namespace) error {
 	res := new(Results)
 	if opt.from != "" {
 		b, err := os.ReadFile(opt.from)
@@ -82,7 +113,7 @@ func run(opt *options) error {
 		if err != nil {
 			return err
 		}
-	} else if err := res.measure(opt); err != nil {
+	} else if err := res.measure(opt, ns); err != nil {
 		return err
 	}
 	err := res.write(opt.out)
@@ -95,16 +126,26 @@ func run(opt *options) error {
 }
 
 // measure holds all contests.
-func (r *Results) measure(opt *options) error {
-	all, missing := contenders()
-	*r = Results{Machine: thisMachine(), Rounds: opt.rounds, Slot: opt.slot.String(), Base: all[0].Name, Missing: missing}
-	ws := works(opt.quick)
+func (r *Results) measure(opt *options, ns *netns.Namespace) (err error) {
+	s, err := newSite(ns)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+	*r = Results{Machine: thisMachine(), Rounds: opt.rounds, Slot: opt.slot.String(), Missing: append(missing(), s.notes...)}
+	r.Command = strings.Join(append([]string{"go run ."}, os.Args[1:]...), " ")
+	ws := slices.DeleteFunc(works(opt.quick, s.media()), func(w Work) bool { return opt.only != "" && string(w.Part) != opt.only })
+	return r.hold(ws, s, opt)
+}
+
+// hold holds the contests of works.
+func (r *Results) hold(ws []Work, s *site, opt *options) error {
 	begin := time.Now()
 	for i, w := range ws {
-		log.Printf("%4.0f s: %d of %d: %s", time.Since(begin).Seconds(), i+1, len(ws), w.Name)
-		res, err := hold(w, all, opt)
+		log.Printf("%4.0f s: %d of %d: %s, %s: %s", time.Since(begin).Seconds(), i+1, len(ws), w.Part, w.where(), w.Name)
+		res, err := hold(w, s, opt)
 		if err != nil {
-			return fmt.Errorf("%s: %w", w.Name, err)
+			return fmt.Errorf("%s, %s: %w", w.Part, w.Name, err)
 		}
 		r.Contests = append(r.Contests, res)
 	}
@@ -112,19 +153,21 @@ func (r *Results) measure(opt *options) error {
 	return nil
 }
 
-func hold(w Work, all []contender, opt *options) (res Result, err error) {
-	c, err := newContest(w, all)
+func hold(w Work, s *site, opt *options) (res Result, err error) {
+	c, err := newContest(w, s)
 	if err != nil {
 		return res, err
 	}
 	defer func() { err = errors.Join(err, c.close()) }()
-	if err := c.run(opt.rounds, opt.slot); err != nil {
-		return res, err
+	slot := opt.slot
+	if w.Part == partReading {
+		slot /= 4
 	}
+	c.run(opt.rounds, slot)
 	return c.result(), nil
 }
 
-// write writes everything but to standard output.
+// write writes report, results and charts to a folder.
 func (r *Results) write(dir string) error {
 	if dir == "" {
 		return nil

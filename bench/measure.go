@@ -8,155 +8,121 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"runtime"
-	"sync"
 	"time"
 
-	"github.com/batchconn/batchconn/bench/internal/way"
+	"github.com/batchconn/batchconn/bench/internal/calls"
+	"github.com/batchconn/batchconn/bench/internal/reading"
 	"github.com/batchconn/batchconn/internal/harness"
 )
 
-// A contest is all contenders at one work.
+// A contest is all contenders of a part at one work.
 type contest struct {
 	work    Work
-	rs      []receiver
-	reader  *reader // nil if nobody reads
 	entries []*entry
+	closers []func() error
 }
 
 // An entry is one contender in it.
 type entry struct {
 	contender
-	socket  *way.Socket
-	senders []way.Sender
+	player
 	samples []sample
 
-	atOnce, reordered int // of the check
-	err               error
+	checked, reordered      int     // of the check
+	sendCalls, receiveCalls float64 // of the kernel, for a datagram
+	err                     error
+}
+
+// A player does a contender's work for about a time. The kernel's calls of other
+// processes are counted if that is asked for.
+type player interface {
+	play(d time.Duration, counting bool) (sample, error)
+	close() error
 }
 
 // A sample is what an entry did in a round.
 type sample struct {
+	count         int // of the datagrams that the times are of
 	sent, arrived int
-	wall, cpu     time.Duration // cpu: of this process, which is that of the senders
+	wall, cpu     time.Duration // cpu: of the side that is measured
+
+	sendCPU, receiveCPU time.Duration
+	receiveCalls        int // if they were another process's
 }
 
-func newContest(work Work, all []contender) (c *contest, err error) {
-	c = &contest{work: work}
-	if c.rs, err = openReceivers(work.Receivers); err != nil {
+// openers check all contenders of a part at a work, and open those that pass.
+var openers = map[part]func(c *contest, m *reading.Medium) error{
+	partSending: openSending, partReading: openReading, partOverrun: openReading, partEnds: openEnds,
+}
+
+func newContest(w Work, s *site) (*contest, error) {
+	m, err := s.medium(&w)
+	if err != nil {
 		return nil, err
 	}
-	for _, ct := range all {
-		e := &entry{contender: ct}
-		if e.atOnce, e.reordered, e.err = checkArrival(ct.Way, work, c.rs); e.err == nil {
-			e.err = e.open(work, c.rs)
-		}
-		c.entries = append(c.entries, e)
+	c := &contest{work: w}
+	for _, ct := range contenders(w.Part) {
+		c.entries = append(c.entries, &entry{contender: ct})
 	}
-	for _, r := range c.rs {
-		r.setBuffer(receiveBuffer)
-	}
-	if !work.Unread {
-		if c.reader, err = startReader(c.rs, work.Size); err != nil {
-			c.close()
-			return nil, err
-		}
+	if err := openers[w.Part](c, m); err != nil {
+		return nil, errors.Join(err, c.close())
 	}
 	return c, nil
 }
 
-func (e *entry) open(work Work, rs []receiver) (err error) {
-	l := work.load(rs)
-	if e.socket, err = e.Open(&l); err != nil {
-		return err
-	}
-	for range work.Senders {
-		e.senders = append(e.senders, e.socket.Sender(way.NewBatch(l, e.Roomy)))
-	}
-	return nil
-}
-
 func (c *contest) close() (err error) {
 	for _, e := range c.entries {
-		if e.socket != nil {
-			e.socket.Close()
+		if e.player != nil {
+			err = errors.Join(err, e.player.close())
 		}
 	}
-	if c.reader != nil {
-		err = c.reader.stop()
+	for _, f := range c.closers {
+		err = errors.Join(err, f())
 	}
-	closeReceivers(c.rs)
 	return err
 }
 
-// run lets all send in turn, in another order each round, and returns an error if
-// it cannot go on. An entry that fails is out. The first round does not count.
-func (c *contest) run(rounds int, slot time.Duration) error {
+// run lets all play in turn, in another order each round. An entry that fails is
+// out. The first round does not count.
+func (c *contest) run(rounds int, slot time.Duration) {
 	runtime.GC() // what came before is not theirs to clean up
-	return harness.Alternate(rounds+1, len(c.entries), func(round, i int) error {
+	for _, e := range c.entries {
+		if e.err != nil || c.work.Part == partOverrun {
+			continue
+		}
+		if _, e.err = e.play(slot/2, false); e.err == nil { // batchconn gets to know its queue
+			e.countCalls(slot / 4)
+		}
+	}
+	harness.Alternate(rounds+1, len(c.entries), func(round, i int) error {
 		e := c.entries[i]
 		if e.err != nil {
 			return nil
 		}
-		s, err := c.sample(e, slot)
-		if err != nil {
-			return fmt.Errorf("%s: %w", e.Name, err)
-		}
-		if round > 0 && e.err == nil {
+		var s sample
+		if s, e.err = e.play(slot, false); e.err == nil && round > 0 {
 			e.samples = append(e.samples, s)
 		}
 		return nil
 	})
 }
 
-// sample lets one entry send for a slot. What fails of the entry's is noted there.
-func (c *contest) sample(e *entry, slot time.Duration) (s sample, err error) {
-	if c.reader != nil {
-		if err := c.reader.begin(); err != nil {
-			return s, err
-		}
+// countCalls counts those of the kernel, where that can be had.
+func (e *entry) countCalls(d time.Duration) {
+	sends, err := calls.Count(calls.Send)
+	if err != nil {
+		return
 	}
-	begin, cpu := time.Now(), harness.ProcessCPU()
-	s.sent, e.err = e.send(slot)
-	s.wall, s.cpu = time.Since(begin), harness.ProcessCPU()-cpu
-	if c.reader == nil {
-		return s, nil
+	receives, err := calls.Count(calls.Receive)
+	if err != nil {
+		sends.Stop()
+		return
 	}
-	got, err := c.reader.end(s.sent)
-	s.arrived = int(got.Datagrams)
-	switch {
-	case err != nil || e.err != nil:
-	case got.Wrong > 0:
-		e.err = fmt.Errorf("%d datagrams arrived in another size", got.Wrong)
-	case s.arrived == 0 || s.arrived > s.sent:
-		e.err = fmt.Errorf("%d of %d datagrams arrived", s.arrived, s.sent)
+	s, err := e.play(d, true)
+	sent, received := sends.Stop(), receives.Stop()+s.receiveCalls
+	if e.err = err; err == nil {
+		e.sendCalls = float64(sent) / float64(s.sent)
+		e.receiveCalls = float64(received) / float64(max(1, s.arrived))
 	}
-	return s, err
-}
-
-// send lets all senders send and returns when everything has left.
-func (e *entry) send(slot time.Duration) (sent int, err error) {
-	if len(e.senders) == 1 {
-		sent, err = e.senders[0](slot)
-	} else {
-		sent, err = e.sendAtOnce(slot)
-	}
-	if err == nil && e.socket.Flush != nil {
-		err = e.socket.Flush()
-	}
-	return sent, err
-}
-
-func (e *entry) sendAtOnce(slot time.Duration) (sent int, err error) {
-	counts, errs := make([]int, len(e.senders)), make([]error, len(e.senders))
-	var wg sync.WaitGroup
-	for i, send := range e.senders {
-		wg.Go(func() { counts[i], errs[i] = send(slot) })
-	}
-	wg.Wait()
-	for _, n := range counts {
-		sent += n
-	}
-	return sent, errors.Join(errs...)
 }

@@ -22,56 +22,6 @@ import (
 	"github.com/batchconn/batchconn/bench/internal/way"
 )
 
-// A kind is whose way it is.
-type kind string
-
-const (
-	peer    kind = "peer"    // another library
-	ceiling kind = "ceiling" // a loop in C
-	ours    kind = "batchconn"
-)
-
-// A contender is a way with what a reader should know of it.
-type contender struct {
-	way.Way
-	kind kind
-	does string // with each datagram, as far as it tells why it is fast or slow
-}
-
-// contenders are all ways; the first is what the others are compared with.
-// missing says why others are not among them.
-func contenders() (all []contender, missing []string) {
-	all = []contender{
-		{way.Net, peer, "a system call for each datagram"},
-		{way.XNet, peer, "one `sendmmsg` for each batch"},
-		{wireGuard, peer, "copies the datagrams to one destination together and segments; 128 a call, one destination a call"},
-		{pion, peer, "copies each datagram into a batch, across calls as a Writer does, which a goroutine of its own sends by x/net"},
-		{tailscale, peer, "segments, an iovec for each datagram, by x/net; 128 a call, one destination a call"},
-		{quicGo, peer, "one segmented `sendmsg` of at most 20 KiB that already lie together and so are one vector, one destination a call"},
-	}
-	if w, version, why := way.GLib(); why == "" {
-		all = append(all, contender{w, peer, "called in C: one `sendmmsg` for each batch, which it makes anew of its objects each time"})
-		versions["GLib"] = version
-	} else {
-		missing = append(missing, "GLib g_socket_send_messages: "+why)
-	}
-	inC, why := way.InC()
-	if why != "" {
-		missing = append(missing, "C sendto, sendmmsg, UDP_SEGMENT: "+why)
-	}
-	for _, w := range inC {
-		does := "what to send is laid out once and for all, before the clock runs, and each thread enters the kernel without a word to Go's scheduler"
-		if w.Name == way.OneVector {
-			does += "; the kernel copies one vector faster than one for each datagram, as batchconn passes them too if they come from AppendSegments"
-		}
-		all = append(all, contender{w, ceiling, does})
-	}
-	for _, w := range []way.Way{way.SendMessages, way.WriteBatch, way.SendEach, way.Writer, way.SendMessagesOff} {
-		all = append(all, contender{w, ours, ""})
-	}
-	return all, missing
-}
-
 // A send is one call of a peer that sends to one destination a call.
 type send struct {
 	to        netip.AddrPort
@@ -79,7 +29,7 @@ type send struct {
 	together  []byte // the same as one slice; nil if roomy
 }
 
-func calls(b *way.Batch, most int, roomy bool) (all []send) {
+func runsOf(b *way.Batch, most int, roomy bool) (all []send) {
 	for i := 0; i < b.Count; {
 		n := b.Run(i, most)
 		s := send{to: b.Destination(i), datagrams: b.Datagrams[i : i+n]}
@@ -100,7 +50,7 @@ var wireGuard = way.Way{Name: "wireguard-go StdNetBind.Send", Roomy: true, Open:
 		return nil, err
 	}
 	sender := func(b *way.Batch) way.Sender {
-		sends := calls(b, conn.IdealBatchSize, true)
+		sends := runsOf(b, conn.IdealBatchSize, true)
 		endpoints := make([]conn.Endpoint, len(sends))
 		for i := range sends {
 			endpoints[i] = &conn.StdNetEndpoint{AddrPort: sends[i].to}
@@ -129,7 +79,7 @@ var tailscale = way.Way{Name: "tailscale net/batching WriteBatchTo", Open: func(
 		return nil, fmt.Errorf("it makes no batching.Conn of the socket")
 	}
 	sender := func(b *way.Batch) way.Sender {
-		sends := calls(b, batching.IdealBatchSize, false)
+		sends := runsOf(b, batching.IdealBatchSize, false)
 		return way.Repeat(b.Count, func() error {
 			for i := range sends {
 				if err := c.WriteBatchTo(sends[i].datagrams, sends[i].to, packet.GeneveHeader{}, 0); err != nil {
@@ -153,7 +103,7 @@ var quicGo = way.Way{Name: "quic-go's segmented write (WriteMsgUDP)", Open: func
 		return nil, err
 	}
 	sender := func(b *way.Batch) way.Sender {
-		sends := calls(b, min(max(1, largeBuffer/b.Size), way.MaxSegments(b.Size)), false)
+		sends := runsOf(b, min(max(1, largeBuffer/b.Size), way.MaxSegments(b.Size)), false)
 		addrs := make([]*net.UDPAddr, len(sends))
 		for i := range sends {
 			addrs[i] = net.UDPAddrFromAddrPort(sends[i].to)
@@ -188,7 +138,11 @@ var pion = way.Way{Name: "pion/transport BatchConn", Open: func(l *way.Load) (*w
 	}
 	size := max(pionBatch, l.Count)
 	watched := &watchedConn{UDPConn: u, wrote: make(chan struct{}, 1)}
-	c := udp.NewBatchConn(watched, size, pionInterval)
+	interval := pionInterval
+	if l.Full {
+		interval = time.Hour // a batch that is not full would spoil the count of flush
+	}
+	c := udp.NewBatchConn(watched, size, interval)
 	var taken atomic.Int64
 	sender := func(b *way.Batch) way.Sender {
 		to := make([]net.Addr, b.Count)

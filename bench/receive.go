@@ -10,49 +10,34 @@ import (
 	"net"
 	"net/netip"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/batchconn/batchconn/bench/internal/reading"
 	"github.com/batchconn/batchconn/internal/harness"
 )
 
-// receiveBuffer is what each receiver asks of the system, which gives as much as
-// it allows (net.core.rmem_max).
+// receiveBuffer is what each receiver asks of the system.
 const receiveBuffer = 16 << 20
 
 // A receiver is a socket for which nobody is woken.
 type receiver struct{ *harness.Inlet }
 
-func newReceiver() (r receiver, err error) {
-	u, err := harness.ListenUDP(&net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		return r, err
-	}
-	r.Inlet, err = harness.NewInlet(u)
+func newReceiver(m *reading.Medium) (r receiver, err error) {
+	err = m.Do(func() error {
+		u, err := harness.ListenUDP(net.UDPAddrFromAddrPort(netip.AddrPortFrom(m.To, 0)))
+		if err == nil {
+			r.Inlet, err = harness.NewInlet(u)
+		}
+		return err
+	})
 	return r, err
 }
 
-// setBuffer asks for a receive buffer and returns what there is.
-func (r receiver) setBuffer(bytes int) int {
-	unix.SetsockoptInt(r.FD(), unix.SOL_SOCKET, unix.SO_RCVBUF, bytes)
-	return r.buffer()
-}
+// setBuffer gives it a receive buffer, as large as the system allows, and returns
+// what there is.
+func (r receiver) setBuffer(bytes int) int { return reading.SetBuffer(r.Inlet, bytes) }
 
-// forceBuffer does that beyond the system's limit, if it may.
-func (r receiver) forceBuffer(bytes int) int {
-	if unix.SetsockoptInt(r.FD(), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, bytes) != nil {
-		return r.setBuffer(bytes)
-	}
-	return r.buffer()
-}
-
-func (r receiver) buffer() int {
-	n, _ := unix.GetsockoptInt(r.FD(), unix.SOL_SOCKET, unix.SO_RCVBUF)
-	return n
-}
-
-func openReceivers(n int) (rs []receiver, err error) {
+func openReceivers(n int, m *reading.Medium) (rs []receiver, err error) {
 	for range n {
-		r, err := newReceiver()
+		r, err := newReceiver(m)
 		if err != nil {
 			closeReceivers(rs)
 			return nil, err

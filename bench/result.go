@@ -7,17 +7,18 @@
 package main
 
 import (
+	"errors"
 	"slices"
 
-	"github.com/batchconn/batchconn/bench/internal/way"
+	"github.com/batchconn/batchconn/bench/internal/reading"
 )
 
 // Results are what the program writes.
 type Results struct {
+	Command  string   `json:"command"`
 	Machine  Machine  `json:"machine"`
 	Rounds   int      `json:"rounds"`
 	Slot     string   `json:"slot"`
-	Base     string   `json:"base"` // the way that the others are compared with
 	Missing  []string `json:"missing,omitempty"`
 	Contests []Result `json:"contests"`
 }
@@ -29,24 +30,43 @@ type Result struct {
 	Ahead []Ahead `json:"ahead,omitempty"`
 }
 
-// A Row is what one way did. Times are for a datagram. The gains are how many
-// times as fast as the base it was in the same round.
+// A Row is what one way did. Times are for a datagram, and of the side that is
+// measured; end to end, of both. The gains are how many times as fast as the first
+// way it was in the same round.
 type Row struct {
-	Way       string  `json:"way"`
-	Kind      kind    `json:"kind"`
-	Rate      Spread  `json:"datagrams_per_second"`
-	Wall      Spread  `json:"wall_ns"`
-	CPU       Spread  `json:"cpu_ns"`
-	WallGain  Spread  `json:"wall_gain"`
-	CPUGain   Spread  `json:"cpu_gain"`
+	Way        string `json:"way"`
+	Kind       kind   `json:"kind"`
+	Rate       Spread `json:"datagrams_per_second,omitzero"`
+	Wall       Spread `json:"wall_ns,omitzero"`
+	CPU        Spread `json:"cpu_ns,omitzero"`
+	SendCPU    Spread `json:"send_cpu_ns,omitzero"`
+	ReceiveCPU Spread `json:"receive_cpu_ns,omitzero"`
+	WallGain   Spread `json:"wall_gain,omitzero"`
+	CPUGain    Spread `json:"cpu_gain,omitzero"`
+
+	// Of the kernel, for a datagram; 0: not counted.
+	SendCalls    float64 `json:"send_calls,omitempty"`
+	ReceiveCalls float64 `json:"receive_calls,omitempty"`
+
 	Arrived   float64 `json:"arrived"`             // share of what was sent while the clock ran; 0 if nobody read
-	Checked   int     `json:"checked"`             // datagrams sent at once when each was looked for
+	Checked   int     `json:"checked,omitempty"`   // datagrams that were looked for one by one
 	Reordered int     `json:"reordered,omitempty"` // of those of the check
+	TooLong   bool    `json:"too_long,omitempty"`  // it has no room for datagrams of this size
 	Error     string  `json:"error,omitempty"`
 }
 
+// line is how charts draw the way.
+func (r *Row) line(p part) string {
+	for _, c := range contenders(p) {
+		if c.Name == r.Way {
+			return c.line
+		}
+	}
+	return ""
+}
+
 // Ahead says that a way was faster than one of batchconn, by how many times at
-// the median, and by how many at least but for chance.
+// the median, and by how many at the worst except for chance.
 type Ahead struct {
 	Peer    string  `json:"peer"`
 	Kind    kind    `json:"kind"`
@@ -61,8 +81,8 @@ const (
 	inCPU  = "cpu"
 )
 
-func (s sample) wallEach() float64 { return float64(s.wall) / float64(s.sent) }
-func (s sample) cpuEach() float64  { return float64(s.cpu) / float64(s.sent) }
+func (s sample) wallEach() float64 { return float64(s.wall) / float64(s.count) }
+func (s sample) cpuEach() float64  { return float64(s.cpu) / float64(s.count) }
 
 func (e *entry) each(of func(sample) float64) []float64 {
 	v := make([]float64, len(e.samples))
@@ -98,15 +118,14 @@ func (c *contest) result() Result {
 }
 
 func (e *entry) row(first *entry) Row {
-	row := Row{Way: e.Name, Kind: e.kind, Checked: e.atOnce, Reordered: e.reordered}
-	if e.err != nil {
+	row := Row{Way: e.Name, Kind: e.kind, Checked: e.checked, Reordered: e.reordered, SendCalls: e.sendCalls, ReceiveCalls: e.receiveCalls}
+	switch {
+	case errors.Is(e.err, reading.ErrSize):
+		row.TooLong = true
+		return row
+	case e.err != nil:
 		row.Error = e.err.Error()
 		return row
-	}
-	row.Rate = spread(e.each(func(s sample) float64 { return float64(s.sent) / s.wall.Seconds() }))
-	row.Wall, row.CPU = spread(e.each(sample.wallEach)), spread(e.each(sample.cpuEach))
-	if first.err == nil {
-		row.WallGain, row.CPUGain = spread(e.gains(first, sample.wallEach)), spread(e.gains(first, sample.cpuEach))
 	}
 	sent, arrived := 0, 0
 	for _, s := range e.samples {
@@ -114,27 +133,28 @@ func (e *entry) row(first *entry) Row {
 		arrived += s.arrived
 	}
 	row.Arrived = float64(arrived) / float64(sent)
+	if e.samples[0].count == 0 {
+		return row // nothing was timed
+	}
+	row.Rate = spread(e.each(func(s sample) float64 { return float64(s.count) / s.wall.Seconds() }))
+	row.Wall, row.CPU = spread(e.each(sample.wallEach)), spread(e.each(sample.cpuEach))
+	row.SendCPU = spread(e.each(func(s sample) float64 { return float64(s.sendCPU) / float64(s.sent) }))
+	row.ReceiveCPU = spread(e.each(func(s sample) float64 { return float64(s.receiveCPU) / float64(s.count) }))
+	if first.err == nil {
+		row.WallGain, row.CPUGain = spread(e.gains(first, sample.wallEach)), spread(e.gains(first, sample.cpuEach))
+	}
 	return row
 }
 
-// comparable reports whether e could take the place of own: SendMessages is
-// measured by all, another way by those that are called as it is.
+// comparable reports whether e could take the place of own.
 func comparable(e, own *entry) bool {
-	if own.kind != ours || e.kind == ours || own.err != nil || e.err != nil {
+	if own.kind != ours || e.kind == ours || own.err != nil || e.err != nil || e.samples[0].count == 0 {
 		return false
 	}
-	switch own.Name {
-	case way.SendMessages.Name:
-		return true
-	case way.WriteBatch.Name:
-		return e.Name == way.XNet.Name
-	case way.Writer.Name:
-		return slices.Contains([]string{way.Net.Name, pion.Name}, e.Name)
-	}
-	return false
+	return slices.Equal(own.rivals, anybody) || slices.Contains(own.rivals, e.Name)
 }
 
-// worthSaying is the least gain that is called one.
+// worthSaying is the smallest gain that is called one.
 const worthSaying = 1.01
 
 // ahead says in what e was faster than own, beyond what chance could do.
@@ -151,4 +171,25 @@ func ahead(e, own *entry) (all []Ahead) {
 		}
 	}
 	return all
+}
+
+// only are the contests of some works.
+func (r *Results) only(keep func(Work) bool) (all []Result) {
+	for _, c := range r.Contests {
+		if keep(c.Work) {
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
+func (r *Results) failed() (n int) {
+	for _, c := range r.Contests {
+		for _, row := range c.Rows {
+			if row.Error != "" {
+				n++
+			}
+		}
+	}
+	return n
 }

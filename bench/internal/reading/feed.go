@@ -10,9 +10,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/netip"
+	"os"
+	"time"
 
 	"github.com/batchconn/batchconn"
 
@@ -28,29 +32,59 @@ type Load struct {
 	Segmented bool `json:"segmented"` // the kernel still has them in one piece
 }
 
+// A Medium is what is between senders and the receiver.
+type Medium struct {
+	Name     string
+	From, To netip.Addr
+
+	// There calls a function in the receiver's network; nil: it is the caller's.
+	There func(f func() error) error
+
+	// Settle is how long the medium may keep what was sent.
+	Settle time.Duration
+}
+
+// Loopback is the medium that is always there.
+var Loopback = Medium{Name: "loopback", From: netip.AddrFrom4([4]byte{127, 0, 0, 1}), To: netip.AddrFrom4([4]byte{127, 0, 0, 1})}
+
+// Do calls f in the receiver's network.
+func (m *Medium) Do(f func() error) error {
+	if m.There == nil {
+		return f()
+	}
+	return m.There(f)
+}
+
 // A Feed is a way of reading with a sender that feeds it.
 type Feed struct {
 	harness.Burst
-	socket  *Socket
+	socket  Opened
 	conns   []*batchconn.Conn // by flow
 	payload []byte
 	last    int // bytes of the last datagram
 	size    int
 }
 
+// feedBuffer is the receive buffer of all, where the system gives so much.
+const feedBuffer = 16 << 20
+
 // NewFeed opens both. The last datagram is shorter, as that of a run may be.
-func NewFeed(w Way, l Load) (*Feed, error) {
+func NewFeed(w Way, l Load, m *Medium) (*Feed, error) {
 	f := &Feed{size: l.Size, last: max(1, l.Size-7)}
 	if l.Burst == 1 {
 		f.last = l.Size
 	}
 	f.Mail = harness.NewMailbag(l.Burst, l.Size)
 	f.payload = make([]byte, (l.Burst-1)*l.Size+f.last)
-	var err error
-	if f.socket, err = w.Open(f.Mail); err != nil {
+	err := m.Do(func() (err error) {
+		f.socket, err = Open(func() (*Socket, error) { return w.Open(f.Mail, m.To) })
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
-	if err := f.openSenders(l); err != nil {
+	SetBuffer(f.socket.Inlet, feedBuffer)
+	if err := f.openSenders(l, m); err != nil {
 		f.Close()
 		return nil, err
 	}
@@ -58,7 +92,7 @@ func NewFeed(w Way, l Load) (*Feed, error) {
 	return f, nil
 }
 
-func (f *Feed) openSenders(l Load) error {
+func (f *Feed) openSenders(l Load, m *Medium) error {
 	cfg := &batchconn.Config{GSO: batchconn.GSOOff}
 	if l.Segmented {
 		cfg.GSO = batchconn.GSOOn
@@ -66,7 +100,7 @@ func (f *Feed) openSenders(l Load) error {
 	msgs := batchconn.AppendSegments(nil, f.socket.Addr, f.payload, l.Size, nil)
 	part := (len(msgs) + l.Flows - 1) / l.Flows
 	for range l.Flows {
-		u, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		u, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(m.From, 0)))
 		if err != nil {
 			return err
 		}
@@ -84,6 +118,9 @@ func (f *Feed) openSenders(l Load) error {
 				return err
 			}
 		}
+		if m.Settle > 0 {
+			harness.Pause(m.Settle)
+		}
 		return nil
 	}
 	return nil
@@ -97,26 +134,106 @@ func (f *Feed) Close() {
 	f.socket.Close()
 }
 
-// Check sends bursts that no other is like, and looks for each datagram:
-// complete, once, in order. lost is how many did not come.
-func (f *Feed) Check(bursts int) (lost int, err error) {
+// Check opens two feeds of a way, sends bursts that no other is like to both, and
+// looks for each datagram at its receiver: complete, once, in order. lost is how
+// many did not come.
+func Check(w Way, l Load, m *Medium, bursts int) (lost int, err error) {
+	const tries = 3 // a wire may lose some, but not each time
+	for range tries {
+		if lost, err = checkOnce(w, l, m, bursts); lost == 0 || err != nil {
+			break
+		}
+	}
+	return lost, err
+}
+
+func checkOnce(w Way, l Load, m *Medium, bursts int) (lost int, err error) {
+	f, err := NewFeed(w, l, m)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	g, err := NewFeed(w, l, m)
+	if err != nil {
+		return 0, err
+	}
+	defer g.Close()
 	for range bursts {
 		f.stamp()
-		var times harness.BurstTimes
-		n, err := f.Run(&times)
-		if err != nil {
+		g.stamp()
+		n, err := f.check(func() error { return errors.Join(g.Send(), f.Send()) })
+		if lost += n; lost > 0 || err != nil {
 			return lost, err
 		}
-		if lost += len(f.Mail.Buffers) - n; lost > 0 {
-			return lost, nil
-		}
-		for i := range n {
-			if want := f.datagram(i); !bytes.Equal(f.Mail.Datagram(i), want) {
-				return 0, fmt.Errorf("datagram %d of %d: %d bytes are not the %d that were sent", i+1, n, f.Mail.Lengths[i], len(want))
-			}
+		n, err = g.check(func() error { return nil })
+		if lost += n; lost > 0 || err != nil {
+			return lost, err
 		}
 	}
 	return 0, nil
+}
+
+// check reads what send sends to the feed.
+func (f *Feed) check(send func() error) (lost int, err error) {
+	b := f.Burst
+	b.Send = send
+	var times harness.BurstTimes
+	n, err := b.Run(&times)
+	if err != nil {
+		return 0, err
+	}
+	if lost := len(f.Mail.Buffers) - n; lost > 0 {
+		return lost, nil
+	}
+	for i := range n {
+		if want := f.datagram(i); !bytes.Equal(f.Mail.Datagram(i), want) {
+			return 0, fmt.Errorf("datagram %d of %d: %d bytes are not the %d that were sent", i+1, n, f.Mail.Lengths[i], len(want))
+		}
+	}
+	return 0, nil
+}
+
+// Overrun sends bursts to a receiver with a small buffer, that reads once all of a
+// burst has arrived, and returns how many datagrams it gets.
+func (f *Feed) Overrun(buffer, bursts int) (sent, arrived int, err error) {
+	SetBuffer(f.socket.Inlet, buffer)
+	defer SetBuffer(f.socket.Inlet, feedBuffer)
+	const before = 5 // that do not count: batchconn turns coalescing on when queues are deep
+	for i := range before + bursts {
+		if err := f.Send(); err != nil {
+			return sent, arrived, err
+		}
+		n, err := f.drain()
+		if err != nil {
+			return sent, arrived, err
+		}
+		if i >= before {
+			sent += len(f.Mail.Buffers)
+			arrived += n
+		}
+	}
+	if arrived > sent {
+		err = fmt.Errorf("%d of %d datagrams arrived", arrived, sent)
+	}
+	return sent, arrived, err
+}
+
+// drain reads all that there is.
+func (f *Feed) drain() (n int, err error) {
+	for f.socket.Waiting() || f.socket.ReadsAhead {
+		if err := f.SetReadDeadline(time.Now().Add(patience)); err != nil {
+			return n, err
+		}
+		k, err := f.Read(0)
+		n += k
+		if errors.Is(err, os.ErrDeadlineExceeded) && !f.socket.Waiting() {
+			break
+		}
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err
+		}
+	}
+	return n, nil
 }
 
 func (f *Feed) datagram(i int) []byte {
@@ -135,14 +252,9 @@ func (f *Feed) stamp() {
 
 // Fit halves a load's burst until package net's reader loses nothing: until a
 // receive buffer holds it.
-func Fit(l Load) (Load, error) {
+func Fit(l Load, m *Medium) (Load, error) {
 	for ; ; l.Burst /= 2 {
-		f, err := NewFeed(Net, l)
-		if err != nil {
-			return l, err
-		}
-		lost, err := f.Check(3)
-		f.Close()
+		lost, err := Check(Net, l, m, 3)
 		if lost == 0 || l.Burst == 1 || err != nil {
 			return l, err
 		}

@@ -7,6 +7,8 @@
 package reading
 
 import (
+	"net/netip"
+
 	"github.com/batchconn/batchconn"
 	"golang.org/x/net/ipv4"
 
@@ -15,12 +17,12 @@ import (
 
 // Net is the loop that everything is compared with, in net's form that allocates
 // nothing.
-var Net = Way{"net ReadFromUDPAddrPort loop", func(m *harness.Mailbag) (*Socket, error) {
-	u, addr, err := listen()
+var Net = Way{"net ReadFromUDPAddrPort loop", func(m *harness.Mailbag, at netip.Addr) (*Socket, error) {
+	u, addr, err := listen(at)
 	if err != nil {
 		return nil, err
 	}
-	return &Socket{addr, readEach(m, u.ReadFromUDPAddrPort), u.SetReadDeadline, u.Close}, nil
+	return &Socket{addr, readEach(m, u.ReadFromUDPAddrPort), u.SetReadDeadline, u.Close, false}, nil
 }}
 
 // readEach reads one datagram a call.
@@ -39,12 +41,12 @@ func readEach[A any](m *harness.Mailbag, read func(p []byte) (int, A, error)) fu
 const xnetBatch = 64
 
 // XNet is the ReadBatch of golang.org/x/net.
-var XNet = Way{"x/net ReadBatch", func(m *harness.Mailbag) (*Socket, error) {
-	u, addr, err := listen()
+var XNet = Way{"x/net ReadBatch", func(m *harness.Mailbag, at netip.Addr) (*Socket, error) {
+	u, addr, err := listen(at)
 	if err != nil {
 		return nil, err
 	}
-	return &Socket{addr, readBatches(m, ipv4.NewPacketConn(u).ReadBatch), u.SetReadDeadline, u.Close}, nil
+	return &Socket{addr, readBatches(m, ipv4.NewPacketConn(u).ReadBatch), u.SetReadDeadline, u.Close, false}, nil
 }}
 
 func readBatches(m *harness.Mailbag, read func(ms []ipv4.Message, flags int) (int, error)) func(i int) (int, error) {
@@ -89,9 +91,9 @@ func readMessages(m *harness.Mailbag, c *batchconn.Conn) func(int) (int, error) 
 	}
 }
 
-func open(read func(*harness.Mailbag, *batchconn.Conn) func(int) (int, error)) func(*harness.Mailbag) (*Socket, error) {
-	return func(m *harness.Mailbag) (*Socket, error) {
-		u, addr, err := listen()
+func open(read func(*harness.Mailbag, *batchconn.Conn) func(int) (int, error)) func(*harness.Mailbag, netip.Addr) (*Socket, error) {
+	return func(m *harness.Mailbag, at netip.Addr) (*Socket, error) {
+		u, addr, err := listen(at)
 		if err != nil {
 			return nil, err
 		}
@@ -100,6 +102,6 @@ func open(read func(*harness.Mailbag, *batchconn.Conn) func(int) (int, error)) f
 			u.Close()
 			return nil, err
 		}
-		return &Socket{addr, read(m, c), c.SetReadDeadline, c.Close}, nil
+		return &Socket{addr, read(m, c), c.SetReadDeadline, c.Close, true}, nil
 	}
 }

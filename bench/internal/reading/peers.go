@@ -40,9 +40,9 @@ func roomy(m *harness.Mailbag, batch int) [][]byte {
 // stuck is when a read that has no deadline is ended.
 const stuck = 5 * time.Second
 
-// wireGuard is wireguard-go's standard Bind, which splits what the kernel has
+// WireGuard is wireguard-go's standard Bind, which splits what the kernel has
 // coalesced.
-var wireGuard = Way{"wireguard-go StdNetBind receive", func(m *harness.Mailbag) (*Socket, error) {
+var WireGuard = Way{"wireguard-go StdNetBind receive", func(m *harness.Mailbag, at netip.Addr) (*Socket, error) {
 	bind := conn.NewStdNetBind()
 	receive, port, err := bind.Open(0)
 	if err != nil {
@@ -52,7 +52,7 @@ var wireGuard = Way{"wireguard-go StdNetBind receive", func(m *harness.Mailbag) 
 	sizes, endpoints := make([]int, conn.IdealBatchSize), make([]conn.Endpoint, conn.IdealBatchSize)
 	limit := time.AfterFunc(stuck, func() { bind.Close() })
 	return &Socket{
-		Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port),
+		Addr: netip.AddrPortFrom(at, port),
 		Read: func(i int) (int, error) {
 			n, err := receive[0](all[i:i+conn.IdealBatchSize], sizes, endpoints)
 			if err != nil {
@@ -64,14 +64,20 @@ var wireGuard = Way{"wireguard-go StdNetBind receive", func(m *harness.Mailbag) 
 			copy(m.Lengths[i:], sizes[:n])
 			return n, nil
 		},
-		SetReadDeadline: func(time.Time) error { limit.Reset(stuck); return nil },
-		Close:           func() error { limit.Stop(); return bind.Close() },
+		SetReadDeadline: func(t time.Time) error {
+			limit.Stop()
+			if !t.IsZero() {
+				limit.Reset(stuck)
+			}
+			return nil
+		},
+		Close: func() error { limit.Stop(); return bind.Close() },
 	}, nil
 }}
 
-// tailscale is the package that tailscale's magicsock reads with.
-var tailscale = Way{"tailscale net/batching ReadBatch", func(m *harness.Mailbag) (*Socket, error) {
-	u, addr, err := listen()
+// Tailscale is the package that tailscale's magicsock reads with.
+var Tailscale = Way{"tailscale net/batching ReadBatch", func(m *harness.Mailbag, at netip.Addr) (*Socket, error) {
+	u, addr, err := listen(at)
 	if err != nil {
 		return nil, err
 	}
@@ -104,12 +110,12 @@ var tailscale = Way{"tailscale net/batching ReadBatch", func(m *harness.Mailbag)
 		}
 		return n, nil
 	}
-	return &Socket{addr, read, c.SetReadDeadline, c.Close}, nil
+	return &Socket{addr, read, c.SetReadDeadline, c.Close, false}, nil
 }}
 
-// quicGo is what quic-go's oobConn does to the socket, which cannot be called from
+// QuicGo is what quic-go's oobConn does to the socket, which cannot be called from
 // outside: batches of eight, with the control messages that it asks for.
-var quicGo = Way{"quic-go's oobConn (x/net ReadBatch of 8)", func(m *harness.Mailbag) (*Socket, error) {
+var QuicGo = Way{"quic-go's oobConn (x/net ReadBatch of 8)", func(m *harness.Mailbag, at netip.Addr) (*Socket, error) {
 	const (
 		batchSize     = 8
 		oobBufferSize = 128
@@ -118,7 +124,7 @@ var quicGo = Way{"quic-go's oobConn (x/net ReadBatch of 8)", func(m *harness.Mai
 	if len(m.Buffers[0]) > maxPacketSize+1 {
 		return nil, ErrSize
 	}
-	u, addr, err := listen()
+	u, addr, err := listen(at)
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +151,7 @@ var quicGo = Way{"quic-go's oobConn (x/net ReadBatch of 8)", func(m *harness.Mai
 		}
 		return max(n, 0), err
 	}
-	return &Socket{addr, read, u.SetReadDeadline, u.Close}, nil
+	return &Socket{addr, read, u.SetReadDeadline, u.Close, false}, nil
 }}
 
 // parseTOS walks through control messages as quic-go does.
@@ -172,12 +178,12 @@ func setOption(u *net.UDPConn, level, name, value int) error {
 	return errors.Join(controlErr, err)
 }
 
-// pion is pion/transport's BatchConn.
-var pion = Way{"pion/transport BatchConn.ReadBatch", func(m *harness.Mailbag) (*Socket, error) {
-	u, addr, err := listen()
+// Pion is pion/transport's BatchConn.
+var Pion = Way{"pion/transport BatchConn.ReadBatch", func(m *harness.Mailbag, at netip.Addr) (*Socket, error) {
+	u, addr, err := listen(at)
 	if err != nil {
 		return nil, err
 	}
 	c := udp.NewBatchConn(u, 1, time.Hour)
-	return &Socket{addr, readBatches(m, c.ReadBatch), u.SetReadDeadline, c.Close}, nil
+	return &Socket{addr, readBatches(m, c.ReadBatch), u.SetReadDeadline, c.Close, false}, nil
 }}

@@ -21,38 +21,31 @@ import (
 type Way struct {
 	Name string
 
-	// Open reads into the mailbag, in place of whose buffers it may put its own.
-	Open func(m *harness.Mailbag) (*Socket, error)
+	// Open listens at an address and reads into the mailbag, in place of whose
+	// buffers it may put its own. A read begins at any of them.
+	Open func(m *harness.Mailbag, at netip.Addr) (*Socket, error)
 }
 
-// A Socket receives on loopback. Read and SetReadDeadline are those of a
-// [harness.Burst].
+// A Socket receives. Read and SetReadDeadline are those of a [harness.Burst]; not
+// every way has deadlines.
 type Socket struct {
 	Addr            netip.AddrPort
 	Read            func(i int) (int, error)
 	SetReadDeadline func(time.Time) error
 	Close           func() error
+
+	// ReadsAhead: it may have datagrams that are in the kernel's queue no more. A
+	// way that does has deadlines.
+	ReadsAhead bool
 }
 
-// listen opens a socket on loopback.
-func listen() (*net.UDPConn, netip.AddrPort, error) {
-	u, err := harness.ListenUDP(&net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+// listen opens a socket at an address.
+func listen(at netip.Addr) (*net.UDPConn, netip.AddrPort, error) {
+	u, err := harness.ListenUDP(net.UDPAddrFromAddrPort(netip.AddrPortFrom(at, 0)))
 	if err != nil {
 		return nil, netip.AddrPort{}, err
 	}
 	return u, u.LocalAddr().(*net.UDPAddr).AddrPort(), nil
-}
-
-// All are all ways; the first is what the others are compared with. missing says
-// why others are not among them.
-func All() (all []Way, missing []string) {
-	all = []Way{Net, XNet, wireGuard, tailscale, quicGo, pion}
-	inC, why := InC()
-	if why != nil {
-		missing = append(missing, why...)
-	}
-	all = append(all, inC...)
-	return append(all, ConnLoop, ConnReadFrom, ConnReadBatch, ConnMessages), missing
 }
 
 // ErrSize is of a way that does not take datagrams of a size.

@@ -29,17 +29,6 @@ var Net = Way{Name: "net WriteTo loop", Open: func(*Load) (*Socket, error) {
 // XNet is the WriteBatch of golang.org/x/net.
 var XNet = Way{Name: "x/net WriteBatch", Open: openXNet((*Batch).messages)}
 
-// XNetSegmented is what one can do with it by hand; one vector for each message,
-// or one for each datagram.
-var (
-	XNetSegmented = Way{Name: "x/net, segmented by hand, 1 vector", Open: openXNet(func(b *Batch) []ipv4.Message {
-		return b.segmented(true)
-	})}
-	XNetSegmentedVectors = Way{Name: "x/net, segmented by hand, n vectors", Open: openXNet(func(b *Batch) []ipv4.Message {
-		return b.segmented(false)
-	})}
-)
-
 func openXNet(messages func(b *Batch) []ipv4.Message) func(*Load) (*Socket, error) {
 	return func(*Load) (*Socket, error) {
 		u, err := Listen()
@@ -138,23 +127,6 @@ func (b *Batch) messages() []ipv4.Message {
 	ms := make([]ipv4.Message, b.Count)
 	for i, p := range b.Datagrams {
 		ms[i] = ipv4.Message{Addr: net.UDPAddrFromAddrPort(b.Destination(i)), Buffers: [][]byte{p}}
-	}
-	return ms
-}
-
-// segmented makes the messages that one would make by hand for x/net.
-func (b *Batch) segmented(oneVector bool) (ms []ipv4.Message) {
-	for i := 0; i < b.Count; {
-		n := b.Run(i, MaxSegments(b.Size))
-		m := ipv4.Message{Addr: net.UDPAddrFromAddrPort(b.Destination(i)), Buffers: b.Datagrams[i : i+n]}
-		if oneVector {
-			m.Buffers = [][]byte{b.Together(i, n)}
-		}
-		if n > 1 {
-			m.OOB = SegmentControl(b.Size)
-		}
-		ms = append(ms, m)
-		i += n
 	}
 	return ms
 }

@@ -21,8 +21,8 @@ type Load struct {
 	To    []netip.AddrPort
 	Count int
 	Burst int // datagrams in a row to a receiver, before it is the next one's turn
-	Size  int // of the first datagram
-	Step  int // how many bytes longer each is than the one before; only the ways of batchconn, net and x/net look at it
+	Size  int
+	Full  bool // before each Flush, a multiple of 64 datagrams were sent
 }
 
 // Destination is where datagram i goes.
@@ -44,8 +44,7 @@ type Batch struct {
 	payload   []byte // all of them, if not roomy
 }
 
-// Together is datagrams i to i+n, of a batch that is not roomy and without
-// steps, as one slice.
+// Together is datagrams i to i+n, of a batch that is not roomy, as one slice.
 func (b *Batch) Together(i, n int) []byte { return b.payload[i*b.Size : (i+n)*b.Size : (i+n)*b.Size] }
 
 // room is behind each datagram of a roomy batch, as wireguard-go's packets have it.
@@ -56,16 +55,15 @@ const room = 1<<16 - 1
 func NewBatch(l Load, roomy bool) *Batch {
 	b := &Batch{Load: l, Datagrams: make([][]byte, l.Count)}
 	if !roomy {
-		b.payload = make([]byte, l.Count*(l.Size+l.Count*l.Step))
+		b.payload = make([]byte, l.Count*l.Size)
 	}
 	payload := b.payload
 	for i := range b.Datagrams {
-		size := l.Size + i*l.Step
 		if roomy {
-			b.Datagrams[i] = make([]byte, size, room)
+			b.Datagrams[i] = make([]byte, l.Size, room)
 			continue
 		}
-		b.Datagrams[i], payload = payload[:size:size], payload[size:]
+		b.Datagrams[i], payload = payload[:l.Size:l.Size], payload[l.Size:]
 	}
 	return b
 }
@@ -76,9 +74,6 @@ type Way struct {
 	Roomy bool // it wants a roomy batch
 	Open  func(l *Load) (*Socket, error)
 }
-
-// OneVector is the way in C whose runs are of one vector each.
-const OneVector = "C sendmmsg, UDP_SEGMENT, 1 vector"
 
 // A Socket is a UDP socket with a way of sending on it. Any number of senders
 // may send at once.

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/udp.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -92,10 +93,10 @@ void recv_free(struct recv *r)
 	free(r);
 }
 
-static int some_recvfrom(struct recv *r, int i)
+// some_recvfrom takes as many as a batch is, by a call each.
+static int some_recvfrom(struct recv *r, int i, int max)
 {
-	int n = 0;
-	for (; i + n < r->count; n++) {
+	for (int n = 0; n < max; n++) {
 		socklen_t length = sizeof r->from[0];
 		ssize_t got = recvfrom(r->fd, r->buffers + (long)(i + n) * r->size, r->size, MSG_DONTWAIT,
 				       (struct sockaddr *)&r->from[i + n], &length);
@@ -103,13 +104,12 @@ static int some_recvfrom(struct recv *r, int i)
 			return n > 0 ? n : -errno;
 		r->lengths[i + n] = got;
 	}
-	return n;
+	return max;
 }
 
-static int some_recvmmsg(struct recv *r, int i)
+static int some_recvmmsg(struct recv *r, int i, int max)
 {
-	int n = r->count - i < max_messages ? r->count - i : max_messages;
-	n = recvmmsg(r->fd, r->ms + i, n, MSG_DONTWAIT, NULL);
+	int n = recvmmsg(r->fd, r->ms + i, max, MSG_DONTWAIT, NULL);
 	if (n < 0)
 		return -errno;
 	for (int k = i; k < i + n; k++) {
@@ -168,17 +168,28 @@ static int some_gro(struct recv *r, int i)
 	return at - i;
 }
 
-int recv_some(struct recv *r, int i)
+static int some(struct recv *r, int i)
 {
+	int max = r->count - i < max_messages ? r->count - i : max_messages;
 	switch (r->with) {
 	case with_recvfrom:
-		return some_recvfrom(r, i);
+		return some_recvfrom(r, i, max);
 	case with_recvmmsg:
-		return some_recvmmsg(r, i);
+		return some_recvmmsg(r, i, max);
 	case with_gro:
 		return some_gro(r, i);
 	case with_glib:
-		return recv_glib_some(r, i);
+		return recv_glib_some(r, i, max);
 	}
 	return -EINVAL;
+}
+
+int recv_some(struct recv *r, int i, int ms)
+{
+	int n = some(r, i);
+	if (n != -EAGAIN)
+		return n;
+	struct pollfd p = {.fd = r->fd, .events = POLLIN};
+	poll(&p, 1, ms);
+	return some(r, i);
 }

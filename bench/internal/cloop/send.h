@@ -2,6 +2,8 @@
 // Use of this source code is governed by a BSD-style
 // license that can be found in the LICENSE file.
 
+#pragma once
+
 #include <netinet/in.h>
 
 // A job is count datagrams of size bytes, burst in a row to each of the
@@ -30,7 +32,7 @@ int send_segmented(const struct job *j, struct done *d);
 int send_segmented_vectors(const struct job *j, struct done *d); // an iovec for each datagram
 int send_glib(const struct job *j, struct done *d);
 
-const char *glib_missing(void); // why send_glib cannot be called, or NULL
+const char *glib_missing(void); // why GLib cannot be called, or NULL
 void glib_version(unsigned version[3]);
 
 long job_begin(void);

@@ -2,6 +2,8 @@
 // Use of this source code is governed by a BSD-style
 // license that can be found in the LICENSE file.
 
+#pragma once
+
 #include <netinet/in.h>
 #include <sys/socket.h>
 
@@ -24,11 +26,12 @@ struct recv {
 struct recv *recv_new(int fd, enum with with, int count, int size);
 void recv_free(struct recv *r);
 
-// recv_some receives what is there into the buffers from i on. It returns how many
-// datagrams that were, or less than 0: an errno, EAGAIN if there were none.
-int recv_some(struct recv *r, int i);
+// recv_some receives what is there into the buffers from i on, 64 datagrams or 8
+// runs in a call of the kernel. Where there is nothing it waits for some, up to
+// ms milliseconds. It returns how many datagrams that were, or less than 0: an
+// errno, EAGAIN if there were none.
+int recv_some(struct recv *r, int i, int ms);
 
-const char *recv_glib_missing(void); // why GLib cannot be called, or NULL
 struct glib_recv *recv_glib_new(struct recv *r);
 void recv_glib_free(struct glib_recv *g);
-int recv_glib_some(struct recv *r, int i);
+int recv_glib_some(struct recv *r, int i, int n);

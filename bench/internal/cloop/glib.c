@@ -13,7 +13,10 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "recv.h"
 #include "send.h"
+
+enum { io_error_would_block = 27 }; // G_IO_ERROR_WOULD_BLOCK
 
 struct error { // GError
 	uint32_t domain;
@@ -21,12 +24,12 @@ struct error { // GError
 	char *message;
 };
 
-struct vector { // GOutputVector
-	const void *buffer;
+struct vector { // GOutputVector and GInputVector
+	void *buffer;
 	size_t size;
 };
 
-struct message { // GOutputMessage
+struct output { // GOutputMessage
 	void *address;
 	struct vector *vectors;
 	unsigned num_vectors;
@@ -35,11 +38,30 @@ struct message { // GOutputMessage
 	unsigned num_control_messages;
 };
 
+struct input { // GInputMessage
+	void **address;
+	struct vector *vectors;
+	unsigned num_vectors;
+	size_t bytes_received;
+	int flags;
+	void ***control_messages;
+	unsigned *num_control_messages;
+};
+
+struct glib_recv {
+	void *socket;
+	struct input *ms;
+	struct vector *vectors;
+	void **from;
+};
+
 static struct {
 	char missing[256];
 	void *(*socket_new_from_fd)(int, struct error **);
 	void *(*socket_address_new_from_native)(void *, size_t);
-	int (*socket_send_messages)(void *, struct message *, unsigned, int, void *, struct error **);
+	int (*socket_send_messages)(void *, struct output *, unsigned, int, void *, struct error **);
+	void (*socket_set_blocking)(void *, int);
+	int (*socket_receive_messages)(void *, struct input *, unsigned, int, void *, struct error **);
 	void (*object_unref)(void *);
 	void (*error_free)(struct error *);
 	const unsigned *version[3];
@@ -63,6 +85,8 @@ static void load(void)
 	glib.socket_new_from_fd = symbol(library, "g_socket_new_from_fd");
 	glib.socket_address_new_from_native = symbol(library, "g_socket_address_new_from_native");
 	glib.socket_send_messages = symbol(library, "g_socket_send_messages");
+	glib.socket_set_blocking = symbol(library, "g_socket_set_blocking");
+	glib.socket_receive_messages = symbol(library, "g_socket_receive_messages");
 	glib.object_unref = symbol(library, "g_object_unref");
 	glib.error_free = symbol(library, "g_error_free");
 	glib.version[0] = symbol(library, "glib_major_version");
@@ -90,7 +114,7 @@ static int failed(struct error *e, struct done *d)
 	return EIO;
 }
 
-static int send_all(void *socket, struct message *ms, int n, struct done *d)
+static int send_all(void *socket, struct output *ms, int n, struct done *d)
 {
 	while (n > 0) {
 		struct error *e = NULL;
@@ -103,7 +127,7 @@ static int send_all(void *socket, struct message *ms, int n, struct done *d)
 	return 0;
 }
 
-static int send_over_and_over(const struct job *j, struct done *d, void *socket, struct message *ms)
+static int send_over_and_over(const struct job *j, struct done *d, void *socket, struct output *ms)
 {
 	long begin = job_begin();
 	do {
@@ -134,7 +158,7 @@ static void *new_socket(int fd, struct done *d)
 int send_glib(const struct job *j, struct done *d)
 {
 	void **to = calloc(j->destinations, sizeof *to);
-	struct message *ms = calloc(j->count, sizeof *ms);
+	struct output *ms = calloc(j->count, sizeof *ms);
 	struct vector *vectors = calloc(j->count, sizeof *vectors);
 	void *socket = new_socket(j->fd, d);
 	int err = to && ms && vectors && socket ? 0 : EIO;
@@ -158,4 +182,53 @@ int send_glib(const struct job *j, struct done *d)
 	free(ms);
 	free(to);
 	return err;
+}
+
+struct glib_recv *recv_glib_new(struct recv *r)
+{
+	struct glib_recv *g = calloc(1, sizeof *g);
+	struct done d;
+	if (!g)
+		return NULL;
+	g->ms = calloc(r->count, sizeof *g->ms);
+	g->vectors = calloc(r->count, sizeof *g->vectors);
+	g->from = calloc(r->count, sizeof *g->from);
+	g->socket = new_socket(r->fd, &d);
+	if (!g->socket || !g->ms || !g->vectors || !g->from) {
+		recv_glib_free(g);
+		return NULL;
+	}
+	glib.socket_set_blocking(g->socket, 0);
+	for (int i = 0; i < r->count; i++) {
+		g->vectors[i] = (struct vector){r->buffers + (long)i * r->size, r->size};
+		g->ms[i] = (struct input){.address = &g->from[i], .vectors = &g->vectors[i], .num_vectors = 1};
+	}
+	return g;
+}
+
+void recv_glib_free(struct glib_recv *g)
+{
+	if (g->socket)
+		glib.object_unref(g->socket);
+	free(g->ms);
+	free(g->vectors);
+	free(g->from);
+	free(g);
+}
+
+int recv_glib_some(struct recv *r, int i, int n)
+{
+	struct error *e = NULL;
+	struct glib_recv *g = r->glib;
+	n = glib.socket_receive_messages(g->socket, g->ms + i, n, 0, NULL, &e);
+	if (n < 0) {
+		int code = e->code == io_error_would_block ? EAGAIN : EIO;
+		glib.error_free(e);
+		return -code;
+	}
+	for (int k = i; k < i + n; k++) {
+		r->lengths[k] = g->ms[k].bytes_received;
+		glib.object_unref(g->from[k]);
+	}
+	return n;
 }
