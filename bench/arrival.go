@@ -68,11 +68,11 @@ func fitting(w Work, rs []receiver) int {
 	// What the kernel counts for one: its bytes, rounded up to a power of two at
 	// worst, and what it needs to keep them.
 	each := 2*w.Size + 1280
-	most := w.Batch
+	count := w.Batch
 	for _, r := range rs {
-		most = min(most, r.setBuffer(forcedBuffer)/each*len(rs))
+		count = min(count, r.setBuffer(forcedBuffer)/each*len(rs))
 	}
-	return max(most/w.Burst*w.Burst, min(most, w.Burst), 1)
+	return max(count/w.Burst*w.Burst, min(count, w.Burst), 1)
 }
 
 // stampAll writes what no other datagram has into each.

@@ -178,19 +178,19 @@ func readFile(t *testing.T, dir, name string) string {
 	return string(bytes.TrimSpace(b))
 }
 
-// TestAtLeast: what is said of many rounds holds except by chance, and of few
+// TestLowerBound: what is said of many rounds holds except by chance, and of few
 // nothing is said.
-func TestAtLeast(t *testing.T) {
-	if _, ok := atLeast(make([]float64, 9)); ok {
+func TestLowerBound(t *testing.T) {
+	if _, ok := lowerBound(make([]float64, 9)); ok {
 		t.Error("nine rounds can be all heads once in 512 times")
 	}
 	v := make([]float64, 31)
 	for i := range v {
 		v[i] = float64(i)
 	}
-	// Of 31 fair coins at most 6 show heads with probability 0.00044, and at
-	// most 7 with 0.0017.
-	if bound, ok := atLeast(v); !ok || bound != 6 {
+	// Of 31 fair coins up to 6 show heads with probability 0.00044, and up to
+	// 7 with 0.0017.
+	if bound, ok := lowerBound(v); !ok || bound != 6 {
 		t.Errorf("%v, %v; want the 7th smallest", bound, ok)
 	}
 }

@@ -24,7 +24,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/batchconn/batchconn/internal/netns"
@@ -103,6 +102,18 @@ func (o *options) defaults() {
 	}
 }
 
+// command gives the same measurement again.
+func (o *options) command() string {
+	c := fmt.Sprintf("go run . -rounds %d -time %v", o.rounds, o.slot)
+	if o.quick {
+		c += " -quick"
+	}
+	if o.only != "" {
+		c += " -only " + o.only
+	}
+	return c
+}
+
 func run(opt *options, ns *netns.Namespace) error {
 	res := new(Results)
 	if opt.from != "" {
@@ -133,7 +144,7 @@ func (r *Results) measure(opt *options, ns *netns.Namespace) (err error) {
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
 	*r = Results{Machine: thisMachine(), Rounds: opt.rounds, Slot: opt.slot.String(), Missing: append(missing(), s.notes...)}
-	r.Command = strings.Join(append([]string{"go run ."}, os.Args[1:]...), " ")
+	r.Command = opt.command()
 	ws := slices.DeleteFunc(works(opt.quick, s.media()), func(w Work) bool { return opt.only != "" && string(w.Part) != opt.only })
 	return r.hold(ws, s, opt)
 }

@@ -29,9 +29,9 @@ type send struct {
 	together  []byte // the same as one slice; nil if roomy
 }
 
-func runsOf(b *way.Batch, most int, roomy bool) (all []send) {
+func runsOf(b *way.Batch, limit int, roomy bool) (all []send) {
 	for i := 0; i < b.Count; {
-		n := b.Run(i, most)
+		n := b.Run(i, limit)
 		s := send{to: b.Destination(i), datagrams: b.Datagrams[i : i+n]}
 		if !roomy {
 			s.together = b.Together(i, n)
@@ -43,7 +43,7 @@ func runsOf(b *way.Batch, most int, roomy bool) (all []send) {
 }
 
 // wireGuard is wireguard-go's standard Bind. Its packets are in buffers of 64 KiB
-// each, and it takes as many as its device hands it at most.
+// each, and it takes no more than its device hands it.
 var wireGuard = way.Way{Name: "wireguard-go StdNetBind.Send", Roomy: true, Open: func(*way.Load) (*way.Socket, error) {
 	bind := conn.NewStdNetBind()
 	if _, _, err := bind.Open(0); err != nil {
@@ -93,7 +93,7 @@ var tailscale = way.Way{Name: "tailscale net/batching WriteBatchTo", Open: func(
 }}
 
 // quicGo is what quic-go's connection does to the socket, which cannot be called
-// from outside: its packets, of one size but for the last, are made in one buffer,
+// from outside: its packets, of one size except the last, are made in one buffer,
 // which goes into one WriteMsgUDP. The control message for ECN that it adds is
 // left out.
 var quicGo = way.Way{Name: "quic-go's segmented write (WriteMsgUDP)", Open: func(*way.Load) (*way.Socket, error) {
@@ -122,8 +122,8 @@ var quicGo = way.Way{Name: "quic-go's segmented write (WriteMsgUDP)", Open: func
 }}
 
 const (
-	// pionBatch is the least that pion's batches hold: as a Writer, it gathers
-	// across its caller's batches.
+	// pionBatch is the smallest that pion's batches hold: as a Writer, it takes
+	// datagrams across its caller's batches.
 	pionBatch = 64
 
 	// pionInterval is when it sends a batch that is not full.

@@ -205,7 +205,7 @@ func drops(inlets []*harness.Inlet) (n uint32, err error) {
 	return n, nil
 }
 
-// waitForCommand waits for a nap at most.
+// waitForCommand waits for a nap, no longer.
 func waitForCommand() (came bool, err error) {
 	stdin := []unix.PollFd{{Fd: 0, Events: unix.POLLIN}}
 	n, err := unix.Ppoll(stdin, &unix.Timespec{Nsec: nap}, nil)

@@ -17,7 +17,7 @@ import (
 // receiveBuffer is what each receiver asks of the system.
 const receiveBuffer = 16 << 20
 
-// A receiver is a socket for which nobody is woken.
+// A receiver is a socket that wakes no reader.
 type receiver struct{ *harness.Inlet }
 
 func newReceiver(m *reading.Medium) (r receiver, err error) {

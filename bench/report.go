@@ -197,11 +197,11 @@ func share(v float64) string {
 // ahead says where somebody was faster than batchconn.
 func (r *report) ahead() {
 	r.printf("\n## Ahead of batchconn\n\n")
-	if _, ok := atLeast(make([]float64, r.Rounds)); !ok {
+	if _, ok := lowerBound(make([]float64, r.Rounds)); !ok {
 		r.printf("Too few rounds to say that anybody is.\n")
 		return
 	}
-	r.printf("By %.0f%% or more and not by chance (less than %g for each comparison). In brackets: so many times at the worst.\n", (worthSaying-1)*100, chance)
+	r.printf("By %.0f%% or more and not by chance (less than %g for each comparison). In brackets: what the median ratio exceeds, with that probability of error.\n", (worthSaying-1)*100, chance)
 	found := false
 	for _, p := range []part{partSending, partReading, partEnds} {
 		for _, ct := range contenders(p) {
@@ -237,7 +237,7 @@ func (r *report) aheadOf(p part, peer string) (lines []string) {
 			if where[key] == nil {
 				keys = append(keys, key)
 			}
-			where[key] = append(where[key], fmt.Sprintf("%s %.2f (%.2f)", c.Name, a.Times, a.AtLeast))
+			where[key] = append(where[key], fmt.Sprintf("%s %.2f (%.2f)", c.Name, a.Times, a.Bound))
 		}
 	}
 	for _, key := range keys {

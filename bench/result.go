@@ -68,12 +68,12 @@ func (r *Row) line(p part) string {
 // Ahead says that a way was faster than one of batchconn, by how many times at
 // the median, and by how many at the worst except for chance.
 type Ahead struct {
-	Peer    string  `json:"peer"`
-	Kind    kind    `json:"kind"`
-	Of      string  `json:"of"`
-	In      string  `json:"in"` // "wall" or "cpu"
-	Times   float64 `json:"times"`
-	AtLeast float64 `json:"at_least"`
+	Peer  string  `json:"peer"`
+	Kind  kind    `json:"kind"`
+	Of    string  `json:"of"`
+	In    string  `json:"in"` // "wall" or "cpu"
+	Times float64 `json:"times"`
+	Bound float64 `json:"lower_bound"`
 }
 
 const (
@@ -165,7 +165,7 @@ func ahead(e, own *entry) (all []Ahead) {
 			of = sample.cpuEach
 		}
 		gains := e.gains(own, of)
-		bound, ok := atLeast(gains)
+		bound, ok := lowerBound(gains)
 		if times := spread(gains).Median; ok && bound > 1 && times >= worthSaying {
 			all = append(all, Ahead{e.Name, e.kind, own.Name, in, times, bound})
 		}

@@ -3,7 +3,7 @@
 // license that can be found in the LICENSE file.
 
 // The loops that one would write by hand in C: what sendmmsg(2) and UDP_SEGMENT
-// can give at most.
+// can give.
 
 #define _GNU_SOURCE
 #include <errno.h>
@@ -20,7 +20,7 @@
 #define UDP_SEGMENT 103
 #endif
 
-enum { most_segments = 64, most_payload = 65507 };
+enum { max_segments = 64, max_payload = 65507 };
 
 long job_begin(void)
 {
@@ -133,10 +133,10 @@ static int segments(const struct job *j, int i)
 	int n = j->destinations == 1 ? j->count : j->burst - i % j->burst;
 	if (n > j->count - i)
 		n = j->count - i;
-	if (n > most_segments)
-		n = most_segments;
-	if (n > most_payload / j->size)
-		n = most_payload / j->size;
+	if (n > max_segments)
+		n = max_segments;
+	if (n > max_payload / j->size)
+		n = max_payload / j->size;
 	return n;
 }
 

@@ -28,10 +28,10 @@ type Load struct {
 // Destination is where datagram i goes.
 func (l *Load) Destination(i int) netip.AddrPort { return l.To[i/l.Burst%len(l.To)] }
 
-// Run is how many datagrams from i on go to one destination, at most most.
-func (l *Load) Run(i, most int) int {
+// Run is how many datagrams from i on go to one destination, up to a limit.
+func (l *Load) Run(i, limit int) int {
 	n := 1
-	for n < most && i+n < l.Count && l.Destination(i+n) == l.Destination(i) {
+	for n < limit && i+n < l.Count && l.Destination(i+n) == l.Destination(i) {
 		n++
 	}
 	return n
