@@ -85,6 +85,7 @@ func sending() []contender {
 func receiving() []contender {
 	all := []contender{
 		receives(reading.Net, peer, lineNet, "a system call for each datagram"),
+		receives(reading.NetReadFrom, peer, "", "a system call for each datagram, and an address allocated"),
 		receives(reading.XNet, peer, lineXNet, "one `recvmmsg` for 64 datagrams; allocates the address of each"),
 		receives(reading.WireGuard, peer, lineWireGuard, "`UDP_GRO`, by x/net; reads 2 runs a call into the last of 128 buffers of 64 KiB that its caller brings, and splits them into the first"),
 		receives(reading.Tailscale, peer, lineTailscale, "`UDP_GRO`, by x/net; reads 2 runs a call into the last of 128 buffers of 64 KiB that its caller brings, and splits them into the first"),
@@ -94,8 +95,8 @@ func receiving() []contender {
 		receives(reading.Recvfrom, ceiling, "", stepless),
 		receives(reading.Recvmmsg, ceiling, "", stepless),
 		receives(reading.GRO, ceiling, lineC, stepless+"; always asks for 8 runs of 64 KiB, and copies each datagram out"),
-		receives(reading.ConnLoop, ours, "", "", reading.Net.Name),
-		receives(reading.ConnReadFrom, ours, lineOurLoop, "", reading.Net.Name),
+		receives(reading.ConnLoop, ours, lineOurLoop, "", reading.Net.Name),
+		receives(reading.ConnReadFrom, ours, "", "", reading.NetReadFrom.Name),
 		receives(reading.ConnReadBatch, ours, "", "", reading.XNet.Name, reading.QuicGo.Name, reading.Pion.Name),
 		receives(reading.ConnMessages, ours, lineOurs, "", anybody...),
 	}

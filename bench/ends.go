@@ -128,21 +128,31 @@ func (p *endsPlayer) check() (checked int, err error) {
 
 func (p *endsPlayer) sendStamped() (sent int, err error) {
 	const checks = 2
-	for round := range checks * max(1, together/p.work.Burst) {
-		for i, f := range p.flows {
-			for k, d := range f.batch.Datagrams {
-				stamp{p.seed, uint32(i), uint32(round*p.work.Burst + k)}.fill(d)
-			}
-			n, err := f.send(0)
+	for round := range checks {
+		for i := range p.flows {
+			n, err := p.sendStampedOf(i, round)
 			if sent += n; err != nil {
 				return sent, err
 			}
-			if sent%together == 0 {
-				harness.Pause(time.Millisecond) // the receiver's buffer does not hold all
-			}
+			harness.Pause(time.Millisecond) // the receiver's buffer does not hold all
 		}
 	}
 	return sent, p.flush()
+}
+
+// sendStampedOf has a flow send as many as it does together.
+func (p *endsPlayer) sendStampedOf(flow, round int) (sent int, err error) {
+	f, batches := p.flows[flow], max(1, together/p.work.Burst)
+	for batch := range batches {
+		for k, d := range f.batch.Datagrams {
+			stamp{p.seed, uint32(flow), uint32((round*batches+batch)*p.work.Burst + k)}.fill(d)
+		}
+		n, err := f.send(0)
+		if sent += n; err != nil {
+			return sent, err
+		}
+	}
+	return sent, nil
 }
 
 // flush waits until what the flows hold has left.

@@ -25,6 +25,16 @@ var Net = Way{"net ReadFromUDPAddrPort loop", func(m *harness.Mailbag, at netip.
 	return &Socket{addr, readEach(m, u.ReadFromUDPAddrPort), u.SetReadDeadline, u.Close, false}, nil
 }}
 
+// NetReadFrom is net's loop in the form of net.PacketConn, which allocates an
+// address for each datagram.
+var NetReadFrom = Way{"net ReadFrom loop", func(m *harness.Mailbag, at netip.Addr) (*Socket, error) {
+	u, addr, err := listen(at)
+	if err != nil {
+		return nil, err
+	}
+	return &Socket{addr, readEach(m, u.ReadFrom), u.SetReadDeadline, u.Close, false}, nil
+}}
+
 // readEach reads one datagram a call.
 func readEach[A any](m *harness.Mailbag, read func(p []byte) (int, A, error)) func(i int) (int, error) {
 	return func(i int) (int, error) {

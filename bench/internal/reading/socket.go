@@ -56,7 +56,7 @@ func (o Opened) find(before map[int]uint16) (int, error) {
 	return 0, errors.Join(err, errors.New("no descriptor of the socket"))
 }
 
-// descriptors are those of this process's sockets, with their ports.
+// descriptors are those of this process's IPv4 sockets, with their ports.
 func descriptors() (map[int]uint16, error) {
 	names, err := os.ReadDir("/proc/self/fd")
 	all := map[int]uint16{}
@@ -65,11 +65,10 @@ func descriptors() (map[int]uint16, error) {
 		if err != nil {
 			continue
 		}
-		switch at, _ := unix.Getsockname(fd); at := at.(type) {
-		case *unix.SockaddrInet4:
-			all[fd] = uint16(at.Port)
-		case *unix.SockaddrInet6:
-			all[fd] = uint16(at.Port)
+		if at, err := unix.Getsockname(fd); err == nil {
+			if at, ok := at.(*unix.SockaddrInet4); ok { // wireguard-go has one of IPv6 too
+				all[fd] = uint16(at.Port)
+			}
 		}
 	}
 	return all, err
