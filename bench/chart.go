@@ -111,7 +111,7 @@ func charts() (all []chart) {
 		{"senders.svg", "Sending: throughput by goroutines that send on one socket", "goroutines", perSecond,
 			Work{Part: partSending, Dimension: manySender}, atSenders, mega, false},
 		{"ends.svg", "End to end, one goroutine each side: throughput by size", "bytes in a datagram", perSecond,
-			Work{Part: partEnds, Dimension: sizes}, atSize, mega, false},
+			Work{Part: partEnds, Dimension: sizes}, atSize, mega, true},
 		{"reading.svg", "Receiving what was sent segmented: processor time by burst", "datagrams in a burst", perOne,
 			Work{Part: partReading, Dimension: batches, Segmented: true}, atBurst, cpu, true},
 		{"reading-plain.svg", "Receiving what was sent plainly: processor time by burst", "datagrams in a burst", perOne,
@@ -283,7 +283,7 @@ func (steps) Ticks(_, high float64) (ticks []plot.Tick) {
 type decades struct{}
 
 func (decades) Ticks(low, high float64) (ticks []plot.Tick) {
-	for decade := 1.0; decade <= high; decade *= 10 {
+	for decade := 0.01; decade <= high; decade *= 10 {
 		for _, v := range []float64{decade, 2 * decade, 5 * decade} {
 			if v >= low && v <= high {
 				ticks = append(ticks, plot.Tick{Value: v, Label: strconv.FormatFloat(v, 'f', -1, 64)})

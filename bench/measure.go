@@ -122,7 +122,7 @@ func (e *entry) countCalls(d time.Duration) {
 	s, err := e.play(d, true)
 	sent, received := sends.Stop(), receives.Stop()+s.receiveCalls
 	if e.err = err; err == nil {
-		e.sendCalls = float64(sent) / float64(s.sent)
-		e.receiveCalls = float64(received) / float64(max(1, s.arrived))
+		e.sendCalls = digits(float64(sent) / float64(s.sent))
+		e.receiveCalls = digits(float64(received) / float64(max(1, s.arrived)))
 	}
 }

@@ -132,7 +132,7 @@ func (e *entry) row(first *entry) Row {
 		sent += s.sent
 		arrived += s.arrived
 	}
-	row.Arrived = float64(arrived) / float64(sent)
+	row.Arrived = digits(float64(arrived) / float64(sent))
 	if e.samples[0].count == 0 {
 		return row // nothing was timed
 	}
@@ -167,7 +167,7 @@ func ahead(e, own *entry) (all []Ahead) {
 		gains := e.gains(own, of)
 		bound, ok := lowerBound(gains)
 		if times := spread(gains).Median; ok && bound > 1 && times >= worthSaying {
-			all = append(all, Ahead{e.Name, e.kind, own.Name, in, times, bound})
+			all = append(all, Ahead{e.Name, e.kind, own.Name, in, times, digits(bound)})
 		}
 	}
 	return all

@@ -8,6 +8,7 @@ package main
 
 import (
 	"slices"
+	"strconv"
 
 	"github.com/batchconn/batchconn/internal/harness"
 )
@@ -20,7 +21,13 @@ type Spread struct {
 }
 
 func spread(v []float64) Spread {
-	return Spread{harness.Median(v), harness.Quantile(v, 0.25), harness.Quantile(v, 0.75)}
+	return Spread{digits(harness.Median(v)), digits(harness.Quantile(v, 0.25)), digits(harness.Quantile(v, 0.75))}
+}
+
+// digits rounds to as many as mean something, and more.
+func digits(v float64) float64 {
+	v, _ = strconv.ParseFloat(strconv.FormatFloat(v, 'g', 5, 64), 64)
+	return v
 }
 
 // chance is how often, of comparisons between equals, one may be called unequal.
