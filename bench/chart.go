@@ -93,25 +93,27 @@ func atSize(w Work) int    { return w.Size }
 func atSenders(w Work) int { return w.Senders }
 
 func mega(r Row) float64    { return r.Rate.Median / 1e6 }
+func gain(r Row) float64    { return r.WallGain.Median }
 func cpu(r Row) float64     { return r.CPU.Median }
 func dropped(r Row) float64 { return max(0, (1-r.Arrived)*100) }
 
 const (
 	perSecond = "million datagrams a second"
 	perOne    = "ns for a datagram"
+	timesNet  = "times net's loop"
 )
 
 // charts are all; those with a medium are drawn for either.
 func charts() (all []chart) {
 	all = []chart{
-		{"throughput.svg", "Sending: throughput by batch size", "datagrams in a batch", perSecond,
-			Work{Part: partSending, Dimension: batches}, atBatch, mega, false},
+		{"throughput.svg", "Sending: throughput by batch size", "datagrams in a batch", timesNet,
+			Work{Part: partSending, Dimension: batches}, atBatch, gain, false},
 		{"cost.svg", "Sending: processor time by size", "bytes in a datagram", perOne,
 			Work{Part: partSending, Dimension: sizes}, atSize, cpu, true},
 		{"senders.svg", "Sending: throughput by goroutines that send on one socket", "goroutines", perSecond,
 			Work{Part: partSending, Dimension: manySender}, atSenders, mega, false},
-		{"ends.svg", "End to end, one goroutine each side: throughput by size", "bytes in a datagram", perSecond,
-			Work{Part: partEnds, Dimension: sizes}, atSize, mega, true},
+		{"ends.svg", "End to end, one goroutine each side: throughput by size", "bytes in a datagram", timesNet,
+			Work{Part: partEnds, Dimension: sizes}, atSize, gain, true},
 		{"reading.svg", "Receiving what was sent segmented: processor time by burst", "datagrams in a burst", perOne,
 			Work{Part: partReading, Dimension: batches, Segmented: true}, atBurst, cpu, true},
 		{"reading-plain.svg", "Receiving what was sent plainly: processor time by burst", "datagrams in a burst", perOne,
