@@ -112,3 +112,30 @@ func enlarge(c *net.UDPConn) {
 	c.SetReadBuffer(socketBuffer)
 	c.SetWriteBuffer(socketBuffer)
 }
+
+// openPair is two connections that are connected to each other.
+func (s site) openPair(t testing.TB) (a, b net.Conn) {
+	t.Helper()
+	var ports [2]*net.UDPAddr
+	for i := range ports { // free now, and the system hands them out again last
+		c := s.newSocket(t, i)
+		ports[i] = c.LocalAddr().(*net.UDPAddr)
+		c.Close()
+	}
+	var conns [2]net.Conn
+	for i := range conns {
+		err := s.ends[i].do(func() error {
+			c, err := net.DialUDP("udp4", ports[i], ports[1-i])
+			if err == nil {
+				enlarge(c)
+				conns[i] = s.wrap(t, c, nil).(net.Conn)
+				t.Cleanup(func() { conns[i].Close() })
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return conns[0], conns[1]
+}

@@ -8,7 +8,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -135,34 +134,6 @@ func runWebRTCData(t *testing.T, s site) cost {
 		t.Fatal(err)
 	}
 	return start.cost()
-}
-
-func writeMessages(w io.Writer, data []byte) error {
-	for len(data) > 0 {
-		n, err := w.Write(data[:channelMessage])
-		if err != nil {
-			return err
-		}
-		data = data[n:]
-	}
-	return nil
-}
-
-func readMessages(r io.Reader, want []byte) error {
-	h := sha256.New()
-	buf := make([]byte, 2*channelMessage)
-	for got := 0; got < len(want); {
-		n, err := r.Read(buf)
-		if err != nil {
-			return fmt.Errorf("after %d bytes: %w", got, err)
-		}
-		got += n
-		h.Write(buf[:n])
-	}
-	if digest(h.Sum(nil)) != sha256.Sum256(want) {
-		return errors.New("the data channel delivers other bytes than were sent")
-	}
-	return nil
 }
 
 func mediaPackets() uint16 { return uint16(scaled(10_000)) }
