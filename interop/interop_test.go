@@ -115,8 +115,8 @@ func noLeaks(t *testing.T) {
 	t.Helper()
 	old, descriptors := goleak.IgnoreCurrent(), openDescriptors()
 	t.Cleanup(func() {
-		for end := time.Now().Add(patience / 2); ; time.Sleep(time.Millisecond) {
-			leaked, d := goleak.Find(old), openDescriptors()
+		for end := time.Now().Add(patience / 6); ; time.Sleep(time.Millisecond) {
+			leaked, d := goleak.Find(old, kcpWorkers), openDescriptors()
 			if leaked == nil && d <= descriptors {
 				return
 			}
@@ -127,6 +127,9 @@ func noLeaks(t *testing.T) {
 		}
 	})
 }
+
+// kcpWorkers are the process's, started with the first session.
+var kcpWorkers = goleak.IgnoreAnyFunction("github.com/xtaci/kcp-go/v5.postProcessWorker")
 
 // openDescriptors is how many descriptors the process has, or 0 where the
 // system does not say.

@@ -17,31 +17,6 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// askAll has clients that each ask one question after the other.
-func askAll(t *testing.T, clients, questions int, newClient func(client int) (ask func(question int) error)) cost {
-	t.Helper()
-	asks := make([]func(int) error, clients)
-	for i := range asks {
-		asks[i] = newClient(i)
-	}
-	start := begin()
-	var g errgroup.Group
-	for i, ask := range asks {
-		g.Go(func() error {
-			for j := range questions {
-				if err := ask(j); err != nil {
-					return fmt.Errorf("client %d, question %d: %w", i, j, err)
-				}
-			}
-			return nil
-		})
-	}
-	if err := g.Wait(); err != nil {
-		t.Fatal(err)
-	}
-	return start.cost()
-}
-
 // runSTUN asks for addresses.
 func runSTUN(t *testing.T, s site) cost {
 	server := s.open(t, far)
@@ -97,7 +72,7 @@ type relayGenerator struct {
 func (relayGenerator) Validate() error { return nil }
 
 func (g relayGenerator) AllocatePacketConn(turn.AllocateListenerConfig) (net.PacketConn, net.Addr, error) {
-	c := g.s.open(g.t, far)
+	c := g.s.wrap(g.t, g.s.newSocket(g.t, far), nil) // which the server closes
 	return c, c.LocalAddr(), nil
 }
 
