@@ -23,7 +23,8 @@ const (
 	lateName   = "late.test."
 )
 
-var dnsQueries = scaled(20_000) / dnsClients // each
+// dnsQueries is how many each client makes.
+func dnsQueries() int { return scaled(20_000) / dnsClients }
 
 // A dnsServer answers a TXT query with the hash of the name.
 type dnsServer struct {
@@ -79,48 +80,63 @@ func ask(c *dns.Client, conn *dns.Conn, name string) error {
 	return nil
 }
 
-// TestDNS has every query answered, the last while the server shuts down.
-func TestDNS(t *testing.T) {
-	onEach(t, kinds, func(t *testing.T, k kind) cost {
-		server := serveDNS(t, k.open(t))
-		client := &dns.Client{Timeout: patience / 2}
-		start := begin()
-		var g errgroup.Group
-		for i := range dnsClients {
-			g.Go(func() error {
-				conn, err := client.Dial(server.PacketConn.LocalAddr().String())
-				if err != nil {
-					return err
-				}
-				defer conn.Close()
-				for j := range dnsQueries {
-					if err := ask(client, conn, fmt.Sprintf("q%d.c%d.test.", j, i)); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
-		}
-		if err := g.Wait(); err != nil {
+// runDNSServer has every query answered, the last while the server shuts down.
+func runDNSServer(t *testing.T, s site) cost {
+	server := serveDNS(t, s.open(t, near))
+	took := queryDNS(t, func() (net.Conn, error) { return s.dialUDP(far, server.PacketConn.LocalAddr()) })
+	shutDownDNS(t, s, server) // which waits for all that answers
+	if n, want := int(server.answered.Load()), dnsClients*dnsQueries()+1; n != want {
+		t.Errorf("%d answers, want %d", n, want)
+	}
+	return took
+}
+
+// runDNSClient has the clients on the connections.
+func runDNSClient(t *testing.T, s site) cost {
+	server := serveDNS(t, s.listen(t, far))
+	took := queryDNS(t, func() (net.Conn, error) { return s.dial(t, near, server.PacketConn.LocalAddr()), nil })
+	shutDownDNS(t, s, server)
+	return took
+}
+
+// queryDNS has clients that each ask one question after the other.
+func queryDNS(t *testing.T, dial func() (net.Conn, error)) cost {
+	t.Helper()
+	client := &dns.Client{Timeout: patience / 2}
+	start := begin()
+	var g errgroup.Group
+	for i := range dnsClients {
+		c, err := dial()
+		if err != nil {
 			t.Fatal(err)
 		}
-		took := start.cost()
-		shutDownDNS(t, server, client) // which waits for all that answers
-		if n, want := int(server.answered.Load()), dnsClients*dnsQueries+1; n != want {
-			t.Errorf("%d answers, want %d", n, want)
-		}
-		return took
-	})
+		g.Go(func() error {
+			conn := &dns.Conn{Conn: c}
+			defer conn.Close()
+			for j := range dnsQueries() {
+				if err := ask(client, conn, fmt.Sprintf("q%d.c%d.test.", j, i)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	return start.cost()
 }
 
 // shutDownDNS shuts a server down that still owes an answer: the answer comes,
 // then the socket is closed.
-func shutDownDNS(t *testing.T, server *dnsServer, client *dns.Client) {
+func shutDownDNS(t *testing.T, s site, server *dnsServer) {
 	t.Helper()
-	conn, err := client.Dial(server.PacketConn.LocalAddr().String())
+	client := &dns.Client{Timeout: patience / 2}
+	c, err := s.dialUDP(far, server.PacketConn.LocalAddr())
 	if err != nil {
 		t.Fatal(err)
 	}
+	conn := &dns.Conn{Conn: c}
 	defer conn.Close()
 	asked := make(chan error, 1)
 	go func() { asked <- ask(client, conn, lateName) }()

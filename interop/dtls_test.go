@@ -22,24 +22,23 @@ const (
 	dtlsWindow = 32   // records under way in each direction: DTLS repeats none
 )
 
-var dtlsRecords = scaled(10_000) // each way
+// dtlsRecords is how many go each way.
+func dtlsRecords() int { return scaled(10_000) }
 
-// TestDTLS shakes hands and sends records both ways at once.
-func TestDTLS(t *testing.T) {
-	onEach(t, kinds, func(t *testing.T, k kind) cost {
-		client, server := dtlsPair(t, k.open(t), k.open(t))
-		start := begin()
-		var g errgroup.Group
-		forth, back := make(chan struct{}, dtlsWindow), make(chan struct{}, dtlsWindow)
-		g.Go(func() error { return writeRecords(t.Context(), client, 5, forth) })
-		g.Go(func() error { return writeRecords(t.Context(), server, 6, back) })
-		g.Go(func() error { return readRecords(server, 5, forth) })
-		g.Go(func() error { return readRecords(client, 6, back) })
-		if err := g.Wait(); err != nil {
-			t.Fatal(err)
-		}
-		return start.cost()
-	})
+// runDTLS shakes hands and sends records both ways at once.
+func runDTLS(t *testing.T, s site) cost {
+	client, server := dtlsPair(t, s.open(t, far), s.open(t, near))
+	start := begin()
+	var g errgroup.Group
+	forth, back := make(chan struct{}, dtlsWindow), make(chan struct{}, dtlsWindow)
+	g.Go(func() error { return writeRecords(t.Context(), client, 5, forth) })
+	g.Go(func() error { return writeRecords(t.Context(), server, 6, back) })
+	g.Go(func() error { return readRecords(server, 5, forth) })
+	g.Go(func() error { return readRecords(client, 6, back) })
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	return start.cost()
 }
 
 func dtlsPair(t *testing.T, clientConn, serverConn net.PacketConn) (client, server *dtls.Conn) {
@@ -69,7 +68,7 @@ func dtlsPair(t *testing.T, clientConn, serverConn net.PacketConn) (client, serv
 // of the reader.
 func writeRecords(ctx context.Context, c net.Conn, seed byte, window chan<- struct{}) error {
 	record := noise(seed, dtlsRecord)
-	for i := range dtlsRecords {
+	for i := range dtlsRecords() {
 		select {
 		case window <- struct{}{}:
 		case <-ctx.Done():
@@ -89,7 +88,7 @@ func writeRecords(ctx context.Context, c net.Conn, seed byte, window chan<- stru
 func readRecords(c net.Conn, seed byte, window <-chan struct{}) error {
 	want := noise(seed, dtlsRecord)
 	record := make([]byte, 2*dtlsRecord)
-	for i := range dtlsRecords {
+	for i := range dtlsRecords() {
 		c.SetReadDeadline(time.Now().Add(patience / 2))
 		n, err := c.Read(record)
 		if err != nil {

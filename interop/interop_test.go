@@ -14,17 +14,13 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"flag"
-	"fmt"
 	"math/big"
 	mathrand "math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
-	"slices"
-	"strings"
 	"sync"
 	"testing"
-	"text/tabwriter"
 	"time"
 
 	"go.uber.org/goleak"
@@ -38,8 +34,6 @@ type kind struct {
 	name string
 	wrap func(t testing.TB, c *net.UDPConn, onError func(netip.AddrPort, error)) net.PacketConn
 }
-
-func (k kind) String() string { return k.name }
 
 // kinds are what every test runs on; the first is what the others are compared
 // with.
@@ -62,141 +56,34 @@ func newConn(t testing.TB, c *net.UDPConn, cfg *batchconn.Config) *batchconn.Con
 	return conn
 }
 
-// open is a connection on a loopback port, closed with the test.
-func (k kind) open(t testing.TB) net.PacketConn {
+// onEach runs f on each kind of connection on a network, and again by turns as
+// often as -rounds says. What f returns is the cost of the work without its
+// set-up, which the table at the end compares, if it is any.
+func onEach(t *testing.T, n network, kinds []kind, f func(t *testing.T, s site) cost) {
 	t.Helper()
-	return k.openReporting(t, nil)
-}
-
-// openReporting is open for a sender some of whose datagrams are to fail.
-func (k kind) openReporting(t testing.TB, onError func(netip.AddrPort, error)) net.PacketConn {
-	t.Helper()
-	c := k.wrap(t, newSocket(t), onError)
-	t.Cleanup(func() { c.Close() }) // all that is closed: it owns the socket
-	return c
-}
-
-// socketBuffer is asked for on every socket, as every library here would. The
-// windows of the tests do with what the kernel grants at least (net.core.rmem_max).
-const socketBuffer = 4 << 20
-
-func listen(t testing.TB) *net.UDPConn {
-	t.Helper()
-	c := newSocket(t)
-	t.Cleanup(func() { c.Close() })
-	return c
-}
-
-func newSocket(t testing.TB) *net.UDPConn {
-	t.Helper()
-	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
+	if *rounds > 1 { // what this first round costs is told apart: counting takes time
+		counting = true
+		onEachOnce(t, n, kinds, f)
+		counting = false
 	}
-	c.SetReadBuffer(socketBuffer)
-	c.SetWriteBuffer(socketBuffer)
-	return c
-}
-
-// onEach runs f on each kind, and again by turns as often as -rounds says. What f
-// returns is the cost of the work without its set-up, which the table at the end
-// compares, if it is any.
-func onEach[K interface{ String() string }](t *testing.T, kinds []K, f func(t *testing.T, k K) cost) {
-	t.Helper()
 	for range *rounds {
-		for _, k := range kinds {
-			t.Run(k.String(), func(t *testing.T) {
-				noLeaks(t)
-				if c := f(t, k); c != (cost{}) && !t.Failed() {
-					results.add(t, k.String(), c)
-				}
-			})
-		}
+		onEachOnce(t, n, kinds, f)
 	}
 }
 
-var (
-	rounds  = flag.Int("rounds", 1, "how often each comparison is run")
-	results table
-)
-
-// A cost is what a piece of work took. CPU time is the one to compare where others
-// use the machine too; it is of the whole process, both ends of the connection.
-type cost struct{ wall, cpu time.Duration }
-
-// A moment is when a piece of work began.
-type moment struct {
-	wall time.Time
-	cpu  time.Duration
-}
-
-func begin() moment { return moment{time.Now(), cpuTime()} }
-
-func (m moment) cost() cost { return cost{time.Since(m.wall), cpuTime() - m.cpu} }
-
-func (c cost) add(d cost) cost { return cost{c.wall + d.wall, c.cpu + d.cpu} }
-
-// A table is the costs of every test on every kind, in the order of their runs.
-type table struct{ rows []*row }
-
-type row struct {
-	test  string
-	kinds []string
-	costs map[string][]cost
-}
-
-// add takes a cost of the test that has a sub-test for each kind.
-func (r *table) add(t *testing.T, kind string, c cost) {
-	test := t.Name()[:strings.LastIndexByte(t.Name(), '/')]
-	i := slices.IndexFunc(r.rows, func(row *row) bool { return row.test == test })
-	if i < 0 {
-		i = len(r.rows)
-		r.rows = append(r.rows, &row{test: test, costs: map[string][]cost{}})
-	}
-	row := r.rows[i]
-	if !slices.Contains(row.kinds, kind) {
-		row.kinds = append(row.kinds, kind)
-	}
-	row.costs[kind] = append(row.costs[kind], c)
-	wall, cpu := row.ratios(kind)
-	t.Logf("%v, %v CPU: %.2f and %.2f times as fast as %s", c.wall, c.cpu, wall[len(wall)-1], cpu[len(cpu)-1], row.kinds[0])
-}
-
-// ratios compare each run on a kind with the run on the first kind beside it;
-// above 1 the kind is faster.
-func (r *row) ratios(kind string) (wall, cpu []float64) {
-	base := r.costs[r.kinds[0]]
-	for i, c := range r.costs[kind][:min(len(base), len(r.costs[kind]))] {
-		wall = append(wall, base[i].wall.Seconds()/c.wall.Seconds())
-		cpu = append(cpu, base[i].cpu.Seconds()/c.cpu.Seconds())
-	}
-	return wall, cpu
-}
-
-// print shows for each test the median time on the first kind, and of the others
-// the median ratio to it.
-func (r *table) print() {
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	defer w.Flush()
-	fmt.Fprintf(w, "medians of %d\ttime\tCPU time\n", *rounds)
-	for _, row := range r.rows {
-		for i, k := range row.kinds {
-			if i == 0 {
-				c := row.costs[k]
-				wall, cpu := make([]time.Duration, len(c)), make([]time.Duration, len(c))
-				for i := range c {
-					wall[i], cpu[i] = c[i].wall, c[i].cpu
-				}
-				fmt.Fprintf(w, "%s/%s\t%v\t%v\n", row.test, k, median(wall).Round(time.Millisecond), median(cpu).Round(time.Millisecond))
-				continue
+func onEachOnce(t *testing.T, n network, kinds []kind, f func(t *testing.T, s site) cost) {
+	t.Helper()
+	for _, k := range kinds {
+		t.Run(k.name, func(t *testing.T) {
+			noLeaks(t)
+			if c := f(t, site{n, k}); c != (cost{}) && !t.Failed() {
+				results.add(t, k.name, c)
 			}
-			wall, cpu := row.ratios(k)
-			fmt.Fprintf(w, "%s/%s\t%.2fx\t%.2fx\n", row.test, k, median(wall), median(cpu))
-		}
+		})
 	}
 }
 
-func median[T time.Duration | float64](v []T) T { return slices.Sorted(slices.Values(v))[len(v)/2] }
+var rounds = flag.Int("rounds", 1, "how often each comparison is run, with all the data if more than once")
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -205,8 +92,8 @@ func TestMain(m *testing.M) {
 		c.Close()
 	}
 	code := m.Run()
-	if testing.Verbose() && len(results.rows) > 0 {
-		results.print()
+	if testing.Verbose() {
+		results.print(os.Stdout)
 	}
 	os.Exit(code)
 }
@@ -228,8 +115,8 @@ func noLeaks(t *testing.T) {
 	t.Helper()
 	old, descriptors := goleak.IgnoreCurrent(), openDescriptors()
 	t.Cleanup(func() {
-		for end := time.Now().Add(patience / 2); ; time.Sleep(time.Millisecond) {
-			leaked, d := goleak.Find(old), openDescriptors()
+		for end := time.Now().Add(patience / 6); ; time.Sleep(time.Millisecond) {
+			leaked, d := goleak.Find(old, kcpWorkers), openDescriptors()
 			if leaked == nil && d <= descriptors {
 				return
 			}
@@ -241,6 +128,9 @@ func noLeaks(t *testing.T) {
 	})
 }
 
+// kcpWorkers are the process's, started with the first session.
+var kcpWorkers = goleak.IgnoreAnyFunction("github.com/xtaci/kcp-go/v5.postProcessWorker")
+
 // openDescriptors is how many descriptors the process has, or 0 where the
 // system does not say.
 func openDescriptors() int {
@@ -251,13 +141,16 @@ func openDescriptors() int {
 	return len(entries)
 }
 
-// scaled is how much of n there is time for: the race detector makes all of this
-// ten times slower.
+// scaled is how much of n is done: all of it where it is measured, and else what
+// there is time for. The race detector makes all of this ten times slower.
 func scaled(n int) int {
-	if raceEnabled {
-		return n / 8
+	switch {
+	case *rounds > 1:
+		return n
+	case raceEnabled || testing.Short():
+		return max(n/16, 1)
 	}
-	return n
+	return max(n/4, 1)
 }
 
 // noise is n bytes that do not compress and are the same in every run with the

@@ -78,8 +78,8 @@ type fullMux struct {
 
 func newFullMux(t *testing.T, k kind) *fullMux {
 	t.Helper()
-	m := &fullMux{peerA: listen(t), peerB: listen(t), stopped: make(chan error, 4)}
-	c := newSocket(t)
+	m := &fullMux{peerA: loopback.listen(t, far), peerB: loopback.listen(t, far), stopped: make(chan error, 4)}
+	c := loopback.newSocket(t, near)
 	c.SetWriteBuffer(4608) // a few datagrams
 	m.mux = ice.NewUDPMuxDefault(ice.UDPMuxParams{UDPConn: k.wrap(t, c, nil)})
 	t.Cleanup(func() { m.mux.Close() })

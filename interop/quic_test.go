@@ -96,11 +96,9 @@ func exchange(s *quic.Stream, out, in []byte) error {
 	return g.Wait()
 }
 
-func TestQUICBulk(t *testing.T) {
+func runQUIC(t *testing.T, s site) cost {
 	upload, download := bulk()
-	onEach(t, kinds, func(t *testing.T, k kind) cost {
-		return quicBulk(t, newQUICPair(t, k.open(t), k.open(t)), upload, download)
-	})
+	return quicBulk(t, newQUICPair(t, s.open(t, near), s.open(t, far)), upload, download)
 }
 
 // quicBulk sends both ways at once over one stream of one connection.
@@ -135,42 +133,40 @@ func quicBulk(t *testing.T, p *quicPair, upload, download []byte) cost {
 	return start.cost()
 }
 
-// TestQUICManyConns runs twenty connections on one pair of sockets at once.
-func TestQUICManyConns(t *testing.T) {
-	const conns = 20
+// runQUICConns runs two hundred connections on one pair of sockets at once.
+func runQUICConns(t *testing.T, s site) cost {
+	const conns = 200
 	upload, download := bulk()
 	part := func(b []byte, i int) []byte { return b[len(b)/conns*i : len(b)/conns*(i+1)] }
-	onEach(t, kinds, func(t *testing.T, k kind) cost {
-		p := newQUICPair(t, k.open(t), k.open(t))
-		ctx := withPatience(t)
-		start := begin()
-		var g errgroup.Group
-		for range conns {
-			g.Go(func() error {
-				return serveNumbered(ctx, p, func(i int) (out, in []byte) { return part(download, i), part(upload, i) })
-			})
-		}
-		for i := range conns {
-			g.Go(func() error {
-				c, err := p.dial(ctx)
-				if err != nil {
-					return err
-				}
-				s, err := c.OpenStreamSync(ctx)
-				if err != nil {
-					return err
-				}
-				if _, err := s.Write([]byte{byte(i)}); err != nil {
-					return err
-				}
-				return exchange(s, part(upload, i), part(download, i))
-			})
-		}
-		if err := g.Wait(); err != nil {
-			t.Fatal(err)
-		}
-		return start.cost()
-	})
+	p := newQUICPair(t, s.open(t, near), s.open(t, far))
+	ctx := withPatience(t)
+	start := begin()
+	var g errgroup.Group
+	for range conns {
+		g.Go(func() error {
+			return serveNumbered(ctx, p, func(i int) (out, in []byte) { return part(download, i), part(upload, i) })
+		})
+	}
+	for i := range conns {
+		g.Go(func() error {
+			c, err := p.dial(ctx)
+			if err != nil {
+				return err
+			}
+			s, err := c.OpenStreamSync(ctx)
+			if err != nil {
+				return err
+			}
+			if _, err := s.Write([]byte{byte(i)}); err != nil {
+				return err
+			}
+			return exchange(s, part(upload, i), part(download, i))
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	return start.cost()
 }
 
 // serveNumbered accepts a connection whose first byte says which data are its.
@@ -191,9 +187,9 @@ func serveNumbered(ctx context.Context, p *quicPair, data func(i int) (out, in [
 	return exchange(s, out, in)
 }
 
-// TestQUICAbort ends transfers in the middle, one way after the other, on a pair
+// runQUICAbort ends transfers in the middle, one way after the other, on a pair
 // of sockets that another connection shares, and expects that one unharmed.
-func TestQUICAbort(t *testing.T) {
+func runQUICAbort(t *testing.T, s site) cost {
 	aborts := []struct {
 		name  string
 		abort func(t *testing.T, server, client *quic.Conn, s *quic.Stream)
@@ -204,22 +200,20 @@ func TestQUICAbort(t *testing.T) {
 		{"client's CloseWithError", func(t *testing.T, server, client *quic.Conn, s *quic.Stream) { client.CloseWithError(7, "enough") }},
 		{"server's CloseWithError", func(t *testing.T, server, client *quic.Conn, s *quic.Stream) { server.CloseWithError(7, "enough") }},
 	}
-	onEach(t, kinds, func(t *testing.T, k kind) cost {
-		p := newQUICPair(t, k.open(t), k.open(t))
-		ctx := withPatience(t)
-		bystanderServer, bystanderClient := p.connect(t, ctx)
-		for _, a := range aborts {
-			server, client := p.connect(t, ctx)
-			abortTransfer(t, ctx, server, client, func(s *quic.Stream) { a.abort(t, server, client, s) }, a.name)
-			client.CloseWithError(0, "")
-			server.CloseWithError(0, "")
-			if err := ping(ctx, bystanderServer, bystanderClient); err != nil {
-				t.Fatalf("%s hurt another connection: %v", a.name, err)
-			}
+	p := newQUICPair(t, s.open(t, near), s.open(t, far))
+	ctx := withPatience(t)
+	bystanderServer, bystanderClient := p.connect(t, ctx)
+	for _, a := range aborts {
+		server, client := p.connect(t, ctx)
+		abortTransfer(t, ctx, server, client, func(s *quic.Stream) { a.abort(t, server, client, s) }, a.name)
+		client.CloseWithError(0, "")
+		server.CloseWithError(0, "")
+		if err := ping(ctx, bystanderServer, bystanderClient); err != nil {
+			t.Fatalf("%s hurt another connection: %v", a.name, err)
 		}
-		abortByClosing(t, ctx, p)
-		return cost{}
-	})
+	}
+	abortByClosing(t, ctx, p)
+	return cost{}
 }
 
 // abortTransfer has the server send without end, aborts once a megabyte came,

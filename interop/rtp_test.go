@@ -27,7 +27,7 @@ const (
 	rtpPayload   = 1000
 )
 
-var rtpBursts = scaled(8)
+func rtpBursts() int { return scaled(8) }
 
 // A viewer receives the stream. Its socket is none that the runtime polls, or
 // each datagram would wake the sender's own process.
@@ -37,11 +37,11 @@ type viewer struct {
 	sum  hash.Hash
 }
 
-func newViewers(t *testing.T, n int) []*viewer {
+func newViewers(t *testing.T, e netEnd, n int) []*viewer {
 	t.Helper()
 	viewers := make([]*viewer, n)
 	for i := range viewers {
-		r, addr := newReceiver(t)
+		r, addr := newReceiver(t, e)
 		viewers[i] = &viewer{r, addr, sha256.New()}
 	}
 	return viewers
@@ -164,33 +164,21 @@ func sendEach(c *batchconn.Conn) fanOut {
 	}
 }
 
-// TestRTPFanOut sends one stream to five hundred receivers: packet by packet,
-// and frame by frame. The time is that of sending alone; the receivers read
-// between the bursts.
-func TestRTPFanOut(t *testing.T) {
-	for _, unit := range []struct {
-		name    string
-		packets int
-	}{{"packet by packet", 1}, {"frame by frame", rtpPackets}} {
-		t.Run(unit.name, func(t *testing.T) {
-			viewers := newViewers(t, rtpReceivers)
-			onEach(t, kinds, func(t *testing.T, k kind) cost {
-				return runFanOut(t, fanOutOf(t, k.open(t)), viewers, unit.packets)
-			})
-		})
-	}
-}
+// runRTPPackets and runRTPFrames send one stream to five hundred receivers. The
+// time is that of sending alone; the receivers read between the bursts.
+func runRTPPackets(t *testing.T, s site) cost { return runFanOut(t, s, 1) }
+func runRTPFrames(t *testing.T, s site) cost  { return runFanOut(t, s, rtpPackets) }
 
-func runFanOut(t *testing.T, send fanOut, viewers []*viewer, packets int) (took cost) {
+func runFanOut(t *testing.T, at site, packets int) (took cost) {
 	t.Helper()
+	send, viewers := fanOutOf(t, at.open(t, near)), newViewers(t, at.ends[far], rtpReceivers)
 	s := newStream()
 	var to []netip.AddrPort
 	for _, v := range viewers {
 		to = append(to, v.addr)
-		v.sum.Reset()
 	}
 	buf := make([]byte, 2*rtpPayload)
-	for range rtpBursts {
+	for range rtpBursts() {
 		for range rtpFrames {
 			frame := s.frame(t)
 			start := begin()
@@ -225,45 +213,42 @@ func checkViewers(t *testing.T, viewers []*viewer, want digest) {
 	}
 }
 
-// TestRTPRefused has receivers that cannot be reached among the others: the
+// runRTPRefused has receivers that cannot be reached among the others: the
 // socket has no such address family, the kernel knows no such port, nobody
 // listens. Every failed datagram is reported and the rest of the stream is
 // whole.
-func TestRTPRefused(t *testing.T) {
-	gone := listen(t)
+func runRTPRefused(t *testing.T, at site) cost {
+	gone := at.listen(t, far)
 	gone.Close()
-	refused := []netip.AddrPort{netip.MustParseAddrPort("[::1]:9"), netip.MustParseAddrPort("127.0.0.1:0")}
+	refused := []netip.AddrPort{netip.MustParseAddrPort("[::1]:9"), netip.AddrPortFrom(at.ends[far].addr, 0)}
 	silent := gone.LocalAddr().(*net.UDPAddr).AddrPort()
-	viewers := newViewers(t, 20)
-	onEach(t, kinds, func(t *testing.T, k kind) cost {
-		reports := reports{}
-		send := fanOutOf(t, k.openReporting(t, reports.add))
-		to := []netip.AddrPort{refused[0], silent}
-		for i, v := range viewers {
-			if to = append(to, v.addr); i == len(viewers)/2 {
-				to = append(to, refused[1])
-			}
-			v.sum.Reset()
+	viewers := newViewers(t, at.ends[far], 20)
+	reports := reports{}
+	send := fanOutOf(t, at.openReporting(t, near, reports.add))
+	to := []netip.AddrPort{refused[0], silent}
+	for i, v := range viewers {
+		if to = append(to, v.addr); i == len(viewers)/2 {
+			to = append(to, refused[1])
 		}
-		s := newStream()
-		frame := s.frame(t)
-		reports.of(send(frame, to))
-		for i, v := range viewers {
-			if err := v.drain(len(frame), make([]byte, 2*rtpPayload)); err != nil {
-				t.Fatalf("receiver %d: %v", i, err)
-			}
+	}
+	s := newStream()
+	frame := s.frame(t)
+	reports.of(send(frame, to))
+	for i, v := range viewers {
+		if err := v.drain(len(frame), make([]byte, 2*rtpPayload)); err != nil {
+			t.Fatalf("receiver %d: %v", i, err)
 		}
-		checkViewers(t, viewers, digest(s.sum.Sum(nil)))
-		for _, addr := range refused {
-			if n := reports.failed[addr]; n != len(frame) {
-				t.Errorf("%v: %d failures reported, want %d", addr, n, len(frame))
-			}
+	}
+	checkViewers(t, viewers, digest(s.sum.Sum(nil)))
+	for _, addr := range refused {
+		if n := reports.failed[addr]; n != len(frame) {
+			t.Errorf("%v: %d failures reported, want %d", addr, n, len(frame))
 		}
-		if len(reports.failed) != len(refused) {
-			t.Errorf("failures reported: %v", reports.failed)
-		}
-		return cost{}
-	})
+	}
+	if len(reports.failed) != len(refused) {
+		t.Errorf("failures reported: %v", reports.failed)
+	}
+	return cost{}
 }
 
 // reports are the failures that a sender heard of, whichever way.

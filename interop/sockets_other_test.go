@@ -16,9 +16,9 @@ import (
 // A receiver is a UDP socket.
 type receiver struct{ c *net.UDPConn }
 
-func newReceiver(t *testing.T) (receiver, netip.AddrPort) {
+func newReceiver(t *testing.T, e netEnd) (receiver, netip.AddrPort) {
 	t.Helper()
-	c := listen(t)
+	c := network{[2]netEnd{e, e}}.listen(t, near)
 	return receiver{c}, c.LocalAddr().(*net.UDPAddr).AddrPort()
 }
 
@@ -35,3 +35,9 @@ func (r receiver) isEmpty() bool {
 
 // cpuTime is not measured.
 func cpuTime() time.Duration { return 0 }
+
+// A callCounter counts nothing here.
+type callCounter struct{}
+
+func countCalls() callCounter     { return callCounter{} }
+func (c callCounter) stop() int64 { return 0 }

@@ -8,7 +8,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -25,29 +24,16 @@ import (
 )
 
 // muxKinds are what ice.UDPMux runs on: besides our kinds pion's own batching
-// connection, and ours with the methods by which the mux spares an allocation
-// for each address. It knows those of *net.UDPConn by that type alone.
+// connection.
 var muxKinds = append(kinds[:len(kinds):len(kinds)],
-	kind{"conn with AddrPort", func(t testing.TB, c *net.UDPConn, _ func(netip.AddrPort, error)) net.PacketConn {
-		return addrPortConn{newConn(t, c, nil)}
-	}},
 	kind{"pion's BatchConn", func(_ testing.TB, c *net.UDPConn, _ func(netip.AddrPort, error)) net.PacketConn {
 		return udp.NewBatchConn(c, 64, time.Millisecond)
 	}},
 )
 
-// An addrPortConn is an ice.AddrPortReaderWriter.
-type addrPortConn struct{ *batchconn.Conn }
-
-var _ ice.AddrPortReaderWriter = addrPortConn{}
-
-func (c addrPortConn) ReadFromAddrPort(b []byte) (int, netip.AddrPort, error) {
-	return c.ReadFromUDPAddrPort(b)
-}
-
-func (c addrPortConn) WriteToAddrPort(b []byte, addr netip.AddrPort) (int, error) {
-	return c.WriteToUDPAddrPort(b, addr)
-}
+// The mux reads and writes without an allocation for each address where it finds
+// these methods.
+var _, _ ice.AddrPortReaderWriter = (*batchconn.Conn)(nil), (*batchconn.Writer)(nil)
 
 // newPeer is a peer connection behind a mux of its own on one loopback port.
 func newPeer(t *testing.T, c net.PacketConn) *webrtc.PeerConnection {
@@ -57,7 +43,6 @@ func newPeer(t *testing.T, c net.PacketConn) *webrtc.PeerConnection {
 	var s webrtc.SettingEngine
 	s.SetICEUDPMux(mux)
 	s.SetIncludeLoopbackCandidate(true)
-	s.SetIPFilter(net.IP.IsLoopback)
 	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4})
 	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
 	s.DetachDataChannels()
@@ -112,107 +97,76 @@ func connectPeers(t *testing.T, a, b *webrtc.PeerConnection) {
 	}
 }
 
-var channelBytes = scaled(8 << 20) // each way
+// channelBytes is what goes each way.
+func channelBytes() int { return scaled(8<<20) / channelMessage * channelMessage }
 
 const channelMessage = 16 << 10
 
-// TestWebRTCData sends both ways at once through a data channel.
-func TestWebRTCData(t *testing.T) {
-	onEach(t, muxKinds, func(t *testing.T, k kind) cost {
-		a, b := newPeer(t, k.open(t)), newPeer(t, k.open(t))
-		ends := make(chan io.ReadWriter, 2)
-		detach := func(d *webrtc.DataChannel) {
-			d.OnOpen(func() {
-				end, err := d.Detach()
-				if err != nil {
-					t.Error(err)
-				}
-				ends <- end
-			})
-		}
-		b.OnDataChannel(detach)
-		d, err := a.CreateDataChannel("data", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		detach(d)
-		connectPeers(t, a, b)
-		x, y := <-ends, <-ends
-		data := noise(20, channelBytes)
-		start := begin()
-		var g errgroup.Group
-		for _, end := range []io.ReadWriter{x, y} {
-			g.Go(func() error { return writeMessages(end, data) })
-			g.Go(func() error { return readMessages(end, data) })
-		}
-		if err := g.Wait(); err != nil {
-			t.Fatal(err)
-		}
-		return start.cost()
-	})
+// runWebRTCData sends both ways at once through a data channel.
+func runWebRTCData(t *testing.T, s site) cost {
+	a, b := newPeer(t, s.open(t, near)), newPeer(t, s.open(t, far))
+	ends := make(chan io.ReadWriter, 2)
+	detach := func(d *webrtc.DataChannel) {
+		d.OnOpen(func() {
+			end, err := d.Detach()
+			if err != nil {
+				t.Error(err)
+			}
+			ends <- end
+		})
+	}
+	b.OnDataChannel(detach)
+	d, err := a.CreateDataChannel("data", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	detach(d)
+	connectPeers(t, a, b)
+	x, y := <-ends, <-ends
+	data := noise(20, channelBytes())
+	start := begin()
+	var g errgroup.Group
+	for _, end := range []io.ReadWriter{x, y} {
+		g.Go(func() error { return writeMessages(end, data) })
+		g.Go(func() error { return readMessages(end, data) })
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	return start.cost()
 }
 
-func writeMessages(w io.Writer, data []byte) error {
-	for len(data) > 0 {
-		n, err := w.Write(data[:channelMessage])
-		if err != nil {
-			return err
-		}
-		data = data[n:]
-	}
-	return nil
-}
-
-func readMessages(r io.Reader, want []byte) error {
-	h := sha256.New()
-	buf := make([]byte, 2*channelMessage)
-	for got := 0; got < len(want); {
-		n, err := r.Read(buf)
-		if err != nil {
-			return fmt.Errorf("after %d bytes: %w", got, err)
-		}
-		got += n
-		h.Write(buf[:n])
-	}
-	if digest(h.Sum(nil)) != sha256.Sum256(want) {
-		return errors.New("the data channel delivers other bytes than were sent")
-	}
-	return nil
-}
-
-var mediaPackets = uint16(scaled(10_000))
+func mediaPackets() uint16 { return uint16(scaled(10_000)) }
 
 const (
 	mediaPayload = 1000
 	mediaWindow  = 64 // packets under way: RTP repeats none
 )
 
-// TestWebRTCMedia sends one track.
-func TestWebRTCMedia(t *testing.T) {
-	onEach(t, muxKinds, func(t *testing.T, k kind) cost {
-		a, b := newPeer(t, k.open(t)), newPeer(t, k.open(t))
-		track, err := webrtc.NewTrackLocalStaticRTP(webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeVP8}, "video", "stream")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := a.AddTrack(track); err != nil {
-			t.Fatal(err)
-		}
-		tracks := make(chan *webrtc.TrackRemote, 1)
-		b.OnTrack(func(t *webrtc.TrackRemote, _ *webrtc.RTPReceiver) { tracks <- t })
-		connectPeers(t, a, b)
-		remote, first := startTrack(t, track, tracks)
-		window := make(chan struct{}, mediaWindow)
-		ctx := withPatience(t)
-		start := begin()
-		g, ctx := errgroup.WithContext(ctx)
-		g.Go(func() error { return writeTrack(ctx, track, first, window) })
-		g.Go(func() error { return readTrack(remote, first, window) })
-		if err := g.Wait(); err != nil {
-			t.Fatal(err)
-		}
-		return start.cost()
-	})
+// runWebRTCMedia sends one track.
+func runWebRTCMedia(t *testing.T, s site) cost {
+	a, b := newPeer(t, s.open(t, near)), newPeer(t, s.open(t, far))
+	track, err := webrtc.NewTrackLocalStaticRTP(webrtc.RTPCodecCapability{MimeType: webrtc.MimeTypeVP8}, "video", "stream")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.AddTrack(track); err != nil {
+		t.Fatal(err)
+	}
+	tracks := make(chan *webrtc.TrackRemote, 1)
+	b.OnTrack(func(t *webrtc.TrackRemote, _ *webrtc.RTPReceiver) { tracks <- t })
+	connectPeers(t, a, b)
+	remote, first := startTrack(t, track, tracks)
+	window := make(chan struct{}, mediaWindow)
+	ctx := withPatience(t)
+	start := begin()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return writeTrack(ctx, track, first, window) })
+	g.Go(func() error { return readTrack(remote, first, window) })
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	return start.cost()
 }
 
 // mediaPacket is the packet with a sequence number, with noise of its own.
@@ -242,7 +196,7 @@ func startTrack(t *testing.T, track *webrtc.TrackLocalStaticRTP, tracks <-chan *
 
 func writeTrack(ctx context.Context, track *webrtc.TrackLocalStaticRTP, first uint16, window chan<- struct{}) error {
 	payload := noise(21, mediaPayload)
-	for i := range mediaPackets {
+	for i := range mediaPackets() {
 		select {
 		case window <- struct{}{}:
 		case <-ctx.Done():
@@ -259,7 +213,7 @@ func writeTrack(ctx context.Context, track *webrtc.TrackLocalStaticRTP, first ui
 // only announced the track.
 func readTrack(track *webrtc.TrackRemote, first uint16, window <-chan struct{}) error {
 	payload := noise(21, mediaPayload)
-	for next := first; next != first+mediaPackets; {
+	for next := first; next != first+mediaPackets(); {
 		track.SetReadDeadline(time.Now().Add(patience / 2))
 		p, _, err := track.ReadRTP()
 		if err != nil {

@@ -26,24 +26,21 @@ import (
 	"golang.zx2c4.com/wireguard/tun/tuntest"
 )
 
-// A bindKind is a way for a device to reach the network.
-type bindKind struct {
-	name string
-	bind func() conn.Bind
-}
+// bindKinds are ways for a device to reach the network. It opens sockets itself.
+var bindKinds = []kind{{name: "StdNetBind"}, {name: "wgbind"}}
 
-func (k bindKind) String() string { return k.name }
-
-var bindKinds = []bindKind{
-	{"StdNetBind", conn.NewStdNetBind},
-	{"wgbind", func() conn.Bind { return wgbind.New(nil) }},
+func newBind(k kind) conn.Bind {
+	if k.name == "wgbind" {
+		return wgbind.New(nil)
+	}
+	return conn.NewStdNetBind()
 }
 
 // tunnelIPs are the addresses inside the tunnel.
 var tunnelIPs = [2]netip.Addr{netip.MustParseAddr("1.0.0.1"), netip.MustParseAddr("1.0.0.2")}
 
-// connectDevices makes two devices that are each other's peer, over loopback.
-func connectDevices(t *testing.T, k bindKind, tuns [2]tun.Device) {
+// connectDevices makes two devices that are each other's peer.
+func connectDevices(t *testing.T, s site, tuns [2]tun.Device) {
 	t.Helper()
 	var devices [2]*device.Device
 	var keys [2]*ecdh.PrivateKey
@@ -52,17 +49,17 @@ func connectDevices(t *testing.T, k bindKind, tuns [2]tun.Device) {
 		if keys[i], err = ecdh.X25519().GenerateKey(rand.Reader); err != nil {
 			t.Fatal(err)
 		}
-		devices[i] = device.NewDevice(tuns[i], k.bind(), device.NewLogger(device.LogLevelError, ""))
+		devices[i] = device.NewDevice(tuns[i], newBind(s.kind), device.NewLogger(device.LogLevelError, ""))
 		t.Cleanup(devices[i].Close)
 		configure(t, devices[i], fmt.Sprintf("private_key=%x\nlisten_port=0\n", keys[i].Bytes()))
-		if err := devices[i].Up(); err != nil {
+		if err := s.ends[i].do(devices[i].Up); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for i, d := range devices {
 		other := 1 - i
-		configure(t, d, fmt.Sprintf("public_key=%x\nallowed_ip=%v/32\nendpoint=127.0.0.1:%s\n",
-			keys[other].PublicKey().Bytes(), tunnelIPs[other], setting(t, devices[other], "listen_port")))
+		configure(t, d, fmt.Sprintf("public_key=%x\nallowed_ip=%v/32\nendpoint=%v:%s\n",
+			keys[other].PublicKey().Bytes(), tunnelIPs[other], s.ends[other].addr, setting(t, devices[other], "listen_port")))
 	}
 }
 
@@ -84,18 +81,16 @@ func setting(t *testing.T, d *device.Device, name string) string {
 	return value
 }
 
-// TestWireGuardPing pings both ways through devices on tuntest's channels.
-func TestWireGuardPing(t *testing.T) {
-	onEach(t, bindKinds, func(t *testing.T, k bindKind) cost {
-		ends := [2]*tuntest.ChannelTUN{tuntest.NewChannelTUN(), tuntest.NewChannelTUN()}
-		connectDevices(t, k, [2]tun.Device{ends[0].TUN(), ends[1].TUN()})
-		pingTunnel(t, ends) // the handshake
-		start := begin()
-		for range scaled(2000) {
-			pingTunnel(t, ends)
-		}
-		return start.cost()
-	})
+// runWireGuardPing pings both ways through devices on tuntest's channels.
+func runWireGuardPing(t *testing.T, s site) cost {
+	ends := [2]*tuntest.ChannelTUN{tuntest.NewChannelTUN(), tuntest.NewChannelTUN()}
+	connectDevices(t, s, [2]tun.Device{ends[0].TUN(), ends[1].TUN()})
+	pingTunnel(t, ends) // the handshake
+	start := begin()
+	for range scaled(2000) {
+		pingTunnel(t, ends)
+	}
+	return start.cost()
 }
 
 func pingTunnel(t *testing.T, ends [2]*tuntest.ChannelTUN) {
@@ -115,7 +110,8 @@ func pingTunnel(t *testing.T, ends [2]*tuntest.ChannelTUN) {
 	}
 }
 
-var tunnelBatches = scaled(500) // each way
+// tunnelBatches is how many go each way.
+func tunnelBatches() int { return scaled(500) }
 
 const (
 	tunnelBatch  = 64 // packets
@@ -123,30 +119,28 @@ const (
 	tunnelWindow = 2 // batches under way in each direction; a socket with the system's default buffer holds them
 )
 
-// TestWireGuardData moves packets both ways at once through devices that read
+// runWireGuardData moves packets both ways at once through devices that read
 // and write batches of them, as a real tun does.
-func TestWireGuardData(t *testing.T) {
-	onEach(t, bindKinds, func(t *testing.T, k bindKind) cost {
-		ends := [2]*batchTUN{newBatchTUN(), newBatchTUN()}
-		connectDevices(t, k, [2]tun.Device{ends[0], ends[1]})
-		for i := range ends { // the handshake: begun from both ends at once it can take seconds
-			hello := tunnelled(byte(i), 0, make([]byte, tunnelPacket))
-			ends[i].outbound <- [][]byte{hello}
-			if got := <-ends[1-i].inbound; !bytes.Equal(got, hello) {
-				t.Fatalf("device %d got %x...", 1-i, got[:28])
-			}
+func runWireGuardData(t *testing.T, s site) cost {
+	ends := [2]*batchTUN{newBatchTUN(), newBatchTUN()}
+	connectDevices(t, s, [2]tun.Device{ends[0], ends[1]})
+	for i := range ends { // the handshake: begun from both ends at once it can take seconds
+		hello := tunnelled(byte(i), 0, make([]byte, tunnelPacket))
+		ends[i].outbound <- [][]byte{hello}
+		if got := <-ends[1-i].inbound; !bytes.Equal(got, hello) {
+			t.Fatalf("device %d got %x...", 1-i, got[:28])
 		}
-		var g errgroup.Group
-		start := begin()
-		for i := range ends {
-			g.Go(func() error { return ends[i].feed(ends[1-i], byte(i)) })
-			g.Go(func() error { return ends[1-i].check(byte(i)) })
-		}
-		if err := g.Wait(); err != nil {
-			t.Fatal(err)
-		}
-		return start.cost()
-	})
+	}
+	var g errgroup.Group
+	start := begin()
+	for i := range ends {
+		g.Go(func() error { return ends[i].feed(ends[1-i], byte(i)) })
+		g.Go(func() error { return ends[1-i].check(byte(i)) })
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	return start.cost()
 }
 
 // A batchTUN is a tun whose other side is the test.
@@ -184,7 +178,7 @@ func tunnelled(from byte, number int, payload []byte) []byte {
 // feed sends batches through the device to the other end.
 func (b *batchTUN) feed(to *batchTUN, from byte) error {
 	payload := noise(10+from, tunnelPacket)
-	for i := range tunnelBatches {
+	for i := range tunnelBatches() {
 		select {
 		case to.window <- struct{}{}:
 		case <-time.After(patience):
@@ -202,7 +196,7 @@ func (b *batchTUN) feed(to *batchTUN, from byte) error {
 // check takes what the other end's feed sent, each packet in its place.
 func (b *batchTUN) check(from byte) error {
 	payload := noise(10+from, tunnelPacket)
-	for i := range tunnelBatches * tunnelBatch {
+	for i := range tunnelBatches() * tunnelBatch {
 		select {
 		case p := <-b.inbound:
 			if sha256.Sum256(p) != sha256.Sum256(tunnelled(from, i, payload)) {

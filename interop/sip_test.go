@@ -1,0 +1,72 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+package interop
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"testing"
+
+	"github.com/emiago/sipgo"
+	"github.com/emiago/sipgo/sip"
+)
+
+// runSIP has a client ask a server, both on connections that serve.
+func runSIP(t *testing.T, s site) cost {
+	server, at := newSIPAgent(t, s, far)
+	answers, err := sipgo.NewServer(server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answers.OnOptions(func(r *sip.Request, tx sip.ServerTransaction) {
+		tx.Respond(sip.NewResponseFromRequest(r, 200, "OK", []byte(hashOf(string(r.Body())))))
+	})
+	agent, from := newSIPAgent(t, s, near)
+	client, err := sipgo.NewClient(agent, sipgo.WithClientConnectionAddr(from.String()), sipgo.WithClientAddr(from.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	to := sip.Uri{Scheme: "sip", User: "interop", Host: at.IP.String(), Port: at.Port}
+	return askAll(t, 8, scaled(4000)/8, func(id int) func(int) error {
+		return func(question int) error {
+			ctx, cancel := context.WithTimeout(context.Background(), patience/2)
+			defer cancel()
+			request := sip.NewRequest(sip.OPTIONS, to)
+			request.SetTransport("UDP")
+			request.SetBody(fmt.Appendf(nil, "question %d of %d", question, id))
+			answer, err := client.Do(ctx, request)
+			if err != nil {
+				return err
+			}
+			if answer.StatusCode != 200 || string(answer.Body()) != hashOf(string(request.Body())) {
+				return fmt.Errorf("answered %v", answer)
+			}
+			return nil
+		}
+	})
+}
+
+// newSIPAgent is one that serves on a connection, which it closes.
+func newSIPAgent(t *testing.T, s site, end int) (*sipgo.UserAgent, *net.UDPAddr) {
+	t.Helper()
+	agent, err := sipgo.NewUA()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := s.open(t, end)
+	served := make(chan error, 1)
+	go func() { served <- agent.TransportLayer().ServeUDP(c) }()
+	t.Cleanup(func() {
+		agent.Close()
+		c.Close()
+		<-served
+	})
+	addr := c.LocalAddr().(*net.UDPAddr)
+	for agent.TransportLayer().GetListenPort("udp") != addr.Port {
+	}
+	return agent, addr
+}
