@@ -56,7 +56,7 @@ func receiveFunc(conn *batchconn.Conn) wireguard.ReceiveFunc {
 // TestRecipes: what README.md shows works.
 func TestRecipes(t *testing.T) {
 	cert, _ := identity()
-	udp := newSocket(t)
+	udp := loopback.newSocket(t, near)
 	listener, err := listenQUIC(udp, &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{quicProtocol}})
 	if err != nil {
 		t.Fatal(err)
@@ -64,7 +64,7 @@ func TestRecipes(t *testing.T) {
 	defer udp.Close()
 	defer listener.Close()
 	newConn := func() *batchconn.Conn {
-		c, err := batchconn.New(newSocket(t), nil)
+		c, err := batchconn.New(loopback.newSocket(t, near), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
