@@ -8,6 +8,8 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"runtime"
+	"slices"
 	"testing"
 
 	"github.com/emiago/sipgo"
@@ -66,7 +68,8 @@ func newSIPAgent(t *testing.T, s site, end int) (*sipgo.UserAgent, *net.UDPAddr)
 		<-served
 	})
 	addr := c.LocalAddr().(*net.UDPAddr)
-	for agent.TransportLayer().GetListenPort("udp") != addr.Port {
+	for !slices.Contains(agent.TransportLayer().ListenPorts("udp"), addr.Port) {
+		runtime.Gosched()
 	}
 	return agent, addr
 }
