@@ -12,9 +12,9 @@ import (
 	"testing"
 )
 
-// BenchmarkFailing: what it costs to go on past messages that fail, beside a loop
-// of WriteTo that fails as often. They go to port 0, which the kernel refuses
-// sooner than anything else, so that what we add weighs most.
+// BenchmarkFailing: what it costs to go on past messages that fail, beside a
+// loop of WriteTo that fails as often. They go to port 0, which the kernel
+// refuses sooner than anything else, so that what we add weighs most.
 func BenchmarkFailing(b *testing.B) {
 	const many = 1024
 	for _, test := range []struct {
@@ -73,8 +73,8 @@ func BenchmarkFailing(b *testing.B) {
 	}
 }
 
-// loopWriteTo sends each message by itself and returns how many failed. It keeps
-// no error, as SendEach has to.
+// loopWriteTo sends each message by itself and returns how many failed. It
+// keeps no error, as SendEach has to.
 func loopWriteTo(u interface {
 	WriteToUDPAddrPort([]byte, netip.AddrPort) (int, error)
 }, msgs []OutputMessage) (failed int) {

@@ -76,9 +76,9 @@ type sibling struct {
 	send func() error
 }
 
-// alternate lets siblings take turns of a few milliseconds, so that what else the
-// machine does meets all alike. It reports, as the median of the turns, the ns of
-// a datagram, and how many times the first one's each takes.
+// alternate lets siblings take turns of a few milliseconds, so that what else
+// the machine does meets all alike. It reports, as the median of the turns, the
+// ns of a datagram, and how many times the first one's each takes.
 func alternate(b *testing.B, siblings ...sibling) {
 	b.Helper()
 	const turn = 1024

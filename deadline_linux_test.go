@@ -549,8 +549,8 @@ func TestWaitWritableInNobodysWay(t *testing.T) {
 	})
 }
 
-// TestWaitWritableReserved: what is reserved for a sender that starved is no room
-// for those that watch, and they look at the socket now and then only.
+// TestWaitWritableReserved: what is reserved for a sender that starved is no
+// room for those that watch, and they look at the socket now and then only.
 func TestWaitWritableReserved(t *testing.T) {
 	w := plainKind.world(t, 1, nil)
 	q := &w.conn.send.queue
@@ -581,8 +581,8 @@ func TestWaitWritableReserved(t *testing.T) {
 	}
 }
 
-// TestRoomThatIsNone: where the kernel says that there is room and takes nothing
-// all the same, a sender asks again, but not all the time.
+// TestRoomThatIsNone: where the kernel says that there is room and takes
+// nothing all the same, a sender asks again, but not all the time.
 func TestRoomThatIsNone(t *testing.T) {
 	w, s := scripted(t, plainKind, func(int, []ipv4.Message) (int, error) { return 0, unix.EAGAIN })
 	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
@@ -781,7 +781,8 @@ func TestNoStarvationByNewcomers(t *testing.T) {
 		allEnded(t, []<-chan result{nw.sendAside(context.Background(), nw.messages(1, 0, n))}, n, nil)
 		passed := done.Load() - before
 		t.Logf("%d messages in %v, meanwhile %d newcomers", n, time.Since(start), passed)
-		// One message a turn at least, and each newcomer has one turn between two of ours.
+		// One message a turn at least, and each newcomer has one turn between two of
+		// ours.
 		if most := int64(2 * n * (newcomers + 1)); passed > most {
 			t.Errorf("%d newcomers passed by, want at most %d", passed, most)
 		}

@@ -18,9 +18,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestErrorQueue: on a socket that is not connected and has an error queue, what
-// ICMP says of one destination neither fails nor delays a datagram to another,
-// however that is sent, and stays in the queue.
+// TestErrorQueue: on a socket that is not connected and has an error queue,
+// what ICMP says of one destination neither fails nor delays a datagram to
+// another, however that is sent, and stays in the queue.
 func TestErrorQueue(t *testing.T) {
 	inNamespace(t, func(t *testing.T, lo *loopback) {
 		for code, mtu := range map[byte]uint16{3: 0, 1: 0, 4: 1400} { // ECONNREFUSED, EHOSTUNREACH, EMSGSIZE
@@ -136,8 +136,8 @@ func TestErrorQueueTwice(t *testing.T) {
 	})
 }
 
-// TestErrorQueueAgain: each message of a call may meet an error of the queue, and
-// not only one.
+// TestErrorQueueAgain: each message of a call may meet an error of the queue,
+// and not only one.
 func TestErrorQueueAgain(t *testing.T) {
 	w := plainKind.world(t, 1, nil)
 	control(t, w.conn, option(unix.SOL_IP, unix.IP_RECVERR, 1))
@@ -154,8 +154,8 @@ func TestErrorQueueAgain(t *testing.T) {
 	s.checkTaken(t, m, 5)
 }
 
-// TestErrorQueueStorm: a fan-out in which every other receiver is gone reaches all
-// others, though each of them meets an error.
+// TestErrorQueueStorm: a fan-out in which every other receiver is gone reaches
+// all others, though each of them meets an error.
 func TestErrorQueueStorm(t *testing.T) {
 	inNamespace(t, func(t *testing.T, lo *loopback) {
 		w := plainKind.world(t, 1, nil)

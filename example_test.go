@@ -171,8 +171,8 @@ func echo(ctx context.Context, conn *batchconn.Conn) error {
 	}
 }
 
-// A fan-out: the same header and payload to many receivers, one of which is of a
-// family that the socket cannot reach.
+// A fan-out: the same header and payload to many receivers, one of which is of
+// a family that the socket cannot reach.
 func ExampleConn_SendEach() {
 	receiver, to := openReceiver()
 	defer receiver.Close()

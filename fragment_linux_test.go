@@ -18,8 +18,8 @@ import (
 	"github.com/batchconn/batchconn/internal/netns"
 )
 
-// TestDontFragment: all datagrams over IPv4 have the DF bit, those of runs too, and
-// what is too long for the interface is refused, of either family.
+// TestDontFragment: all datagrams over IPv4 have the DF bit, those of runs too,
+// and what is too long for the interface is refused, of either family.
 func TestDontFragment(t *testing.T) {
 	inNamespace(t, func(t *testing.T, lo *loopback) { // whose MTU is 1500
 		netns.Check(t, lo.ns.Loopback().SetFeature("tx-udp-segmentation", false)) // cut before it, as before a device

@@ -40,8 +40,8 @@ func TestFragmentsFindNoRoom(t *testing.T) {
 	})
 }
 
-// TestFragmentsFitNowhere: where they do not fit in the empty buffer either, that
-// is the user's error.
+// TestFragmentsFitNowhere: where they do not fit in the empty buffer either,
+// that is the user's error.
 func TestFragmentsFitNowhere(t *testing.T) {
 	inNamespace(t, func(t *testing.T, lo *loopback) {
 		for way, send := range fullSends {
@@ -56,8 +56,8 @@ func TestFragmentsFitNowhere(t *testing.T) {
 	})
 }
 
-// halfFull is a Conn whose buffer is more than half full, and a datagram that is
-// answered ENOBUFS for that.
+// halfFull is a Conn whose buffer is more than half full, and a datagram that
+// is answered ENOBUFS for that.
 func halfFull(t *testing.T, lo *loopback) (nw *narrows, large []byte) {
 	t.Helper()
 	nw = newNarrows(t, lo, shut, nil)

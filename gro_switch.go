@@ -193,8 +193,8 @@ func (r *receiver) turnOffLocked(fd uintptr) {
 	sys.SetCoalescing(fd, false)
 }
 
-// staysEmpty reports whether nothing is in the socket's queue, and nothing comes
-// for a while.
+// staysEmpty reports whether nothing is in the socket's queue, and nothing
+// comes for a while.
 func staysEmpty(fd uintptr) bool {
 	for start := time.Now(); ; {
 		if queued, _ := sys.SocketMemory(fd); queued != 0 {

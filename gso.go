@@ -304,8 +304,8 @@ const (
 	eioRetry  = time.Hour
 )
 
-// refusals are the destinations that refused runs of late. Most Conns have none,
-// and take no memory for them.
+// refusals are the destinations that refused runs of late. Most Conns have
+// none, and take no memory for them.
 type refusals struct{ had atomic.Pointer[hadRefusals] }
 
 type hadRefusals struct {

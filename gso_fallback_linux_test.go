@@ -28,9 +28,9 @@ import (
 )
 
 // refuse puts before the real adapter a kernel that refuses messages as
-// sendmmsg(2) does it: those before go, and the next call fails. It takes so many
-// messages in a call, or with 0 all. f is told the size of the segments, 0 for a
-// plain message.
+// sendmmsg(2) does it: those before go, and the next call fails. It takes so
+// many messages in a call, or with 0 all. f is told the size of the segments, 0
+// for a plain message.
 func refuse(t *testing.T, c *Conn, takes int, f func(size int, m *ipv4.Message) error) {
 	var r *fake
 	r = replaceAdapter(&c.send.kernel, func(call int, ms []ipv4.Message) (int, error) {
@@ -261,8 +261,8 @@ func TestRefusingPeer(t *testing.T) {
 	send("and then", 1200, 1, 0, 16)
 }
 
-// TestManyRefusingPeers: of more peers behind a small MTU than fit in a batch each
-// is remembered.
+// TestManyRefusingPeers: of more peers behind a small MTU than fit in a batch
+// each is remembered.
 func TestManyRefusingPeers(t *testing.T) {
 	const peers, rounds = 500, 3
 	inNamespace(t, func(t *testing.T, lo *loopback) {
@@ -448,8 +448,8 @@ func testSmallMTU(t *testing.T, k kind, inbox, size int, segmented bool) {
 	}
 }
 
-// rerouted makes routes by which datagrams to fd03::3, port 9000, are taken to have
-// an MTU of 1500, and after a firewall has marked them have one of 1400.
+// rerouted makes routes by which datagrams to fd03::3, port 9000, are taken to
+// have an MTU of 1500, and after a firewall has marked them have one of 1400.
 const rerouted = `ip link add va type veth peer name va2
 ip link add vb mtu 1400 type veth peer name vb2
 ip link set va up; ip link set va2 up; ip link set vb up; ip link set vb2 up
@@ -463,8 +463,8 @@ nft add table ip6 t
 nft 'add chain ip6 t o { type route hook output priority mangle; }'
 nft add rule ip6 t o udp dport 9000 meta mark set 1`
 
-// TestRefusedInPart: of a run that the kernel refuses nothing has left, so that no
-// datagram leaves twice, though it is cut before it is refused.
+// TestRefusedInPart: of a run that the kernel refuses nothing has left, so that
+// no datagram leaves twice, though it is cut before it is refused.
 func TestRefusedInPart(t *testing.T) {
 	for _, tool := range []string{"sh", "ip", "nft"} {
 		if _, err := exec.LookPath(tool); err != nil {
@@ -512,7 +512,8 @@ func TestRefusedInPart(t *testing.T) {
 	})
 }
 
-// A frame is a UDP datagram over IPv4 or IPv6 without options, as it is on the way.
+// A frame is a UDP datagram over IPv4 or IPv6 without options, as it is on the
+// way.
 type frame struct {
 	ip      []byte // the header
 	payload []byte
@@ -556,9 +557,9 @@ func framesFrom(t *testing.T, dev string, etherType uint16) func(port uint16, n 
 	}
 }
 
-// TestPendingTooLong: a router's wish for shorter datagrams, which is pending as
-// EMSGSIZE when a run is sent that is short enough, does not end segmentation, and
-// is told by the next send.
+// TestPendingTooLong: a router's wish for shorter datagrams, which is pending
+// as EMSGSIZE when a run is sent that is short enough, does not end
+// segmentation, and is told by the next send.
 func TestPendingTooLong(t *testing.T) {
 	inNamespace(t, func(t *testing.T, lo *loopback) {
 		w := connectedKind.world(t, 1, nil)
@@ -616,8 +617,8 @@ func TestPendingTooLongWriter(t *testing.T) {
 	w.inboxes[0].expect(t, want)
 }
 
-// TestPendingTooLongEnded: one is told also if the call ended at the second try,
-// for want of room or for another refusal.
+// TestPendingTooLongEnded: one is told also if the call ended at the second
+// try, for want of room or for another refusal.
 func TestPendingTooLongEnded(t *testing.T) {
 	for _, second := range []syscall.Errno{syscall.EAGAIN, syscall.EINVAL, syscall.ENOBUFS} {
 		w := connectedKind.world(t, 1, nil)

@@ -485,8 +485,8 @@ func TestMaxSegments(t *testing.T) {
 	}
 }
 
-// TestPacing: what leaves at once is a millisecond of the rate that the socket is
-// paced to, headers included, since pacing is by kernel message.
+// TestPacing: what leaves at once is a millisecond of the rate that the socket
+// is paced to, headers included, since pacing is by kernel message.
 func TestPacing(t *testing.T) {
 	const size = 100
 	for _, k := range kinds {
@@ -507,8 +507,8 @@ func TestPacing(t *testing.T) {
 	}
 }
 
-// TestMoreIsForGood: once MSG_MORE was used nothing is segmented any more, whatever
-// options are set, and however long it is ago.
+// TestMoreIsForGood: once MSG_MORE was used nothing is segmented any more,
+// whatever options are set, and however long it is ago.
 func TestMoreIsForGood(t *testing.T) {
 	w := kinds[0].world(t, 1, nil)
 	if n, err := w.conn.SendMessages(nil, w.messages(0, nil, 10), unix.MSG_MORE); n != 1 || err != nil {
@@ -530,8 +530,8 @@ func TestMoreIsForGood(t *testing.T) {
 	}
 }
 
-// TestEIOOutlivesOptions: a device that cannot segment does so no sooner because
-// an option was set that turns segmentation off too, and taken back.
+// TestEIOOutlivesOptions: a device that cannot segment does so no sooner
+// because an option was set that turns segmentation off too, and taken back.
 func TestEIOOutlivesOptions(t *testing.T) {
 	w := kinds[0].world(t, 1, nil)
 	g := &w.conn.send.gso
@@ -556,8 +556,8 @@ func TestEIOOutlivesOptions(t *testing.T) {
 	check("")
 }
 
-// TestDamagedKernel: GSOOn segments also on the kernels that GSOAuto avoids, and
-// only there is a difference.
+// TestDamagedKernel: GSOOn segments also on the kernels that GSOAuto avoids,
+// and only there is a difference.
 func TestDamagedKernel(t *testing.T) {
 	usual := damagedRelease
 	defer func() { damagedRelease = usual }()

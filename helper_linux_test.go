@@ -43,8 +43,8 @@ func inNamespace(t *testing.T, f func(t *testing.T, lo *loopback)) {
 	netns.Run(t, func(t *testing.T, ns *netns.Namespace) { f(t, &loopback{t, ns}) })
 }
 
-// setTap puts a token bucket before all that leaves from now on, and in place of
-// an earlier one: what waits there stays and goes on at the new rate.
+// setTap puts a token bucket before all that leaves from now on, and in place
+// of an earlier one: what waits there stays and goes on at the new rate.
 func (lo *loopback) setTap(b netns.Bucket) {
 	lo.t.Helper()
 	netns.Check(lo.t, lo.ns.Loopback().SetBucket(b))

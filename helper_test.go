@@ -319,8 +319,8 @@ func checkError(t testing.TB, err, want error) {
 	}
 }
 
-// isTemporary is the deprecated method of net.Error, which is part of what net's
-// errors are.
+// isTemporary is the deprecated method of net.Error, which is part of what
+// net's errors are.
 func isTemporary(err error) bool {
 	var t interface{ Temporary() bool }
 	return errors.As(err, &t) && t.Temporary()

@@ -68,8 +68,8 @@ var modelWays = []struct {
 
 type models []*modelPair
 
-// A modelPair is a Conn and a bare UDPConn of one kind, each with receivers of its
-// own.
+// A modelPair is a Conn and a bare UDPConn of one kind, each with receivers of
+// its own.
 type modelPair struct {
 	real, plain *world // plain.conn is not used
 }
@@ -344,8 +344,8 @@ func (p *modelPair) model(b *modelBatch, way string) modelOutcome {
 // ownSegments is the control message of those that the user segments.
 var ownSegments = cmsg(unix.SOL_UDP, unix.UDP_SEGMENT, uint16s(ownSize)...)
 
-// modelPieces sends a message in the pieces that the kernel refused to make with
-// err, unless it would be too long as one datagram.
+// modelPieces sends a message in the pieces that the kernel refused to make
+// with err, unless it would be too long as one datagram.
 func (p *modelPair) modelPieces(m modelMessage, err error) error {
 	if len(m.p) > 65507 && !p.plain.modelDestination(m.to).Addr().Unmap().Is6() {
 		return err

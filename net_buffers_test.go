@@ -70,8 +70,8 @@ func signature(m reflect.Type) string {
 	return b.String()
 }
 
-// TestNoShortCuts: Conn and Writer have no interface that net, io or os look for
-// to write past Write.
+// TestNoShortCuts: Conn and Writer have no interface that net, io or os look
+// for to write past Write.
 func TestNoShortCuts(t *testing.T) {
 	world := plainKind.world(t, 1, nil)
 	for _, c := range []any{world.conn, NewWriter(world.conn, nil)} {
@@ -94,8 +94,9 @@ func TestNoShortCuts(t *testing.T) {
 	}
 }
 
-// TestBuffersInOrder: net.Buffers, io.Copy and os.File.WriteTo write by Write: to
-// a Writer in the order of writing, by its deadline, and after Close not at all.
+// TestBuffersInOrder: net.Buffers, io.Copy and os.File.WriteTo write by Write:
+// to a Writer in the order of writing, by its deadline, and after Close not at
+// all.
 func TestBuffersInOrder(t *testing.T) {
 	world := connectedKind.world(t, 1, nil)
 	w := NewWriter(world.conn, &WriterConfig{MaxDelay: -1})
@@ -135,7 +136,8 @@ func TestBuffersInOrder(t *testing.T) {
 	checkError(t, err, net.ErrClosed)
 }
 
-// TestBuffersOnConn: what a Conn's Write may not do, net.Buffers may not either.
+// TestBuffersOnConn: what a Conn's Write may not do, net.Buffers may not
+// either.
 func TestBuffersOnConn(t *testing.T) {
 	world := connectedKind.world(t, 1, &Config{NonBlocking: true, GSO: GSOOff})
 	k := follow(world.conn, nil)

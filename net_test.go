@@ -82,8 +82,8 @@ func (r results) text(c netMethods) string {
 var classes = []error{net.ErrClosed, os.ErrDeadlineExceeded, net.ErrWriteToConnected, syscall.EINVAL, syscall.EMSGSIZE,
 	syscall.ENETUNREACH, syscall.EAGAIN, syscall.ECONNREFUSED, syscall.EDESTADDRREQ}
 
-// wroteMsg is what WriteMsgUDP and WriteMsgUDPAddrPort returned. On Windows n is
-// 0 if net sent it (internal/poll, FD.WriteMsg), and the length if we did.
+// wroteMsg is what WriteMsgUDP and WriteMsgUDPAddrPort returned. On Windows n
+// is 0 if net sent it (internal/poll, FD.WriteMsg), and the length if we did.
 func wroteMsg(n, oobn int, err error) results {
 	if runtime.GOOS == "windows" {
 		n = 0
@@ -267,8 +267,8 @@ func compareWrites(t *testing.T, cfg *Config, shown func(results, netMethods) st
 // readNothing is a Read without room, which does not read.
 const readNothing = "Read of nothing"
 
-// TestReadsAsNet: reads and their errors are a bare UDPConn's, whether net reads,
-// or we do, and whether what is read was held.
+// TestReadsAsNet: reads and their errors are a bare UDPConn's, whether net
+// reads, or we do, and whether what is read was held.
 func TestReadsAsNet(t *testing.T) {
 	buf, oob := make([]byte, 1<<16), make([]byte, 128)
 	var reads []method

@@ -22,8 +22,8 @@ import (
 
 // How a send ends: what is told, in which order, and of which message.
 
-// TestChecksInOrder: a pending error comes before the write deadline, that before
-// the first message, and Close before all.
+// TestChecksInOrder: a pending error comes before the write deadline, that
+// before the first message, and Close before all.
 func TestChecksInOrder(t *testing.T) {
 	badAddr := send{"WriteBatch, no UDPAddr", false, func(c *Conn, _ context.Context, _ []OutputMessage) (int, error) {
 		return c.WriteBatch([]ipv4.Message{{Buffers: [][]byte{{1}}, Addr: &net.IPAddr{IP: net.IPv4(127, 0, 0, 1)}}}, 0)
@@ -99,8 +99,8 @@ func TestErrorNamesNetwork(t *testing.T) {
 	}
 }
 
-// TestErrorNamesDestination: an error of a message names where it was to go, and
-// one of the socket the peer, if there is one.
+// TestErrorNamesDestination: an error of a message names where it was to go,
+// and one of the socket the peer, if there is one.
 func TestErrorNamesDestination(t *testing.T) {
 	for _, k := range []kind{plainKind, connectedKind} {
 		for _, call := range sends {
@@ -127,8 +127,8 @@ func TestErrorNamesDestination(t *testing.T) {
 	}
 }
 
-// TestLoneError: the error of a lone datagram is of that datagram, whoever sends
-// it.
+// TestLoneError: the error of a lone datagram is of that datagram, whoever
+// sends it.
 func TestLoneError(t *testing.T) {
 	forbidden := func(int, []ipv4.Message) (int, error) { return 0, os.NewSyscallError("sendto", syscall.EPERM) }
 	w, _ := scripted(t, plainKind, forbidden)

@@ -148,9 +148,9 @@ func testPending(t *testing.T, k kind, errno syscall.Errno, icmp func(c *net.UDP
 	w.checkAll(t, m)
 }
 
-// TestWriterIdlePending: an idle write returns what is pending, as net's does: in
-// the kernel, or kept of an earlier send. It was not accepted then, and nobody
-// else hears of it. A write in a burst returns nothing, and Flush does.
+// TestWriterIdlePending: an idle write returns what is pending, as net's does:
+// in the kernel, or kept of an earlier send. It was not accepted then, and
+// nobody else hears of it. A write in a burst returns nothing, and Flush does.
 func TestWriterIdlePending(t *testing.T) {
 	inNamespace(t, func(t *testing.T, lo *loopback) {
 		for _, control := range [][]byte{nil, cmsgInt(unix.SOL_IP, unix.IP_TTL, 77)} {
@@ -207,9 +207,9 @@ func TestPendingErrors(t *testing.T) {
 	}
 }
 
-// unreachable answers a datagram of c, which is connected, with the ICMP message
-// that its destination is unreachable, and waits until c has it pending. It
-// needs a network namespace of the test's own.
+// unreachable answers a datagram of c, which is connected, with the ICMP
+// message that its destination is unreachable, and waits until c has it
+// pending. It needs a network namespace of the test's own.
 func unreachable(t *testing.T, c *net.UDPConn, code byte, mtu uint16) {
 	t.Helper()
 	sendUnreachable(t, c.LocalAddr().(*net.UDPAddr), c.RemoteAddr().(*net.UDPAddr), code, mtu)

@@ -39,8 +39,8 @@ func (c *lateContext) Err() error {
 	return nil
 }
 
-// TestLateContext: such a context ends the call, with the place and in line, and
-// the queue goes on.
+// TestLateContext: such a context ends the call, with the place and in line,
+// and the queue goes on.
 func TestLateContext(t *testing.T) {
 	inNamespace(t, func(t *testing.T, lo *loopback) {
 		nw := filled(t, lo, nil)
@@ -62,8 +62,8 @@ func TestLateContext(t *testing.T) {
 	})
 }
 
-// TestNoDescriptorAllowed: poll(2) takes no descriptor where the limit is 0, and
-// a send waits all the same.
+// TestNoDescriptorAllowed: poll(2) takes no descriptor where the limit is 0,
+// and a send waits all the same.
 func TestNoDescriptorAllowed(t *testing.T) {
 	inNamespace(t, func(t *testing.T, lo *loopback) {
 		nw := newNarrows(t, lo, shut, nil)
@@ -86,8 +86,8 @@ func TestNoDescriptorAllowed(t *testing.T) {
 	})
 }
 
-// TestWatchersTakeNoTurns: callers of WaitWritable wait for the same, so all wake
-// at once, one of them parked for all; and no sender stands behind them.
+// TestWatchersTakeNoTurns: callers of WaitWritable wait for the same, so all
+// wake at once, one of them parked for all; and no sender stands behind them.
 func TestWatchersTakeNoTurns(t *testing.T) {
 	inNamespace(t, func(t *testing.T, lo *loopback) {
 		nw := filled(t, lo, nil)
@@ -199,8 +199,8 @@ func TestStarvedAfter(t *testing.T) {
 	}
 }
 
-// TestTriesAgain: a sender alone, whose socket says that there is room and takes
-// nothing, tries again after pauses that stay short.
+// TestTriesAgain: a sender alone, whose socket says that there is room and
+// takes nothing, tries again after pauses that stay short.
 func TestTriesAgain(t *testing.T) {
 	const tries = 9
 	w, s := scripted(t, plainKind, func(call int, ms []ipv4.Message) (int, error) {

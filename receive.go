@@ -671,8 +671,9 @@ func (r *receiver) anyPending() bool {
 	return r.queue.ends.raw != nil && (r.sender.pending.any() || r.unreturned.any())
 }
 
-// takePending removes an error that an earlier call had no way to return, unless
-// the call cannot go on, as in net, or is one for the socket's queue of errors.
+// takePending removes an error that an earlier call had no way to return,
+// unless the call cannot go on, as in net, or is one for the socket's queue of
+// errors.
 func (r *receiver) takePending(ctx context.Context, flags int) error {
 	if !r.anyPending() || isErrQueue(flags) {
 		return nil

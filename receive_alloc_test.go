@@ -21,8 +21,8 @@ import (
 )
 
 // TestReceiveNoAllocation: a read allocates nothing, whether it finds something
-// held, something in the kernel, or waits without a cancellable context; ReadFrom
-// and ReadBatch no more than an address a datagram.
+// held, something in the kernel, or waits without a cancellable context;
+// ReadFrom and ReadBatch no more than an address a datagram.
 func TestReceiveNoAllocation(t *testing.T) {
 	if raceEnabled {
 		t.Skip("under -race sync.Pool drops what it is given at random")

@@ -134,8 +134,8 @@ func BenchmarkReadBursts(b *testing.B) {
 }
 
 // BenchmarkReadPingPong: one datagram in flight. The first is a bare conn, the
-// second a Conn whose queue never was deep, the third one whose queue was, and the
-// last one that coalesces throughout.
+// second a Conn whose queue never was deep, the third one whose queue was, and
+// the last one that coalesces throughout.
 func BenchmarkReadPingPong(b *testing.B) {
 	var games []sibling
 	for i, name := range []string{"Net", "Conn", "AfterBulk", "GROOn"} {

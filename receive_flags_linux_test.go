@@ -51,8 +51,8 @@ func roomInPieces(n, size, control int) roomFor {
 }
 
 // TestErrorQueuePastHeld: MSG_ERRQUEUE reads the kernel's queue of errors past
-// what is held and past an error that is pending, never waits, and leaves what is
-// held; also with more vectors than the kernel takes.
+// what is held and past an error that is pending, never waits, and leaves what
+// is held; also with more vectors than the kernel takes.
 func TestErrorQueuePastHeld(t *testing.T) {
 	if sys.MsgErrQueue == 0 {
 		t.Skip("no error queue on the portable path")
@@ -87,8 +87,8 @@ func testErrorQueuePastHeld(t *testing.T, _ *loopback) {
 // cmsgErr is the beginning of a struct sock_extended_err.
 func cmsgErr(errno unix.Errno) []byte { return append(uint32s(uint32(errno)), unix.SO_EE_ORIGIN_ICMP) }
 
-// TestErrorQueuePastPending: an error that we keep for the next read is not that
-// of a read of the error queue.
+// TestErrorQueuePastPending: an error that we keep for the next read is not
+// that of a read of the error queue.
 func TestErrorQueuePastPending(t *testing.T) {
 	if sys.MsgErrQueue == 0 {
 		t.Skip("no error queue on the portable path")
@@ -150,8 +150,8 @@ func (w *readWorld) compareFlags(t *testing.T, name string, call func(*Conn, roo
 	}
 }
 
-// TestPeekShowsNext: whoever reads next, by whatever name, gets what MSG_PEEK has
-// shown, in the kernel or held.
+// TestPeekShowsNext: whoever reads next, by whatever name, gets what MSG_PEEK
+// has shown, in the kernel or held.
 func TestPeekShowsNext(t *testing.T) {
 	for _, mode := range []GROMode{GROAuto, GROOn, GROOff} {
 		in, out, to := readPair(t, &Config{GRO: mode})

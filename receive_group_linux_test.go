@@ -144,9 +144,9 @@ func reusePort(t *testing.T, n int) (sockets []*net.UDPConn) {
 	return sockets
 }
 
-// TestReceiveReusePort: of two sockets with one address each flow is one's alone,
-// and gets there whole and in order; what turns coalescing off on the one leaves
-// the other as it is.
+// TestReceiveReusePort: of two sockets with one address each flow is one's
+// alone, and gets there whole and in order; what turns coalescing off on the
+// one leaves the other as it is.
 func TestReceiveReusePort(t *testing.T) {
 	u := reusePort(t, 2)
 	conns := []*Conn{newConn(t, u[0], &Config{GRO: GROOn}), newConn(t, u[1], nil)}

@@ -26,9 +26,9 @@ import (
 // injectReadEnv tells the process which error its reads meet: "ENOBUFS".
 const injectReadEnv = "BATCHCONN_TEST_INJECT_READ"
 
-// TestReceiveInjected: whatever error the kernel answers to the first, second or
-// fourth call that receives, each datagram is read once and in order, and the
-// error is told once, or not at all if it is none of the socket's.
+// TestReceiveInjected: whatever error the kernel answers to the first, second
+// or fourth call that receives, each datagram is read once and in order, and
+// the error is told once, or not at all if it is none of the socket's.
 func TestReceiveInjected(t *testing.T) {
 	if name := os.Getenv(injectReadEnv); name != "" {
 		for _, errno := range readErrors {

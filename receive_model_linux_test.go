@@ -20,9 +20,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestReceiveModel and FuzzReceiveModel send the same datagrams to a Conn and to
-// a bare socket, and read the one by any sequence of calls, and the other by one
-// recvmsg a datagram with the same room: both give the same.
+// TestReceiveModel and FuzzReceiveModel send the same datagrams to a Conn and
+// to a bare socket, and read the one by any sequence of calls, and the other by
+// one recvmsg a datagram with the same room: both give the same.
 func TestReceiveModel(t *testing.T) {
 	n := 1500
 	if testing.Short() {

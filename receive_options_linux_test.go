@@ -103,7 +103,8 @@ func peekUntilHeld(t *testing.T, in, out *Conn, to netip.AddrPort) {
 }
 
 // TestControlNotOvertaken: while a Control of the user's runs no read turns
-// coalescing on: it sees the socket as the user left it, and what it sets stays.
+// coalescing on: it sees the socket as the user left it, and what it sets
+// stays.
 func TestControlNotOvertaken(t *testing.T) {
 	in, out, to := groAuto(t)
 	raw, err := in.SyscallConn()
@@ -211,8 +212,8 @@ func TestControlsAtOnce(t *testing.T) {
 	}
 }
 
-// TestFileUnderLoad: a File that is taken while runs arrive makes no datagram of
-// several, neither of those that were drained nor of those that come then.
+// TestFileUnderLoad: a File that is taken while runs arrive makes no datagram
+// of several, neither of those that were drained nor of those that come then.
 func TestFileUnderLoad(t *testing.T) {
 	for range 100 {
 		in, out, to := coalescing(t)

@@ -38,8 +38,8 @@ func TestPendingBeforeHeld(t *testing.T) {
 	}
 }
 
-// TestPendingPastDeadline: past its deadline a read ends for that, as in net, and
-// a pending error waits for the next.
+// TestPendingPastDeadline: past its deadline a read ends for that, as in net,
+// and a pending error waits for the next.
 func TestPendingPastDeadline(t *testing.T) {
 	for _, mode := range []GROMode{GROAuto, GROOn} {
 		in, _, _ := readPair(t, &Config{GRO: mode})
@@ -69,8 +69,9 @@ func connectedPair(t *testing.T, cfg *Config) (in *Conn, peer *net.UDPConn) {
 	return newConn(t, u, cfg), peer
 }
 
-// TestWaitReadablePending: WaitReadable ends at an error that is pending, before
-// it and while it waits, takes nothing, and the next read returns it, once.
+// TestWaitReadablePending: WaitReadable ends at an error that is pending,
+// before it and while it waits, takes nothing, and the next read returns it,
+// once.
 func TestWaitReadablePending(t *testing.T) {
 	inNamespace(t, func(t *testing.T, _ *loopback) {
 		for _, mode := range []GROMode{GROAuto, GROOn, GROOff} {
@@ -99,8 +100,8 @@ func TestWaitReadablePending(t *testing.T) {
 	})
 }
 
-// TestWaitReadableErrorQueue: an entry in the error queue alone is nothing that a
-// receive would return, and WaitReadable waits on.
+// TestWaitReadableErrorQueue: an entry in the error queue alone is nothing that
+// a receive would return, and WaitReadable waits on.
 func TestWaitReadableErrorQueue(t *testing.T) {
 	inNamespace(t, func(t *testing.T, _ *loopback) {
 		in, peer := connectedPair(t, nil)

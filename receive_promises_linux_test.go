@@ -14,8 +14,8 @@ import (
 	"golang.org/x/net/ipv4"
 )
 
-// TestHeldMemoryOfMany: what many short datagrams are read ahead into is no more
-// than half a MiB either.
+// TestHeldMemoryOfMany: what many short datagrams are read ahead into is no
+// more than half a MiB either.
 func TestHeldMemoryOfMany(t *testing.T) {
 	in, _, to := coalescing(t)
 	plain := newConn(t, listen(t, "udp4", "127.0.0.1"), &Config{GSO: GSOOff})

@@ -45,7 +45,8 @@ func (c *Conn) optionOn() (on bool) {
 	return on
 }
 
-// sendRuns sends n runs of three datagrams of ten bytes: aaaaaaaaaa, bbbbbbbbbb...
+// sendRuns sends n runs of three datagrams of ten bytes: aaaaaaaaaa,
+// bbbbbbbbbb...
 func sendRuns(t testing.TB, out *Conn, to netip.AddrPort, n int, first *int) {
 	t.Helper()
 	for range n {
@@ -178,8 +179,8 @@ func TestRawReaderIsNotDisturbed(t *testing.T) {
 	wg.Wait()
 }
 
-// TestXNetOfConn: x/net's PacketConn made of a Conn, before and after the Conn's
-// own reads.
+// TestXNetOfConn: x/net's PacketConn made of a Conn, before and after the
+// Conn's own reads.
 func TestXNetOfConn(t *testing.T) {
 	in, out, to := coalescing(t)
 	pc := ipv4.NewPacketConn(in)
@@ -270,8 +271,8 @@ func TestFileWhileReading(t *testing.T) {
 	}
 }
 
-// TestGROOptionOfUser: who sets UDP_GRO gets it as it is, before New and after, and
-// we do not touch it; taken away again, it is ours to set.
+// TestGROOptionOfUser: who sets UDP_GRO gets it as it is, before New and after,
+// and we do not touch it; taken away again, it is ours to set.
 func TestGROOptionOfUser(t *testing.T) {
 	if !sys.HaveBatchCall {
 		t.Skip("nothing is coalesced here")
@@ -350,8 +351,8 @@ func TestGROOffByEnvironment(t *testing.T) {
 	}
 }
 
-// TestGRONotTested: nothing is coalesced where the test has no answer, or a wrong
-// one.
+// TestGRONotTested: nothing is coalesced where the test has no answer, or a
+// wrong one.
 func TestGRONotTested(t *testing.T) {
 	if !sys.HaveBatchCall {
 		t.Skip("nothing is coalesced here")
@@ -449,7 +450,8 @@ func TestTwoConns(t *testing.T) {
 	}
 }
 
-// TestQuiet: coalescing that brings nothing goes off, and comes again with runs.
+// TestQuiet: coalescing that brings nothing goes off, and comes again with
+// runs.
 func TestQuiet(t *testing.T) {
 	if !sys.HaveBatchCall {
 		t.Skip("nothing is coalesced here")
@@ -581,8 +583,8 @@ func (s *switching) turn(stop <-chan struct{}) {
 	}
 }
 
-// TestTurnedOnBesideNet: coalescing does not go on while a read of package net's
-// waits, which would take a run for a datagram.
+// TestTurnedOnBesideNet: coalescing does not go on while a read of package
+// net's waits, which would take a run for a datagram.
 func TestTurnedOnBesideNet(t *testing.T) {
 	for range 200 {
 		in, out, to := readPair(t, nil)

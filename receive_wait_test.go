@@ -291,8 +291,8 @@ func awaitReader(t *testing.T, c *Conn) {
 	}
 }
 
-// TestReadCancelled: the context of a read that waits ends it, and nothing else:
-// neither the reads behind it nor the deadline.
+// TestReadCancelled: the context of a read that waits ends it, and nothing
+// else: neither the reads behind it nor the deadline.
 func TestReadCancelled(t *testing.T) {
 	readModes(t, func(t *testing.T, in, out *Conn, to netip.AddrPort) {
 		deadline := time.Now().Add(time.Hour)

@@ -103,9 +103,9 @@ func TestReceiveWire(t *testing.T) {
 	})
 }
 
-// A wireOrder checks what a wire brings. On its way the kernel merges what is not
-// empty, and an empty datagram overtakes what waits for more to be merged with
-// (udp_gro_receive_segment): of these only the number is the same.
+// A wireOrder checks what a wire brings. On its way the kernel merges what is
+// not empty, and an empty datagram overtakes what waits for more to be merged
+// with (udp_gro_receive_segment): of these only the number is the same.
 type wireOrder struct {
 	t           *testing.T
 	from        netip.AddrPort

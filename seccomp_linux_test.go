@@ -87,8 +87,8 @@ func TestSeccompSendto(t *testing.T) {
 }
 
 // TestSeccompReceive: where a filter refuses recvmmsg and permits recvmsg, each
-// datagram is read once and in order, coalesced or not, nobody sees an error, and
-// the batch call is not tried again.
+// datagram is read once and in order, coalesced or not, nobody sees an error,
+// and the batch call is not tried again.
 func TestSeccompReceive(t *testing.T) {
 	if runtime.GOARCH == "386" || runtime.GOARCH == "s390x" {
 		t.Skip("filters do not tell the calls of socketcall(2) apart")
@@ -131,8 +131,8 @@ func testSeccompReceive(t *testing.T, mode GROMode, way readerKind) {
 	}
 }
 
-// forbid has a seccomp(2) filter answer errno to a system call of this thread. The
-// goroutine keeps the thread, which ends with it.
+// forbid has a seccomp(2) filter answer errno to a system call of this thread.
+// The goroutine keeps the thread, which ends with it.
 func forbid(t *testing.T, call uint32, errno syscall.Errno) {
 	t.Helper()
 	prog := []unix.SockFilter{
@@ -151,8 +151,8 @@ func forbid(t *testing.T, call uint32, errno syscall.Errno) {
 	}
 }
 
-// TestFirewallIsNoSeccomp: EPERM that is a firewall's verdict on a message is the
-// user's error, and the batch call stays.
+// TestFirewallIsNoSeccomp: EPERM that is a firewall's verdict on a message is
+// the user's error, and the batch call stays.
 func TestFirewallIsNoSeccomp(t *testing.T) {
 	for _, errno := range []syscall.Errno{unix.EPERM, unix.EACCES} {
 		w := plainKind.world(t, 1, &Config{GSO: GSOOff})

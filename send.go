@@ -409,8 +409,8 @@ func (fb *fallback) fill(b *outBatch, p plan, msgs []OutputMessage) error {
 //
 // On a connected socket EMSGSIZE may have been pending instead, because a
 // router asked for shorter datagrams (ICMP, RFC 1191). Then it is of no message
-// here, and the run does not meet it if it is tried again. A full socket says so
-// too: what is too long is found so only once there was room for it.
+// here, and the run does not meet it if it is tried again. A full socket says
+// so too: what is too long is found so only once there was room for it.
 func (s *sender) fallBack(fb *fallback, b *outBatch, err error, to netip.AddrPort) bool {
 	if b.empty() || b.runs[b.head].n == 1 || !isRefusal(err) {
 		return false
@@ -436,8 +436,8 @@ const maxPassed = 8
 // pass has the message at the head tried again if err is of the error queue: it
 // says what became of an earlier message, to any destination, and the owner of
 // the socket finds it in the queue. It may be of this message after all, and
-// then is met each time. That it is met twice says little: the next in the queue
-// is pending as soon as the owner has read one (sock_dequeue_err_skb,
+// then is met each time. That it is met twice says little: the next in the
+// queue is pending as soon as the owner has read one (sock_dequeue_err_skb,
 // net/core/skbuff.c).
 func (s *sender) pass(fb *fallback, err error) bool {
 	if fb.passed == maxPassed || !s.isQueued(err) {

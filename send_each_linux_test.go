@@ -16,8 +16,8 @@ import (
 	"golang.org/x/net/ipv4"
 )
 
-// An offerCounter is the real adapter. It counts calls, and the messages that were
-// converted for them.
+// An offerCounter is the real adapter. It counts calls, and the messages that
+// were converted for them.
 type offerCounter struct {
 	adapter
 	calls, offered int
@@ -35,9 +35,9 @@ func (o *offerCounter) sendto(p []byte, to netip.AddrPort, flags int) error {
 	return o.adapter.sendto(p, to, flags)
 }
 
-// TestFailuresCost: the work of a SendEach in which messages fail grows with its
-// messages, and not with failures times the size of a batch; few failures cost
-// few calls. In calls and converted messages, for each message.
+// TestFailuresCost: the work of a SendEach in which messages fail grows with
+// its messages, and not with failures times the size of a batch; few failures
+// cost few calls. In calls and converted messages, for each message.
 func TestFailuresCost(t *testing.T) {
 	const n = 2000
 	random := rand.New(rand.NewPCG(1, 2))
@@ -112,9 +112,9 @@ func TestWriterFailuresCost(t *testing.T) {
 	}
 }
 
-// TestFailuresShareErrors: neighbours that fail alike at one destination share an
-// error, which costs nothing then; each names its own destination and errno all
-// the same.
+// TestFailuresShareErrors: neighbours that fail alike at one destination share
+// an error, which costs nothing then; each names its own destination and errno
+// all the same.
 func TestFailuresShareErrors(t *testing.T) {
 	w := plainKind.world(t, 1, &Config{GSO: GSOOff})
 	ip := w.dest[0].Addr()

@@ -328,8 +328,8 @@ func TestSingleRefused(t *testing.T) {
 	}
 }
 
-// TestStatsSegmented: while senders run Stats never shows more segmented datagrams
-// than datagrams.
+// TestStatsSegmented: while senders run Stats never shows more segmented
+// datagrams than datagrams.
 func TestStatsSegmented(t *testing.T) {
 	c := plainKind.world(t, 1, nil).conn
 	stop, ended := make(chan struct{}), make(chan struct{})

@@ -35,7 +35,8 @@ var soakFor = flag.Duration("soak", 2*time.Second, "how long each of the soak te
 // dropped at a receive buffer; and nothing grows.
 func TestSoak(t *testing.T) { soakAll(t, 0) }
 
-// TestSoakNarrow is TestSoak where senders have to wait for room again and again.
+// TestSoakNarrow is TestSoak where senders have to wait for room again and
+// again.
 func TestSoakNarrow(t *testing.T) {
 	inNamespace(t, func(t *testing.T, lo *loopback) {
 		lo.setTap(netns.Bucket{Rate: 30 << 20, Burst: 64 << 10, Limit: 4 << 20})

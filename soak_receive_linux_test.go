@@ -26,9 +26,9 @@ import (
 
 // TestSoakReceive: four senders, plain and segmenting, to one Conn that four
 // readers read by different names, while contexts end, deadlines move and other
-// sockets have UDP_GRO turned on and off and raw readers. Each datagram that was
-// counted is read undamaged and once, or is one of a counted drop; and nothing
-// grows. The flag -soak says how long it takes.
+// sockets have UDP_GRO turned on and off and raw readers. Each datagram that
+// was counted is read undamaged and once, or is one of a counted drop; and
+// nothing grows. The flag -soak says how long it takes.
 func TestSoakReceive(t *testing.T) {
 	if !sys.HaveBatchCall {
 		t.Skip("no UDP_GRO to turn on and off, nor drops to count, on the portable path")

@@ -75,12 +75,12 @@ type writerConn = Conn
 // A write returns an error at once if the Writer is closed, or if the datagram
 // has no destination or one of the wrong family, or is longer than the protocol
 // allows. A write to an idle Writer sends its datagram itself, and returns what
-// the kernel says of it, or on a connected Conn what was pending from an earlier
-// send, as net's Write does (ECONNREFUSED: the peer is gone); that datagram was
-// not accepted then. Errors met later go to WriterConfig.OnError, and the first
-// of them is what the next Flush or Close returns; other datagrams still go. A
-// pending error that is met later is of no datagram here, and is only returned
-// by Flush or Close.
+// the kernel says of it, or on a connected Conn what was pending from an
+// earlier send, as net's Write does (ECONNREFUSED: the peer is gone); that
+// datagram was not accepted then. Errors met later go to WriterConfig.OnError,
+// and the first of them is what the next Flush or Close returns; other
+// datagrams still go. A pending error that is met later is of no datagram here,
+// and is only returned by Flush or Close.
 //
 // A write may have the kernel cut it into segments, by a UDP_SEGMENT control
 // message (udp(7)). If the kernel refuses that with EIO, EINVAL or EMSGSIZE

@@ -77,8 +77,8 @@ func (in *inbox) expectTTL(t *testing.T, want []string, ttl []int) {
 }
 
 // TestWriterCutsRefused: what its caller segments and the kernel refuses leaves
-// plainly, in its place and with its other control data, and nobody is told; but
-// the next such write to there fails, once.
+// plainly, in its place and with its other control data, and nobody is told;
+// but the next such write to there fails, once.
 func TestWriterCutsRefused(t *testing.T) {
 	refusingWorlds(t, func(t *testing.T, world *world, errno syscall.Errno) {
 		receiveTTL(t, world.inboxes[0], false)
@@ -143,8 +143,9 @@ func TestWriterIdleRefused(t *testing.T) {
 	})
 }
 
-// TestWriterCutsOnce: pieces are sent once each, whatever fits at a time; if they
-// are refused too, that is the write's error and says nothing about segmentation.
+// TestWriterCutsOnce: pieces are sent once each, whatever fits at a time; if
+// they are refused too, that is the write's error and says nothing about
+// segmentation.
 func TestWriterCutsOnce(t *testing.T) {
 	for _, refused := range []syscall.Errno{syscall.EIO, syscall.EINVAL, syscall.EMSGSIZE, syscall.EPERM} {
 		t.Run(unix.ErrnoName(refused), func(t *testing.T) {

@@ -390,11 +390,11 @@ func TestWriterReportsRefused(t *testing.T) {
 	}
 }
 
-// TestWriterOneProcessor: a goroutine that never lets its only processor go, and
-// writes now and then, keeps no datagram: each has left when the first write
-// returns that comes flusherLate after it. The kernel says when that was. On a
-// busy machine the kernel too takes processors away: one round of ten must be
-// undisturbed.
+// TestWriterOneProcessor: a goroutine that never lets its only processor go,
+// and writes now and then, keeps no datagram: each has left when the first
+// write returns that comes flusherLate after it. The kernel says when that was.
+// On a busy machine the kernel too takes processors away: one round of ten must
+// be undisturbed.
 func TestWriterOneProcessor(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	for round := range 10 {

@@ -401,8 +401,9 @@ func TestWriterDelay(t *testing.T) {
 	}
 }
 
-// TestWriterDelayExact: by a clock that no machine disturbs, nothing is held for
-// longer than MaxDelay where the kernel has time, and what need not leave waits.
+// TestWriterDelayExact: by a clock that no machine disturbs, nothing is held
+// for longer than MaxDelay where the kernel has time, and what need not leave
+// waits.
 func TestWriterDelayExact(t *testing.T) {
 	const delay = 3 * time.Millisecond
 	for _, most := range []int{8, 0} {
@@ -498,8 +499,8 @@ func TestWriterDelayForever(t *testing.T) {
 	t.Run("default bytes", func(t *testing.T) { fill(t, WriterConfig{}, 1024, defaultMaxBytes/1024) })
 }
 
-// TestWriterBounds: as much is held as MaxMessages and MaxBytes say and no more,
-// that which is in the kernel's hands included.
+// TestWriterBounds: as much is held as MaxMessages and MaxBytes say and no
+// more, that which is in the kernel's hands included.
 func TestWriterBounds(t *testing.T) {
 	tests := []struct {
 		name    string
@@ -767,8 +768,8 @@ func TestWriterAllocs(t *testing.T) {
 	}
 }
 
-// TestWriterWaitingAllocs: nor does waiting for room allocate, with a deadline or
-// without, however many wait.
+// TestWriterWaitingAllocs: nor does waiting for room allocate, with a deadline
+// or without, however many wait.
 func TestWriterWaitingAllocs(t *testing.T) {
 	if raceEnabled {
 		t.Skip("sync.Pool drops at random under -race")
@@ -1227,8 +1228,8 @@ func fullWriter(t *testing.T) (*world, *Writer, *kernel) {
 	return world, w, k
 }
 
-// TestWriterDeadline: the Writer's write deadline ends the waiting of writes and
-// of Flush, wherever it is moved meanwhile, and nothing that was accepted.
+// TestWriterDeadline: the Writer's write deadline ends the waiting of writes
+// and of Flush, wherever it is moved meanwhile, and nothing that was accepted.
 func TestWriterDeadline(t *testing.T) {
 	aside := func(f func() error) <-chan error {
 		ch := make(chan error, 1)
@@ -1651,8 +1652,8 @@ func TestWriterCloseBusy(t *testing.T) {
 	}
 }
 
-// TestWriterCloseSendsWhatFits: a Close that does not linger still sends all for
-// which there is room, in whichever part it is held.
+// TestWriterCloseSendsWhatFits: a Close that does not linger still sends all
+// for which there is room, in whichever part it is held.
 func TestWriterCloseSendsWhatFits(t *testing.T) {
 	world := plainKind.world(t, 1, nil)
 	var full atomic.Bool

@@ -26,10 +26,11 @@ const (
 	checkPatience = 5 * time.Second
 )
 
-// checkArrival has a way send a batch of the work, once and then again, and looks
-// for each datagram: complete, once, at the receiver it was sent to. A batch that
-// would not fit in a receiver is made smaller. It returns how many datagrams were
-// sent at once, and how many came in another order than they were sent.
+// checkArrival has a way send a batch of the work, once and then again, and
+// looks for each datagram: complete, once, at the receiver it was sent to. A
+// batch that would not fit in a receiver is made smaller. It returns how many
+// datagrams were sent at once, and how many came in another order than they
+// were sent.
 func checkArrival(w way.Way, work Work, rs []receiver) (atOnce, reordered int, err error) {
 	l := work.load(rs)
 	l.Count = fitting(work, rs)

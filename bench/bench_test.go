@@ -37,8 +37,8 @@ func receiversOf(t *testing.T, w Work) []receiver {
 	return rs
 }
 
-// TestLoserIsFound: a way that does not send all, or sends it twice or spoilt, is
-// out.
+// TestLoserIsFound: a way that does not send all, or sends it twice or spoilt,
+// is out.
 func TestLoserIsFound(t *testing.T) {
 	w := sendingWorks(true, reading.Loopback.Name)[1] // of several receivers
 	for name, spoil := range map[string]func(b *way.Batch){
@@ -69,8 +69,8 @@ func TestLoserIsFound(t *testing.T) {
 	}
 }
 
-// testWorks are some of each part and medium; on loopback two of a kind, as charts
-// need.
+// testWorks are some of each part and medium; on loopback two of a kind, as
+// charts need.
 func testWorks(media []string) (some []Work) {
 	kinds := map[string]int{}
 	for _, w := range works(true, media) {
@@ -86,8 +86,8 @@ func testWorks(media []string) (some []Work) {
 	return some
 }
 
-// TestResults: short contests, in which all datagrams of all ways arrive, give a
-// report, JSON that gives the same report again, and charts.
+// TestResults: short contests, in which all datagrams of all ways arrive, give
+// a report, JSON that gives the same report again, and charts.
 func TestResults(t *testing.T) {
 	netns.Run(t, func(t *testing.T, ns *netns.Namespace) {
 		s, err := newSite(ns)
@@ -178,8 +178,8 @@ func readFile(t *testing.T, dir, name string) string {
 	return string(bytes.TrimSpace(b))
 }
 
-// TestLowerBound: what is said of many rounds holds except by chance, and of few
-// nothing is said.
+// TestLowerBound: what is said of many rounds holds except by chance, and of
+// few nothing is said.
 func TestLowerBound(t *testing.T) {
 	if _, ok := lowerBound(make([]float64, 9)); ok {
 		t.Error("nine rounds can be all heads once in 512 times")

@@ -57,7 +57,8 @@ const (
 	stepless  = "each call of the kernel is made without a word to Go's scheduler"
 )
 
-// sending are all ways of sending; the first is what the others are compared with.
+// sending are all ways of sending; the first is what the others are compared
+// with.
 func sending() []contender {
 	all := []contender{
 		sends(way.Net, peer, lineNet, "a system call for each datagram"),

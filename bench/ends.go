@@ -100,9 +100,9 @@ func (p *endsPlayer) close() error {
 	return errors.Join(p.control.Close(), p.cmd.Wait())
 }
 
-// check has all flows send datagrams that no other is like, and the receiver look
-// for each: complete, once, from that sender. What the kernel dropped for want of
-// room is tried again.
+// check has all flows send datagrams that no other is like, and the receiver
+// look for each: complete, once, from that sender. What the kernel dropped for
+// want of room is tried again.
 func (p *endsPlayer) check() (checked int, err error) {
 	const tries = 3
 	for range tries {
@@ -212,8 +212,9 @@ func (p *endsPlayer) sendOnce() (sent int, err error) {
 	return sent, nil
 }
 
-// finish ends the receiver's time, says what its next one is for, and returns what
-// it got. Its buffer may be full, so that a marker is sent until it answers.
+// finish ends the receiver's time, says what its next one is for, and returns
+// what it got. Its buffer may be full, so that a marker is sent until it
+// answers.
 func (p *endsPlayer) finish(next receiverMode) (endsReport, error) {
 	m := binary.BigEndian.AppendUint64(nil, p.slot)
 	m = binary.BigEndian.AppendUint64(m, uint64(next))

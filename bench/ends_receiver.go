@@ -156,7 +156,8 @@ func (r *endsReceiver) serve() error {
 	}
 }
 
-// isNew reports whether a datagram is just as it was sent, and was not there yet.
+// isNew reports whether a datagram is just as it was sent, and was not there
+// yet.
 func (r *endsReceiver) isNew(p []byte) bool {
 	id := [stampSize]byte(p)
 	s := stamp{binary.BigEndian.Uint64(id[:]), binary.BigEndian.Uint32(id[8:]), binary.BigEndian.Uint32(id[12:])}

@@ -4,8 +4,9 @@
 
 //go:build linux
 
-// Bench compares batchconn with what else sends and receives UDP datagrams, all in
-// one run: sending, receiving, and both end to end, on loopback and on a wire.
+// Bench compares batchconn with what else sends and receives UDP datagrams, all
+// in one run: sending, receiving, and both end to end, on loopback and on a
+// wire.
 //
 //	go run . [-quick] [-out results] [-rounds 21] [-time 30ms]
 //
@@ -58,8 +59,8 @@ func main() {
 	}
 }
 
-// ownNetwork has this program run again in a network of its own, where it can make
-// wires. It returns that network there, and nothing where there are none.
+// ownNetwork has this program run again in a network of its own, where it can
+// make wires. It returns that network there, and nothing where there are none.
 func ownNetwork(opt *options) (*netns.Namespace, error) {
 	if opt.from != "" {
 		return nil, nil

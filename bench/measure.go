@@ -34,8 +34,8 @@ type entry struct {
 	err                     error
 }
 
-// A player does a contender's work for about a time. The kernel's calls of other
-// processes are counted if that is asked for.
+// A player does a contender's work for about a time. The kernel's calls of
+// other processes are counted if that is asked for.
 type player interface {
 	play(d time.Duration, counting bool) (sample, error)
 	close() error
@@ -83,8 +83,8 @@ func (c *contest) close() (err error) {
 	return err
 }
 
-// run lets all play in turn, in another order each round. An entry that fails is
-// out. The first round does not count.
+// run lets all play in turn, in another order each round. An entry that fails
+// is out. The first round does not count.
 func (c *contest) run(rounds int, slot time.Duration) {
 	runtime.GC() // what came before is not theirs to clean up
 	for _, e := range c.entries {

@@ -42,8 +42,8 @@ func runsOf(b *way.Batch, limit int, roomy bool) (all []send) {
 	return all
 }
 
-// wireGuard is wireguard-go's standard Bind. Its packets are in buffers of 64 KiB
-// each, and it takes no more than its device hands it.
+// wireGuard is wireguard-go's standard Bind. Its packets are in buffers of 64
+// KiB each, and it takes no more than its device hands it.
 var wireGuard = way.Way{Name: "wireguard-go StdNetBind.Send", Roomy: true, Open: func(*way.Load) (*way.Socket, error) {
 	bind := conn.NewStdNetBind()
 	if _, _, err := bind.Open(0); err != nil {
@@ -92,10 +92,10 @@ var tailscale = way.Way{Name: "tailscale net/batching WriteBatchTo", Open: func(
 	return &way.Socket{Sender: sender, Close: c.Close}, nil
 }}
 
-// quicGo is what quic-go's connection does to the socket, which cannot be called
-// from outside: its packets, of one size except the last, are made in one buffer,
-// which goes into one WriteMsgUDP. The control message for ECN that it adds is
-// left out.
+// quicGo is what quic-go's connection does to the socket, which cannot be
+// called from outside: its packets, of one size except the last, are made in
+// one buffer, which goes into one WriteMsgUDP. The control message for ECN that
+// it adds is left out.
 var quicGo = way.Way{Name: "quic-go's segmented write (WriteMsgUDP)", Open: func(*way.Load) (*way.Socket, error) {
 	const largeBuffer = 20 << 10 // its MaxLargePacketBufferSize
 	u, err := way.Listen()

@@ -23,9 +23,9 @@ import (
 	"github.com/batchconn/batchconn/internal/harness"
 )
 
-// The receivers are read by a process of their own, so that the time of this one
-// is that of the senders: in one process, what the scheduler does for a reader
-// that sleeps and wakes would be counted as theirs.
+// The receivers are read by a process of their own, so that the time of this
+// one is that of the senders: in one process, what the scheduler does for a
+// reader that sleeps and wakes would be counted as theirs.
 
 // readerVariable marks that process; it holds the size of the datagrams and the
 // number of sockets, which follow standard error.
@@ -146,7 +146,8 @@ func serveReader(what string) error {
 }
 
 // latest is how long the reader waits in vain for what was neither read nor
-// dropped: a busy kernel delivers on loopback some time after the send returned.
+// dropped: a busy kernel delivers on loopback some time after the send
+// returned.
 const latest = 200 * time.Millisecond
 
 // readUntilTold reads until it is told to end and nothing is left.

@@ -31,8 +31,8 @@ func newReceiver(m *reading.Medium) (r receiver, err error) {
 	return r, err
 }
 
-// setBuffer gives it a receive buffer, as large as the system allows, and returns
-// what there is.
+// setBuffer gives it a receive buffer, as large as the system allows, and
+// returns what there is.
 func (r receiver) setBuffer(bytes int) int { return reading.SetBuffer(r.Inlet, bytes) }
 
 func openReceivers(n int, m *reading.Medium) (rs []receiver, err error) {
@@ -61,8 +61,8 @@ func addresses(rs []receiver) []netip.AddrPort {
 	return to
 }
 
-// newMailbag is for datagrams of a size, as many as a megabyte holds, but no more
-// than 64.
+// newMailbag is for datagrams of a size, as many as a megabyte holds, but no
+// more than 64.
 func newMailbag(size int) *harness.Mailbag {
 	return harness.NewMailbag(min(64, 1<<20/size), size)
 }

@@ -105,7 +105,8 @@ func (r *report) ends() {
 	}
 }
 
-// byPlace are the contests of a part, those of each medium and way to send apart.
+// byPlace are the contests of a part, those of each medium and way to send
+// apart.
 func (r *report) byPlace(p part) (all [][]Result) {
 	at := map[string]int{}
 	for _, c := range r.only(func(w Work) bool { return w.Part == p }) {

@@ -31,8 +31,8 @@ type Result struct {
 }
 
 // A Row is what one way did. Times are for a datagram, and of the side that is
-// measured; end to end, of both. The gains are how many times as fast as the first
-// way it was in the same round.
+// measured; end to end, of both. The gains are how many times as fast as the
+// first way it was in the same round.
 type Row struct {
 	Way        string `json:"way"`
 	Kind       kind   `json:"kind"`

@@ -30,12 +30,13 @@ func digits(v float64) float64 {
 	return v
 }
 
-// chance is how often, of comparisons between equals, one may be called unequal.
+// chance is how often, of comparisons between equals, one may be called
+// unequal.
 const chance = 0.001
 
-// lowerBound is what the median of all rounds there could be exceeds, except by that
-// chance, whatever the distribution: the k-th smallest, where fewer than k of n
-// fair coins show heads so rarely. There is none if there are too few.
+// lowerBound is what the median of all rounds there could be exceeds, except by
+// that chance, whatever the distribution: the k-th smallest, where fewer than k
+// of n fair coins show heads so rarely. There is none if there are too few.
 func lowerBound(v []float64) (bound float64, ok bool) {
 	v = slices.Sorted(slices.Values(v))
 	below, coin := 0.0, 1.0 // that up to k-1 of n show heads; that just k do

@@ -38,7 +38,8 @@ type Work struct {
 	Unread    bool `json:"unread,omitempty"` // nobody reads, and the kernel drops
 
 	// Flows are sockets that send to one receiver, in turn. Reading: each has its
-	// part of a burst, and sends it segmented or plainly. Ends: each sends a burst.
+	// part of a burst, and sends it segmented or plainly. Ends: each sends a
+	// burst.
 	Flows     int  `json:"flows,omitempty"`
 	Segmented bool `json:"segmented,omitempty"`
 	Burst     int  `json:"burst"`
@@ -69,8 +70,8 @@ func newPlan(quick bool, b Work) *plan {
 	return &plan{b, quick, []Work{b}}
 }
 
-// vary adds a work for each value, or for the few of a quick run. Its name is that
-// of format.
+// vary adds a work for each value, or for the few of a quick run. Its name is
+// that of format.
 func (p *plan) vary(dimension, format string, few, many []int, change func(w *Work, n int)) {
 	if !p.quick {
 		few = many

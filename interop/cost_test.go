@@ -136,8 +136,8 @@ func (r *row) ratios(kind string, of func(cost) float64) (ratios []float64) {
 	return ratios
 }
 
-// verdict is the median ratio, with a plus or minus if the rounds agree that the
-// kind is faster or slower.
+// verdict is the median ratio, with a plus or minus if the rounds agree that
+// the kind is faster or slower.
 func verdict(ratios []float64) string {
 	if len(ratios) == 0 {
 		return ""
@@ -152,8 +152,8 @@ func verdict(ratios []float64) string {
 	return fmt.Sprintf("%.2fx%s", median(ratios), mark)
 }
 
-// signTest is how likely ratios are that lie on one side of 1 so often, if either
-// side is as likely as the other.
+// signTest is how likely ratios are that lie on one side of 1 so often, if
+// either side is as likely as the other.
 func signTest(ratios []float64) float64 {
 	above := 0
 	for _, r := range ratios {

@@ -141,8 +141,8 @@ func openDescriptors() int {
 	return len(entries)
 }
 
-// scaled is how much of n is done: all of it where it is measured, and else what
-// there is time for. The race detector makes all of this ten times slower.
+// scaled is how much of n is done: all of it where it is measured, and else
+// what there is time for. The race detector makes all of this ten times slower.
 func scaled(n int) int {
 	switch {
 	case *rounds > 1:

@@ -293,8 +293,8 @@ func ping(ctx context.Context, server, client *quic.Conn) error {
 }
 
 // abortByClosing closes the client's transport and its socket under a running
-// transfer. The bytes still under way reach nobody; the server's end goes by its
-// own Close.
+// transfer. The bytes still under way reach nobody; the server's end goes by
+// its own Close.
 func abortByClosing(t *testing.T, ctx context.Context, p *quicPair) {
 	t.Helper()
 	server, client := p.connect(t, ctx)

@@ -16,7 +16,8 @@ const (
 	far
 )
 
-// A network is where a test runs: on loopback, whose ends are one, or on a wire.
+// A network is where a test runs: on loopback, whose ends are one, or on a
+// wire.
 type network struct {
 	ends [2]netEnd
 }
@@ -105,7 +106,8 @@ func (n network) listenUDP(end int, port uint16) (c *net.UDPConn, err error) {
 }
 
 // socketBuffer is asked for on every socket, as every library here would. The
-// windows of the tests do with what the kernel grants at least (net.core.rmem_max).
+// windows of the tests do with what the kernel grants at least
+// (net.core.rmem_max).
 const socketBuffer = 4 << 20
 
 func enlarge(c *net.UDPConn) {

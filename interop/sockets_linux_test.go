@@ -56,7 +56,8 @@ func (r receiver) isEmpty() bool {
 	return err == unix.EAGAIN
 }
 
-// socketDrops reads SK_MEMINFO_DROPS, the last word of SO_MEMINFO (linux/sock_diag.h).
+// socketDrops reads SK_MEMINFO_DROPS, the last word of SO_MEMINFO
+// (linux/sock_diag.h).
 func socketDrops(fd int) (uint32, error) {
 	var info [9]uint32
 	size := uint32(unsafe.Sizeof(info))

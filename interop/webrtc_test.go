@@ -31,8 +31,8 @@ var muxKinds = append(kinds[:len(kinds):len(kinds)],
 	}},
 )
 
-// The mux reads and writes without an allocation for each address where it finds
-// these methods.
+// The mux reads and writes without an allocation for each address where it
+// finds these methods.
 var _, _ ice.AddrPortReaderWriter = (*batchconn.Conn)(nil), (*batchconn.Writer)(nil)
 
 // newPeer is a peer connection behind a mux of its own on one loopback port.

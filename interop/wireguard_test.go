@@ -26,7 +26,8 @@ import (
 	"golang.zx2c4.com/wireguard/tun/tuntest"
 )
 
-// bindKinds are ways for a device to reach the network. It opens sockets itself.
+// bindKinds are ways for a device to reach the network. It opens sockets
+// itself.
 var bindKinds = []kind{{name: "StdNetBind"}, {name: "wgbind"}}
 
 func newBind(k kind) conn.Bind {

@@ -15,9 +15,9 @@ import (
 	"github.com/batchconn/batchconn"
 )
 
-// TestXNetReadFrom: x/net's ReadFrom knows *net.UDPConn by its type. A PacketConn
-// made of a Conn can be told the original, and then reads through the Conn with
-// control messages.
+// TestXNetReadFrom: x/net's ReadFrom knows *net.UDPConn by its type. A
+// PacketConn made of a Conn can be told the original, and then reads through
+// the Conn with control messages.
 func TestXNetReadFrom(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("x/net's ReadFrom has no control messages on Windows")

@@ -18,8 +18,8 @@
 //
 // sends over a real network, where the receiving end prints what arrives.
 //
-// Then it compares ways of reading: in one thread, a burst of datagrams is sent,
-// plainly or segmented, and then read, and only the reading is timed.
+// Then it compares ways of reading: in one thread, a burst of datagrams is
+// sent, plainly or segmented, and then read, and only the reading is timed.
 //
 // # Columns
 //
@@ -49,10 +49,9 @@
 // # Exit status
 //
 // 0; 1 if a datagram was damaged in any of these senses, or a way failed; 2 for
-// wrong flags; 128 and the signal's number if one ended it, after it printed what
-// there was: 130 for SIGINT, 143 for SIGTERM. -listen ends with 0 then. A second
-// signal kills.
-// (go run makes 1 of all but 0.)
+// wrong flags; 128 and the signal's number if one ended it, after it printed
+// what there was: 130 for SIGINT, 143 for SIGTERM. -listen ends with 0 then. A
+// second signal kills. (go run makes 1 of all but 0.)
 package main
 
 import (
@@ -200,8 +199,8 @@ func (opt *options) validate() error {
 	return opt.resolve()
 }
 
-// memory is about what a measurement takes: more than an int has, where it has 32
-// bits.
+// memory is about what a measurement takes: more than an int has, where it has
+// 32 bits.
 func (opt *options) memory() int64 {
 	const slotBytes = 1 << 10 // what the ways make of a slot, each its own
 	const receiverBytes = 4 << 10

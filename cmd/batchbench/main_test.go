@@ -634,7 +634,8 @@ func TestFailingWay(t *testing.T) {
 	}
 }
 
-// listenForTest starts -listen and returns its lines, its address and how to end it.
+// listenForTest starts -listen and returns its lines, its address and how to
+// end it.
 func listenForTest(t *testing.T, args ...string) (lines *bufio.Scanner, addr string, end func() int) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())

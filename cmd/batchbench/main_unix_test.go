@@ -37,8 +37,8 @@ func program(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// TestSignals ends the program as soon as something was sent. Ctrl-C, the end of
-// a service and that of a terminal show what was measured so far.
+// TestSignals ends the program as soon as something was sent. Ctrl-C, the end
+// of a service and that of a terminal show what was measured so far.
 func TestSignals(t *testing.T) {
 	for sig, code := range map[syscall.Signal]int{syscall.SIGINT: 130, syscall.SIGTERM: 143, syscall.SIGHUP: 129} {
 		t.Run(sig.String(), func(t *testing.T) { testSignal(t, sig, code) })

@@ -99,8 +99,8 @@ func (b *bench) alternate(ctx context.Context, results *results, p *progress) {
 	})
 }
 
-// newBench opens all sockets. What cannot be opened is left out; its result says
-// why.
+// newBench opens all sockets. What cannot be opened is left out; its result
+// says why.
 func newBench(opt *options) (*bench, *results, error) {
 	b := &bench{opt: opt}
 	res, err := b.open()

@@ -181,8 +181,8 @@ func (c *collector) start(run uint64) error {
 	return nil
 }
 
-// end tells that no more is sent than was expected. done says when all that there
-// is was read.
+// end tells that no more is sent than was expected. done says when all that
+// there is was read.
 func (c *collector) end(expected uint64) error {
 	c.expected.Store(int64(expected))
 	var errs []error

@@ -16,8 +16,8 @@ type signalError struct{ os.Signal }
 
 func (e signalError) Error() string { return e.String() }
 
-// withSignals returns a context that Ctrl-C, the end of a service or that of the
-// terminal cancels. stop gives the signals back their effect.
+// withSignals returns a context that Ctrl-C, the end of a service or that of
+// the terminal cancels. stop gives the signals back their effect.
 func withSignals(parent context.Context) (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	signals := make(chan os.Signal, 1)

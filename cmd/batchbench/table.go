@@ -144,8 +144,9 @@ func (r *row) wrong() uint64 {
 
 func (s *sample) rate() float64 { return float64(s.moved) / s.elapsed.Seconds() }
 
-// cost is what ratios compare: the time for each datagram. Reading is done in one
-// thread, whose processor's time a busy machine disturbs less than the clock's.
+// cost is what ratios compare: the time for each datagram. Reading is done in
+// one thread, whose processor's time a busy machine disturbs less than the
+// clock's.
 func (s *sample) cost(r *result) float64 {
 	if r.how != nil && harness.HaveThreadCPU {
 		return float64(s.readCPU) / float64(s.moved)
@@ -168,8 +169,8 @@ func (res *results) first(r *result) *result {
 	return r
 }
 
-// row sums up a result: medians for what a busy machine disturbs, totals for what
-// is exact.
+// row sums up a result: medians for what a busy machine disturbs, totals for
+// what is exact.
 func (res *results) row(r *result) row {
 	out := row{Way: r.sending, Reading: r.reading, name: r.title()}
 	var total sample

@@ -18,9 +18,9 @@ const burstPatience = 20 * time.Millisecond
 
 var errNothing = errors.New("a read returned no datagram and no error")
 
-// A Burst compares ways of reading in one thread: it is sent, then read, and only
-// the reading is on the clock. So a reader always finds the same queue, nothing
-// is dropped, and nobody is woken.
+// A Burst compares ways of reading in one thread: it is sent, then read, and
+// only the reading is on the clock. So a reader always finds the same queue,
+// nothing is dropped, and nobody is woken.
 type Burst struct {
 	Mail *Mailbag     // holds all of it
 	Send func() error // sends all of it
@@ -37,8 +37,8 @@ type Burst struct {
 // which the caller has locked.
 type BurstTimes struct{ SendCPU, Read, ReadCPU time.Duration }
 
-// clockCost is what looking at the thread's clock takes of its time: a system call,
-// which weighs on a burst of one.
+// clockCost is what looking at the thread's clock takes of its time: a system
+// call, which weighs on a burst of one.
 var clockCost = sync.OnceValue(func() time.Duration {
 	cost := time.Duration(math.MaxInt64)
 	for range 1000 {
@@ -48,8 +48,8 @@ var clockCost = sync.OnceValue(func() time.Duration {
 	return cost
 })
 
-// Run sends and reads once. It returns how many datagrams are in the mailbag: what
-// did not come is lost.
+// Run sends and reads once. It returns how many datagrams are in the mailbag:
+// what did not come is lost.
 func (b *Burst) Run(t *BurstTimes) (n int, err error) {
 	if err := b.SetReadDeadline(time.Now().Add(burstPatience)); err != nil {
 		return 0, err

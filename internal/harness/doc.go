@@ -7,6 +7,6 @@
 // cost the sender nothing, processor time and the width of a terminal.
 //
 // It does not import batchconn, whose own tests use it. Its files are named as
-// those of internal/sys: _linux, _unix, _windows, and _none for the systems that
-// lack the capability.
+// those of internal/sys: _linux, _unix, _windows, and _none for the systems
+// that lack the capability.
 package harness

@@ -40,8 +40,8 @@ func TestQuantile(t *testing.T) {
 	}
 }
 
-// TestAlternate: each has a turn in each round, and nobody always comes after the
-// same one.
+// TestAlternate: each has a turn in each round, and nobody always comes after
+// the same one.
 func TestAlternate(t *testing.T) {
 	const rounds, n = 50, 5
 	last, after := -1, map[[2]int]int{}
@@ -254,8 +254,8 @@ func TestCPU(t *testing.T) {
 	}
 }
 
-// TestBurst: what is missing is lost, not waited for without end, and a reader's
-// faults are told.
+// TestBurst: what is missing is lost, not waited for without end, and a
+// reader's faults are told.
 func TestBurst(t *testing.T) {
 	broken := errors.New("broken")
 	late := func(int) (int, error) { return 0, os.ErrDeadlineExceeded }

@@ -9,8 +9,8 @@ import (
 	"net/netip"
 )
 
-// receiveBuffer is what a receiver asks of the system, which gives as much as it
-// allows (Linux: net.core.rmem_max).
+// receiveBuffer is what a receiver asks of the system, which gives as much as
+// it allows (Linux: net.core.rmem_max).
 const receiveBuffer = 16 << 20
 
 // ListenUDP opens a socket with a large receive buffer.
@@ -25,8 +25,8 @@ func ListenUDP(at *net.UDPAddr) (*net.UDPConn, error) {
 }
 
 // An Inlet is a receiving socket for which nobody is woken: no poller knows it,
-// and its reader looks from time to time. The kernel wakes a sleeping receiver in
-// the sender's time. On loopback that alone tripled the processor time of a
+// and its reader looks from time to time. The kernel wakes a sleeping receiver
+// in the sender's time. On loopback that alone tripled the processor time of a
 // WriteTo (Linux 6.18). Senders to a network never pay it, and ways that let
 // receivers sleep less would look better than they are.
 type Inlet struct {
@@ -48,8 +48,8 @@ func NewInlet(u *net.UDPConn) (*Inlet, error) {
 // Addr is where it receives.
 func (in *Inlet) Addr() netip.AddrPort { return in.addr }
 
-// Read reads what is there into m and returns how many datagrams that were, or 0
-// if there are none.
+// Read reads what is there into m and returns how many datagrams that were, or
+// 0 if there are none.
 func (in *Inlet) Read(m *Mailbag) (int, error) { return in.socket.read(m) }
 
 // Close closes the socket. No read may be under way.

@@ -44,8 +44,8 @@ func dup(fd int) (int, error) {
 // InletOf is an inlet of a descriptor, as a child inherits it.
 func InletOf(fd int) *Inlet { return &Inlet{socket: inletSocket{fd}} }
 
-// File returns a duplicate to be handed to a child. The poller knows it until it
-// is closed.
+// File returns a duplicate to be handed to a child. The poller knows it until
+// it is closed.
 func (in *Inlet) File() (*os.File, error) {
 	fd, err := dup(in.FD())
 	if err != nil {

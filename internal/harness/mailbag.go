@@ -14,8 +14,8 @@ type Mailbag struct {
 }
 
 // NewMailbag holds n datagrams of up to size bytes. A buffer has a byte more,
-// which shows a longer one. A reader that has buffers of its own may put those in
-// their place.
+// which shows a longer one. A reader that has buffers of its own may put those
+// in their place.
 func NewMailbag(n, size int) *Mailbag {
 	m := &Mailbag{Buffers: make([][]byte, n), Lengths: make([]int, n)}
 	each := size + 1

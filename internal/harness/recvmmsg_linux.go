@@ -16,8 +16,8 @@ import (
 // InletReads says how an Inlet reads.
 const InletReads = "a batch at a time, never woken"
 
-// A batchCall is what recvmmsg(2) reads into. x/net's ReadBatch makes an address
-// for each datagram, and so work for the collector.
+// A batchCall is what recvmmsg(2) reads into. x/net's ReadBatch makes an
+// address for each datagram, and so work for the collector.
 type batchCall struct{ headers []mmsghdr }
 
 type mmsghdr struct {

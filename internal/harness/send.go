@@ -71,8 +71,8 @@ func Repeat(n int, d time.Duration, f func() error) (sent int, err error) {
 	}
 }
 
-// BatchesPerLook is how many batches of n datagrams are sent between looks at the
-// clock, which would weigh on small ones.
+// BatchesPerLook is how many batches of n datagrams are sent between looks at
+// the clock, which would weigh on small ones.
 func BatchesPerLook(n int, d time.Duration) int {
 	if d == 0 {
 		return 1

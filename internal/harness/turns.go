@@ -6,9 +6,10 @@ package harness
 
 import "math/rand/v2"
 
-// Alternate gives each of n contenders one turn in each round, so that what else
-// the machine does falls on all of them. Each round has an order of its own:
-// nobody always runs after the same one. It ends with the first error of f.
+// Alternate gives each of n contenders one turn in each round, so that what
+// else the machine does falls on all of them. Each round has an order of its
+// own: nobody always runs after the same one. It ends with the first error of
+// f.
 func Alternate(rounds, n int, f func(round, contender int) error) error {
 	order := rand.New(rand.NewPCG(1, 2)) // the same in each run
 	for round := range rounds {

@@ -159,8 +159,8 @@ func (l *Link) addNeighbour(a netip.Addr, station []byte) error {
 	return l.wrap(fmt.Sprintf("add neighbour %v to", a), l.ns.rt.request(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, m))
 }
 
-// SetBucket puts a token bucket before all that leaves from now on, and in place
-// of an earlier one: what waits there stays and goes on at the new rate.
+// SetBucket puts a token bucket before all that leaves from now on, and in
+// place of an earlier one: what waits there stays and goes on at the new rate.
 func (l *Link) SetBucket(b Bucket) error {
 	err := l.ns.rt.request(unix.RTM_NEWQDISC, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, b.message(l.index))
 	if err != nil {
@@ -209,15 +209,15 @@ func (b Bucket) message(index int32) []byte {
 	return append(m, attribute(unix.TCA_OPTIONS, options...)...)
 }
 
-// SetFlushTimeout sets gro_flush_timeout: how long what arrived by the interface
-// waits for more to be merged with. It takes a root that is the machine's: the
-// kernel wants CAP_NET_ADMIN of it, not of the namespace.
+// SetFlushTimeout sets gro_flush_timeout: how long what arrived by the
+// interface waits for more to be merged with. It takes a root that is the
+// machine's: the kernel wants CAP_NET_ADMIN of it, not of the namespace.
 func (l *Link) SetFlushTimeout(d time.Duration) error {
 	return l.wrap("set gro_flush_timeout of", l.writeSysfs("gro_flush_timeout", strconv.FormatInt(d.Nanoseconds(), 10)))
 }
 
-// writeSysfs writes a file of the interface's in sysfs. The machine's /sys shows
-// the machine's network, and that of a namespace must be mounted in it.
+// writeSysfs writes a file of the interface's in sysfs. The machine's /sys
+// shows the machine's network, and that of a namespace must be mounted in it.
 func (l *Link) writeSysfs(file, value string) error {
 	written := make(chan error)
 	go func() {
@@ -291,7 +291,8 @@ func (l *Link) feature(name string) (number, count int, err error) {
 	return 0, 0, &missingError{fmt.Errorf("no such feature among %d", info.count)}
 }
 
-// ethtool makes an ethtool request (linux/ethtool.h) and returns what that does.
+// ethtool makes an ethtool request (linux/ethtool.h) and returns what that
+// does.
 func (l *Link) ethtool(request unsafe.Pointer) (int, error) {
 	ifr := struct { // struct ifreq
 		name [unix.IFNAMSIZ]byte

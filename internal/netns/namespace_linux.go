@@ -113,7 +113,8 @@ func (ns *Namespace) ListenUDP(network string, addr netip.AddrPort) (c *net.UDPC
 	return c, err
 }
 
-// DialUDP is [net.DialUDP] in the namespace, from a port of the system's choice.
+// DialUDP is [net.DialUDP] in the namespace, from a port of the system's
+// choice.
 func (ns *Namespace) DialUDP(network string, to netip.AddrPort) (c *net.UDPConn, err error) {
 	err = ns.Do(func() error {
 		c, err = net.DialUDP(network, nil, net.UDPAddrFromAddrPort(to))

@@ -9,9 +9,9 @@
 // no other program: [Run] starts a test again in a process with a network
 // namespace of its own and, unless it is root already, a user namespace, in
 // which that process may do what root may, user_namespaces(7). Everything goes
-// with the process, and nothing here touches the network of the machine. Only
-// a [WireConfig.FlushTimeout] is for root alone. On other systems the package compiles, and what it
-// returns Is [errors.ErrUnsupported].
+// with the process, and nothing here touches the network of the machine. Only a
+// [WireConfig.FlushTimeout] is for root alone. On other systems the package
+// compiles, and what it returns Is [errors.ErrUnsupported].
 //
 // An error names what failed and carries what the kernel says about it. Where
 // namespaces, a device or a queueing discipline cannot be had, that is not a
@@ -27,8 +27,8 @@ import (
 	"time"
 )
 
-// A Bucket is a token bucket, tc-tbf(8), through which all passes that leaves by
-// a link.
+// A Bucket is a token bucket, tc-tbf(8), through which all passes that leaves
+// by a link.
 type Bucket struct {
 	Rate  uint32 // bytes a second, at least 1
 	Burst uint32 // bytes that pass at once after a pause

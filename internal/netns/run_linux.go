@@ -100,8 +100,8 @@ func enter() (*Namespace, error) {
 	return ns, nil
 }
 
-// rerun runs this test, and of its subtests those asked for, in a process of its
-// own, and returns what it printed.
+// rerun runs this test, and of its subtests those asked for, in a process of
+// its own, and returns what it printed.
 func rerun(t *testing.T) (string, error) {
 	t.Helper()
 	args := testArguments(t)
@@ -173,8 +173,8 @@ func isForbidden(err error) bool {
 	return false
 }
 
-// OneProcessor keeps this process, and with it what it sends through a [Bucket],
-// to one processor: on several the kernel may reorder that.
+// OneProcessor keeps this process, and with it what it sends through a
+// [Bucket], to one processor: on several the kernel may reorder that.
 func OneProcessor() error {
 	var all, one unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &all); err != nil {

@@ -31,8 +31,8 @@ type End struct {
 	mac  []byte
 }
 
-// Addr is the end's address of the family that network, as in "udp4" and "udp6",
-// names.
+// Addr is the end's address of the family that network, as in "udp4" and
+// "udp6", names.
 func (e *End) Addr(network string) netip.Addr {
 	if network[len(network)-1] == '6' {
 		return e.IPv6
@@ -49,7 +49,8 @@ func (e *End) Listen(network string) (*net.UDPConn, error) {
 // wires counts them, for names and addresses of their own.
 var wires atomic.Int32
 
-// Wire makes a wire from the namespace to a new one. Closing it closes that one.
+// Wire makes a wire from the namespace to a new one. Closing it closes that
+// one.
 func (ns *Namespace) Wire(cfg WireConfig) (*Wire, error) {
 	number := byte(wires.Add(1))
 	mtu := cfg.MTU

@@ -120,8 +120,8 @@ func noCoalescingReason(fd uintptr, forced bool, release string) string {
 	return mergesMarks(fd, forced, release)
 }
 
-// MergesMarks says why a socket that coalesces must not: it asks for TOS or TTL,
-// and the kernel merges datagrams of different ones.
+// MergesMarks says why a socket that coalesces must not: it asks for TOS or
+// TTL, and the kernel merges datagrams of different ones.
 func MergesMarks(fd uintptr, forced bool) string {
 	return mergesMarks(fd, forced, KernelRelease())
 }

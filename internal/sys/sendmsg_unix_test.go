@@ -8,8 +8,8 @@ package sys
 
 import "testing"
 
-// TestAltered: what x/sys would change is known for each system that it is built
-// for, since this test runs on few of them.
+// TestAltered: what x/sys would change is known for each system that it is
+// built for, since this test runs on few of them.
 func TestAltered(t *testing.T) {
 	control, text := []byte{1}, [][]byte{nil, {1}}
 	empty := [][]byte{{}, nil}

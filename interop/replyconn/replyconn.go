@@ -24,8 +24,8 @@ type Addr struct {
 	control []byte
 }
 
-// New makes a Conn of udp and owns udp, which is closed if there is an error. It
-// Is errors.ErrUnsupported where the system does not say what was asked.
+// New makes a Conn of udp and owns udp, which is closed if there is an error.
+// It Is errors.ErrUnsupported where the system does not say what was asked.
 func New(udp *net.UDPConn, cfg *batchconn.Config) (Conn, error) {
 	c, err := batchconn.New(udp, cfg)
 	if err == nil {

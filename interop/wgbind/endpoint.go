@@ -17,7 +17,8 @@ type endpoint struct {
 	src atomic.Pointer[source] // never nil
 }
 
-// A source is the address to send from, if any. It names no interface: routes change.
+// A source is the address to send from, if any. It names no interface: routes
+// change.
 type source struct {
 	ip      netip.Addr
 	control []byte

@@ -57,8 +57,8 @@ func collect(t *testing.T, receive conn.ReceiveFunc, n int) (got [][]byte, from 
 	return got, from
 }
 
-// TestSendReceive sends full batches over both families and answers the endpoint
-// that they came from.
+// TestSendReceive sends full batches over both families and answers the
+// endpoint that they came from.
 func TestSendReceive(t *testing.T) {
 	for _, host := range []string{"127.0.0.1", "::1"} {
 		t.Run(host, func(t *testing.T) {

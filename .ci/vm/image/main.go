@@ -77,7 +77,8 @@ type archive struct {
 
 func (a *archive) add(name string, mode int, data []byte) error {
 	a.inodes++
-	// Inode, mode, uid, gid, links, mtime, size, device (2), special device (2), length of the name, check
+	// Inode, mode, uid, gid, links, mtime, size, device (2), special device (2),
+	// length of the name, check
 	fields := []int{a.inodes, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0}
 	entry := []byte("070701")
 	for _, field := range fields {

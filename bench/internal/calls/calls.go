@@ -28,9 +28,9 @@ var (
 	Receive = Kind{unix.SYS_RECVFROM, unix.SYS_RECVMSG, unix.SYS_RECVMMSG}
 )
 
-// A Counter counts by the tracepoint that each call passes: a descriptor for each
-// thread, whose children are counted too. It slows the calls down, and so what is
-// timed is not counted.
+// A Counter counts by the tracepoint that each call passes: a descriptor for
+// each thread, whose children are counted too. It slows the calls down, and so
+// what is timed is not counted.
 type Counter []int
 
 // Count counts the calls of this process, all of its threads, from now on. It

@@ -36,9 +36,9 @@ const (
 	GLibReceive // g_socket_receive_messages
 )
 
-// A Job is what is sent: count datagrams, which lie one behind the other, burst in
-// a row to each destination in turn, over and over. Batches are sent between looks
-// at the clock.
+// A Job is what is sent: count datagrams, which lie one behind the other, burst
+// in a row to each destination in turn, over and over. Batches are sent between
+// looks at the clock.
 type Job struct {
 	FD                          int
 	To                          []netip.AddrPort

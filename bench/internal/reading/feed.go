@@ -136,9 +136,9 @@ func (f *Feed) Close() {
 	f.socket.Close()
 }
 
-// Check opens two feeds of a way, sends bursts that no other is like to both, and
-// looks for each datagram at its receiver: complete, once, in the order of its flow.
-// lost is how many did not come.
+// Check opens two feeds of a way, sends bursts that no other is like to both,
+// and looks for each datagram at its receiver: complete, once, in the order of
+// its flow. lost is how many did not come.
 func Check(w Way, l Load, m *Medium, bursts int) (lost int, err error) {
 	const tries = 3 // a wire may lose some, but not each time
 	for range tries {
@@ -190,8 +190,8 @@ func (f *Feed) check(send func() error) (lost int, err error) {
 	return 0, f.compare(n)
 }
 
-// compare looks for each datagram that was read among the next of the flows: those
-// of a flow keep their order, but merging may put flows in another.
+// compare looks for each datagram that was read among the next of the flows:
+// those of a flow keep their order, but merging may put flows in another.
 func (f *Feed) compare(n int) error {
 	var next []int
 	for i := 0; i < n; i += f.part {
@@ -213,8 +213,8 @@ func (f *Feed) compare(n int) error {
 	return nil
 }
 
-// Overrun sends bursts to a receiver with a small buffer, that reads once all of a
-// burst has arrived, and returns how many datagrams it gets.
+// Overrun sends bursts to a receiver with a small buffer, that reads once all
+// of a burst has arrived, and returns how many datagrams it gets.
 func (f *Feed) Overrun(buffer, bursts int) (sent, arrived int, err error) {
 	SetBuffer(f.socket.Inlet, buffer)
 	defer SetBuffer(f.socket.Inlet, feedBuffer)

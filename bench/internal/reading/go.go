@@ -15,8 +15,8 @@ import (
 	"github.com/batchconn/batchconn/internal/harness"
 )
 
-// Net is the loop that everything is compared with, in net's form that allocates
-// nothing.
+// Net is the loop that everything is compared with, in net's form that
+// allocates nothing.
 var Net = Way{"net ReadFromUDPAddrPort loop", func(m *harness.Mailbag, at netip.Addr) (*Socket, error) {
 	u, addr, err := listen(at)
 	if err != nil {

@@ -113,8 +113,8 @@ var Tailscale = Way{"tailscale net/batching ReadBatch", func(m *harness.Mailbag,
 	return &Socket{addr, read, c.SetReadDeadline, c.Close, false}, nil
 }}
 
-// QuicGo is what quic-go's oobConn does to the socket, which cannot be called from
-// outside: batches of eight, with the control messages that it asks for.
+// QuicGo is what quic-go's oobConn does to the socket, which cannot be called
+// from outside: batches of eight, with the control messages that it asks for.
 var QuicGo = Way{"quic-go's oobConn (x/net ReadBatch of 8)", func(m *harness.Mailbag, at netip.Addr) (*Socket, error) {
 	const (
 		batchSize     = 8

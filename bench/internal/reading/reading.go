@@ -4,8 +4,9 @@
 
 //go:build linux
 
-// Package reading has ways of receiving datagrams, to be compared: package net's,
-// those of golang.org/x/net, of batchconn, of other libraries, and loops in C.
+// Package reading has ways of receiving datagrams, to be compared: package
+// net's, those of golang.org/x/net, of batchconn, of other libraries, and loops
+// in C.
 package reading
 
 import (
@@ -26,8 +27,8 @@ type Way struct {
 	Open func(m *harness.Mailbag, at netip.Addr) (*Socket, error)
 }
 
-// A Socket receives. Read and SetReadDeadline are those of a [harness.Burst]; not
-// every way has deadlines.
+// A Socket receives. Read and SetReadDeadline are those of a [harness.Burst];
+// not every way has deadlines.
 type Socket struct {
 	Addr            netip.AddrPort
 	Read            func(i int) (int, error)

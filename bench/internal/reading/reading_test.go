@@ -13,8 +13,8 @@ import (
 	"github.com/batchconn/batchconn/internal/harness"
 )
 
-// TestArrival: every datagram of each way of this package's own arrives, complete,
-// once, in order, whatever the load.
+// TestArrival: every datagram of each way of this package's own arrives,
+// complete, once, in order, whatever the load.
 func TestArrival(t *testing.T) {
 	for _, l := range []Load{
 		{1, 1, 1200, false}, {1, 1, 1200, true}, {1, 64, 64, true}, {1, 200, 300, false}, {1, 200, 300, true},

@@ -16,9 +16,9 @@ import (
 	"github.com/batchconn/batchconn/internal/harness"
 )
 
-// An Opened is a way's socket with a duplicate of its descriptor, which not every
-// library hands out: all get the same receive buffer by it, and the same look at
-// their queue.
+// An Opened is a way's socket with a duplicate of its descriptor, which not
+// every library hands out: all get the same receive buffer by it, and the same
+// look at their queue.
 type Opened struct {
 	*Socket
 	Inlet *harness.Inlet

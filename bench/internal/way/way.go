@@ -47,7 +47,8 @@ type Batch struct {
 // Together is datagrams i to i+n, of a batch that is not roomy, as one slice.
 func (b *Batch) Together(i, n int) []byte { return b.payload[i*b.Size : (i+n)*b.Size : (i+n)*b.Size] }
 
-// room is behind each datagram of a roomy batch, as wireguard-go's packets have it.
+// room is behind each datagram of a roomy batch, as wireguard-go's packets have
+// it.
 const room = 1<<16 - 1
 
 // NewBatch makes datagrams that lie one behind the other or, if roomy, each in
@@ -92,6 +93,6 @@ func Repeat(n int, f func() error) Sender {
 	return func(d time.Duration) (int, error) { return harness.Repeat(n, d, f) }
 }
 
-// Listen opens a socket to send from. It is bound to no address, because that of
-// wireguard-go cannot be, and the kernel then looks for one at each send.
+// Listen opens a socket to send from. It is bound to no address, because that
+// of wireguard-go cannot be, and the kernel then looks for one at each send.
 func Listen() (*net.UDPConn, error) { return net.ListenUDP("udp4", nil) }
