@@ -181,11 +181,11 @@ func BenchmarkSingle(b *testing.B) {
 // same messages, since those of a large call do not stay in the processor's
 // caches, whoever sends them.
 func BenchmarkBatchSize(b *testing.B) {
-	const most = 16384
+	const maxMessages = 16384
 	addrs := sinks(b, 16)
 	c, u := benchConn(b, &Config{GSO: GSOOff})
 	pc := ipv4.NewPacketConn(u)
-	msgs, ms := messagesTo(addrs, most, 1200)
+	msgs, ms := messagesTo(addrs, maxMessages, 1200)
 	for _, way := range []struct {
 		name string
 		send func(i, n int) error
@@ -195,11 +195,11 @@ func BenchmarkBatchSize(b *testing.B) {
 	} {
 		b.Run(way.name, func(b *testing.B) {
 			var sizes []sibling
-			for _, n := range []int{64, 1, 4, 16, 256, 1024, 4096, most} {
+			for _, n := range []int{64, 1, 4, 16, 256, 1024, 4096, maxMessages} {
 				at := 0
 				sizes = append(sizes, sibling{fmt.Sprint(n), n, func() error {
 					i := at
-					at = (at + n) % most
+					at = (at + n) % maxMessages
 					return way.send(i, n)
 				}})
 			}

@@ -567,8 +567,8 @@ func TestWaitWritableReserved(t *testing.T) {
 		go func() { done <- w.conn.WaitWritable(nil) }()
 	}
 	await(t, "they have looked often", func() bool { return looks.Load() >= 8 || len(done) > 0 })
-	if n, most := int(looks.Load()), 8+int(time.Since(start)/rule.maxPause); n > most {
-		t.Errorf("they looked %d times in %v, want at most %d", n, time.Since(start), most)
+	if n, limit := int(looks.Load()), 8+int(time.Since(start)/rule.maxPause); n > limit {
+		t.Errorf("they looked %d times in %v, want at most %d", n, time.Since(start), limit)
 	}
 	if len(done) > 0 {
 		t.Errorf("%d callers were told of room that is another's", len(done))
@@ -593,8 +593,8 @@ func TestRoomThatIsNone(t *testing.T) {
 		t.Errorf("%d, %v", n, err)
 	}
 	// Two a pause, whose first are shorter.
-	if most := 12 + 2*int(time.Since(start)/waitForRoom.maxPause); s.calls < 4 || s.calls > most {
-		t.Errorf("%d tries in %v, want at most %d", s.calls, time.Since(start), most)
+	if limit := 12 + 2*int(time.Since(start)/waitForRoom.maxPause); s.calls < 4 || s.calls > limit {
+		t.Errorf("%d tries in %v, want at most %d", s.calls, time.Since(start), limit)
 	}
 }
 
@@ -616,9 +616,9 @@ func TestStarved(t *testing.T) {
 		}
 		before, start := nw.c.Stats().Calls, time.Now()
 		time.Sleep(200 * time.Millisecond)
-		calls, most := nw.c.Stats().Calls-before, uint64(time.Since(start)/waitForRoom.maxPause)+2
-		if calls > most {
-			t.Errorf("%d tries in %v, want at most %d", calls, time.Since(start), most)
+		calls, limit := nw.c.Stats().Calls-before, uint64(time.Since(start)/waitForRoom.maxPause)+2
+		if calls > limit {
+			t.Errorf("%d tries in %v, want at most %d", calls, time.Since(start), limit)
 		}
 		lo.setTap(open)
 		allEnded(t, second, 1, nil)
@@ -783,8 +783,8 @@ func TestNoStarvationByNewcomers(t *testing.T) {
 		t.Logf("%d messages in %v, meanwhile %d newcomers", n, time.Since(start), passed)
 		// One message a turn at least, and each newcomer has one turn between two of
 		// ours.
-		if most := int64(2 * n * (newcomers + 1)); passed > most {
-			t.Errorf("%d newcomers passed by, want at most %d", passed, most)
+		if limit := int64(2 * n * (newcomers + 1)); passed > limit {
+			t.Errorf("%d newcomers passed by, want at most %d", passed, limit)
 		}
 		close(stop)
 		callers.Wait()
@@ -986,11 +986,11 @@ func testExactCounts(t *testing.T, mode GSOMode) {
 // moveDeadline sets a deadline that soon passes, or has, and clears it, again
 // and again.
 func (nw *narrows) moveDeadline(stop <-chan struct{}) {
-	pause := func(most int) bool {
+	pause := func(limit int) bool {
 		select {
 		case <-stop:
 			return false
-		case <-time.After(time.Duration(rand.IntN(most)) * time.Microsecond):
+		case <-time.After(time.Duration(rand.IntN(limit)) * time.Microsecond):
 			return true
 		}
 	}

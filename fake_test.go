@@ -24,11 +24,11 @@ type fake struct {
 	adapter // the real one
 	play    func(call int, ms []ipv4.Message) (n int, err error)
 
-	mu    sync.Mutex
-	calls int
-	flags []int
-	taken [][]byte // what went out
-	most  int      // messages in one call
+	mu      sync.Mutex
+	calls   int
+	flags   []int
+	taken   [][]byte // what went out
+	maxCall int      // messages in one call
 }
 
 func (f *fake) writeBatch(ms []ipv4.Message, flags int) (int, error) {
@@ -36,7 +36,7 @@ func (f *fake) writeBatch(ms []ipv4.Message, flags int) (int, error) {
 	f.calls++
 	call := f.calls
 	f.flags = append(f.flags, flags)
-	f.most = max(f.most, len(ms))
+	f.maxCall = max(f.maxCall, len(ms))
 	f.mu.Unlock()
 	n, err := f.play(call, ms)
 	f.mu.Lock()

@@ -269,11 +269,12 @@ func (g *gso) disable(until time.Time) {
 //   - EINVAL: too many segments, SO_NO_CHECK, and before 6.14 segments longer
 //     than the path MTU.
 //   - EMSGSIZE: longer than the path MTU. Behind a filter that reroutes it, the
-//     message is cut before each segment is compared with the new MTU. IPv4 with
-//     DF refuses all of them, whatever their length (ip_fragment,
+//     message is cut before each segment is compared with the new MTU. IPv4
+//     with DF refuses all of them, whatever their length (ip_fragment,
 //     net/ipv4/ip_output.c), IPsec stops at the first (xfrm_output_gso,
 //     net/xfrm/xfrm_output.c), and IPv6 those that are too long: therefore
-//     sys.RunLimits.Even6. Without DF they are fragmented and there is no error.
+//     sys.RunLimits.Even6. Without DF they are fragmented and there is no
+//     error.
 //   - EIO: IPsec, a device without checksums, UDP-Lite.
 //   - EPERM: a filter's verdict on the whole message.
 //

@@ -191,7 +191,7 @@ func acceptSome(t *testing.T, s *sender, fb *fallback, b *outBatch, msgs []Outpu
 type kernelModel struct {
 	t        *testing.T
 	takes    []byte                  // at most so many messages by each call in turn; 0: all
-	refuses  map[netip.Addr]error    // segmented messages to whom
+	refuses  map[netip.Addr]error    // of segmented messages to an address
 	bad      func(d *datagram) error // datagrams that nobody takes
 	sent     []datagram
 	fallBack int // segmented messages refused
@@ -202,8 +202,8 @@ func (k *kernelModel) play(_ int, ms []ipv4.Message) (int, error) {
 		k.t.Fatalf("%d messages in one call", len(ms))
 	}
 	if len(k.takes) > 0 {
-		if most := int(k.takes[0]); most > 0 {
-			ms = ms[:min(most, len(ms))]
+		if limit := int(k.takes[0]); limit > 0 {
+			ms = ms[:min(limit, len(ms))]
 		}
 		k.takes = append(k.takes[1:], k.takes[0])
 	}

@@ -453,16 +453,16 @@ func TestSegmentFlags(t *testing.T) {
 func TestMaxSegments(t *testing.T) {
 	const size = 100
 	for _, k := range kinds {
-		for _, most := range []int{0, 1, 2, 3, 10, 64, 65, 1000} {
-			t.Run(fmt.Sprintf("%s/%d", k.name, most), func(t *testing.T) {
-				w := k.world(t, 1, &Config{MaxSegments: most})
+		for _, limit := range []int{0, 1, 2, 3, 10, 64, 65, 1000} {
+			t.Run(fmt.Sprintf("%s/%d", k.name, limit), func(t *testing.T) {
+				w := k.world(t, 1, &Config{MaxSegments: limit})
 				control(t, w.inboxes[0].conn, option(unix.SOL_UDP, unix.UDP_GRO, 1))
 				sizes := slices.Repeat([]int{size}, 100)
 				if n, err := w.conn.SendMessages(nil, w.messages(0, nil, sizes...), 0); n != 100 || err != nil {
 					t.Fatal(n, err)
 				}
-				want := most
-				if most == 0 || most > 64 {
+				want := limit
+				if limit == 0 || limit > 64 {
 					want = 64
 				}
 				if want == 64 && sys.CountedHeaders > 0 {

@@ -124,7 +124,7 @@ func newNarrows(t *testing.T, lo *loopback, tap netns.Bucket, cfg *Config) *narr
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := u.SetWriteBuffer(4608); err != nil { // the least there is: about ten datagrams
+	if err := u.SetWriteBuffer(4608); err != nil { // the minimum: about ten datagrams
 		t.Fatal(err)
 	}
 	c, err := New(u, cfg)

@@ -24,7 +24,7 @@ var (
 )
 
 const (
-	smallCost = 1280 // most that a small datagram takes of a receive buffer on Linux (skb->truesize)
+	smallCost = 1280 // the maximum that a small datagram takes of a receive buffer on Linux (skb->truesize)
 	patience  = 20 * time.Second
 )
 

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
@@ -59,6 +60,31 @@ func TestLateContext(t *testing.T) {
 		allEnded(t, calls[:1], 0, context.Canceled)
 		lo.setTap(open)
 		allEnded(t, others, 1, nil)
+	})
+}
+
+// TestWakeUpIsJoined: a call whose context is done leaves its place only when
+// the wake-up that this caused is over, or it would be the next caller's.
+func TestWakeUpIsJoined(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		nw := newNarrows(t, lo, shut, nil)
+		q := &nw.c.send.queue
+		rule := *q.rule
+		rule.longPause = 10 * time.Millisecond
+		q.rule = &rule
+		nw.fill()
+		ctx, cancel := context.WithCancel(t.Context())
+		calls := nw.park(ctx, 1, 1)
+		q.mu.Lock() // the wake-up gets so far, and the pause ends meanwhile
+		cancel()
+		select {
+		case r := <-calls[0]:
+			q.mu.Unlock()
+			t.Fatalf("the call ended before its wake-up: %v", r.err)
+		case <-time.After(10 * rule.longPause):
+		}
+		q.mu.Unlock()
+		allEnded(t, calls, 0, context.Canceled)
 	})
 }
 
@@ -240,6 +266,7 @@ func TestDeadlineSinceEpoch(t *testing.T) {
 	}{
 		"to come":             {time.Now().Add(time.Hour), time.Hour},
 		"without a monotonic": {time.Now().Add(time.Hour).Round(0), time.Hour},
+		"the wall clock set":  {wallClockSet(t, time.Now().Add(time.Hour)), time.Hour},
 		"past":                {time.Now().Add(-time.Hour), -time.Hour},
 		"past, wall clock":    {time.Now().Add(-time.Hour).Round(0), -time.Hour},
 	} {
@@ -257,6 +284,24 @@ func TestDeadlineSinceEpoch(t *testing.T) {
 			t.Errorf("%s: %d", name, got)
 		}
 	}
+}
+
+// wallClockSet is a time that was read before somebody set the wall clock back
+// by a day.
+func wallClockSet(t *testing.T, read time.Time) time.Time {
+	t.Helper()
+	const day = 24 * time.Hour
+	set := read.Add(day)
+	parts := (*struct { // time.Time
+		wall uint64
+		ext  int64 // of the monotonic clock
+		loc  *time.Location
+	})(unsafe.Pointer(&set))
+	parts.ext -= int64(day)
+	if set.Sub(read) != 0 || set.Round(0).Sub(read.Round(0)) != day {
+		t.Skip("a time.Time is made of something else now")
+	}
+	return set
 }
 
 // TestDeadlineOfNow: a deadline of exactly now has passed.

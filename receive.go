@@ -483,8 +483,8 @@ func (r *receiver) recv(in *sys.InMessages, fd uintptr, n, flags int) (int, sysc
 }
 
 // noteLocked notes that a call brought datagrams, and whether it waited for the
-// first. Who asks and answers may find each answer there already, but nothing
-// after it.
+// first. A caller that asks and answers may find each answer there already, but
+// nothing after it.
 func (r *receiver) noteLocked(fd uintptr, datagrams int, waited bool) {
 	if r.gro.on {
 		return

@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	// maxAhead is the most kernel messages that one call reads ahead, each of
+	// maxAhead is how many kernel messages at most one call reads ahead, each of
 	// blockSize bytes.
 	maxAhead = 8
 
@@ -24,7 +24,7 @@ const (
 	// lose the rest of a run.
 	blockSize = 1 << 16
 
-	// maxPlain is the most datagrams that one call receives straight into the
+	// maxPlain is how many datagrams at most one call receives straight into the
 	// user's buffers.
 	maxPlain = 64
 )

@@ -135,7 +135,8 @@ func TestControlNotOvertaken(t *testing.T) {
 	}
 }
 
-// checkUserGRO makes sure that a run comes as a user who set UDP_GRO wants it.
+// checkUserGRO makes sure that a run comes as it should once the user has set
+// UDP_GRO.
 func checkUserGRO(t *testing.T, in, out *Conn, to netip.AddrPort) {
 	t.Helper()
 	sent := 0

@@ -19,7 +19,7 @@ import (
 func TestHeldMemoryOfMany(t *testing.T) {
 	in, _, to := coalescing(t)
 	plain := newConn(t, listen(t, "udp4", "127.0.0.1"), &Config{GSO: GSOOff})
-	sent, read, most := 0, 0, 0
+	sent, read, maxHeld := 0, 0, 0
 	sendRuns(t, plain, to, 60, &sent)
 	for read < sent {
 		readRuns(t, readNow(in), 1, &read)
@@ -30,11 +30,11 @@ func TestHeldMemoryOfMany(t *testing.T) {
 				held += len(b.blocks[i])
 			}
 		}
-		most = max(most, held)
+		maxHeld = max(maxHeld, held)
 		in.recv.mu.Unlock()
 	}
-	if most > 512<<10 || most < blockSize {
-		t.Errorf("%d bytes were held", most)
+	if maxHeld > 512<<10 || maxHeld < blockSize {
+		t.Errorf("%d bytes were held", maxHeld)
 	}
 }
 

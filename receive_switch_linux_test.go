@@ -95,7 +95,7 @@ func readRaw(raw syscall.RawConn) func(p []byte) (int, error) {
 	}
 }
 
-// TestRawReader: who reads through SyscallConn gets datagrams. What was queued
+// TestRawReader: a reader through SyscallConn gets datagrams. What was queued
 // before is read through the Conn.
 func TestRawReader(t *testing.T) {
 	in, out, to := coalescing(t)
@@ -271,8 +271,8 @@ func TestFileWhileReading(t *testing.T) {
 	}
 }
 
-// TestGROOptionOfUser: who sets UDP_GRO gets it as it is, before New and after,
-// and we do not touch it; taken away again, it is ours to set.
+// TestGROOptionOfUser: UDP_GRO that the user sets stays as it is, before New
+// and after, and we do not touch it; taken away again, it is ours to set.
 func TestGROOptionOfUser(t *testing.T) {
 	if !sys.HaveBatchCall {
 		t.Skip("nothing is coalesced here")

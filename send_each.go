@@ -98,7 +98,7 @@ type opErrors struct {
 	made  int // as many more are made as were needed so far
 }
 
-// maxSpare bounds what the user keeps in memory who keeps one error of many:
+// maxSpare bounds what stays in memory if the user keeps one error of many:
 // so many are five kilobytes.
 const maxSpare = 32
 

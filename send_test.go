@@ -35,8 +35,8 @@ func TestShortCounts(t *testing.T) {
 	}
 	w, s := scripted(t, plainKind, func(_ int, ms []ipv4.Message) (int, error) { return len(ms), nil })
 	w.conn.SendMessages(nil, slices.Repeat([]OutputMessage{{Addr: w.dest[0]}}, 5000), 0)
-	if s.most > 1024 || len(s.taken) != 5000 {
-		t.Errorf("a call carried %d messages, %d went out", s.most, len(s.taken))
+	if s.maxCall > 1024 || len(s.taken) != 5000 {
+		t.Errorf("a call carried %d messages, %d went out", s.maxCall, len(s.taken))
 	}
 }
 

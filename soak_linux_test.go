@@ -304,7 +304,7 @@ func (s *soak) check(backlog uint64) {
 			n += s.counted[sender][i]
 			got += in.flows[sender].arrived
 			if top := in.flows[sender].top; top > s.counted[sender][i] {
-				s.t.Errorf("receiver %d has number %d of sender %d, of whom %d were counted", i, top-1, sender, s.counted[sender][i])
+				s.t.Errorf("receiver %d has number %d of sender %d, of which %d were counted", i, top-1, sender, s.counted[sender][i])
 			}
 		}
 		if missing := int64(n - got - in.dropped); missing != 0 && backlog == 0 || missing < 0 {

@@ -281,7 +281,7 @@ func (s *readSoak) finish() {
 	for i := range s.flows {
 		arrived += s.flows[i].arrived
 		if s.flows[i].top > s.counted[i] {
-			s.t.Errorf("number %d of sender %d, of whom %d were counted", s.flows[i].top-1, i, s.counted[i])
+			s.t.Errorf("number %d of sender %d, of which %d were counted", s.flows[i].top-1, i, s.counted[i])
 		}
 	}
 	missing, softnet := counted-arrived, softnetDrops(s.t)-s.softnet

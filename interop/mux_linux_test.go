@@ -128,8 +128,8 @@ func (m *fullMux) writeMany(t *testing.T, stalls bool) {
 }
 
 // writeBeside writes to b beside the flood and says how long that takes, if it
-// ends soon: those who flood can take the descriptor's lock again and again. It
-// returns what waits for the write.
+// ends soon: goroutines that flood can take the descriptor's lock again and
+// again. It returns what waits for the write.
 func (m *fullMux) writeBeside(t *testing.T) (wait func()) {
 	t.Helper()
 	const limit = 3 * time.Second

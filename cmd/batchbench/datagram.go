@@ -25,7 +25,7 @@ const (
 	headerSize = 32
 	tailSize   = 8
 	minSize    = headerSize + tailSize
-	maxSize    = 65507 // most that IPv4 carries: 65535 less the headers of IP and UDP
+	maxSize    = 65507 // the maximum that IPv4 carries: 65535 less the headers of IP and UDP
 )
 
 type header struct {

@@ -84,7 +84,7 @@ func (l *lockstep) run(ctx context.Context, d time.Duration) (s sample, err erro
 	return s, nil
 }
 
-// maxBurst is the most datagrams that are sent before they are read.
+// maxBurst is how many datagrams at most are sent before they are read.
 const maxBurst = 1024
 
 // findBurst tries how many datagrams the kernel keeps for package net's reader.

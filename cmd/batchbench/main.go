@@ -23,28 +23,30 @@
 //
 // # Columns
 //
-//   - datagrams/s: datagrams that the sends counted as sent, by wall-clock time,
-//     all senders together. Nothing paces them. Of a way of reading: datagrams
-//     that were read, by the time that reading took.
+//   - datagrams/s: datagrams that the sends counted as sent, by wall-clock
+//     time, all senders together. Nothing paces them. Of a way of reading:
+//     datagrams that were read, by the time that reading took.
 //   - Gbit/s: the same in bits of payload, without headers.
 //   - ns: wall-clock time per datagram, the inverse of the rate.
-//   - CPU-ns: user and system time per datagram sent. On Linux it is that of the
-//     process except for the receivers' threads; on loopback the sender does the
-//     kernel's work up to the receiver's queue too. On other Unix systems it is
-//     that of the whole process, receivers included. Elsewhere it is "-".
+//   - CPU-ns: user and system time per datagram sent. On Linux it is that of
+//     the process except for the receivers' threads; on loopback the sender
+//     does the kernel's work up to the receiver's queue too. On other Unix
+//     systems it is that of the whole process, receivers included. Elsewhere it
+//     is "-".
 //   - rCPU-ns: that of the threads that read, per datagram that arrived. Linux
-//     only. It includes looking in vain; what the collector does in other threads
-//     is not in it.
+//     only. It includes looking in vain; what the collector does in other
+//     threads is not in it.
 //   - calls: system calls per datagram that carried datagrams to the kernel.
 //     "-" where a way does not count them.
-//   - arrived: datagrams that arrived once and intact, of those counted as sent.
-//     Loopback drops what finds the receiver's buffer full and does not slow the
-//     sender down, and a drop costs the sender less than a delivery.
+//   - arrived: datagrams that arrived once and intact, of those counted as
+//     sent. Loopback drops what finds the receiver's buffer full and does not
+//     slow the sender down, and a drop costs the sender less than a delivery.
 //   - damaged: datagrams that arrived with another content or length, twice, at
-//     the wrong receiver, or without having been counted as sent. It is to be 0.
-//   - ratio: median of each round's rate divided by that of the first row in the
-//     same round. Of ways of reading: the first row's with the same sender, by
-//     rCPU-ns where that is known.
+//     the wrong receiver, or without having been counted as sent. It is to be
+//     0.
+//   - ratio: median of each round's rate divided by that of the first row in
+//     the same round. Of ways of reading: the first row's with the same sender,
+//     by rCPU-ns where that is known.
 //
 // # Exit status
 //

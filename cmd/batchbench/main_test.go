@@ -262,7 +262,7 @@ func TestTable(t *testing.T) {
 		}
 	}
 	headings := []string{"datagrams/s", "Gbit/s", " ns ", "CPU-ns", "rCPU-ns", "calls", "arrived", "damaged", "ratio", "1200 bytes, 64 a call"}
-	if harness.HaveThreadCPU { // else nothing is said about those who read
+	if harness.HaveThreadCPU { // else nothing is said about the readers
 		headings = append(headings, "read "+prompt.name)
 	}
 	for _, heading := range headings {
@@ -570,7 +570,7 @@ func TestWrongReaders(t *testing.T) {
 		}
 		for _, r := range out.Reading {
 			if got := c.wrong(&r); got != (r.Reading == c.name) {
-				t.Errorf("who %s, in the row of %s: %+v, %s", c.name, r.Reading, r, r.complaint())
+				t.Errorf("a way that %s, in the row of %s: %+v, %s", c.name, r.Reading, r, r.complaint())
 			}
 		}
 	}
@@ -766,7 +766,7 @@ func TestListenDuration(t *testing.T) {
 	}
 }
 
-// parkingConn wakes who is parked as a socket does: by its write deadline.
+// A parkingConn wakes what waits as a socket does: by its write deadline.
 type parkingConn struct {
 	*net.UDPConn
 	wake chan struct{}

@@ -296,7 +296,7 @@ func (b *bench) send(ctx context.Context, s *socket, d time.Duration) (res sampl
 	}
 	err = b.wait(ctx, d, started, failed)
 	stop.Store(true)
-	s.conn.SetWriteDeadline(time.Now()) // wakes those who wait for room
+	s.conn.SetWriteDeadline(time.Now()) // wakes senders that wait for room
 	wg.Wait()
 	if s.flush != nil {
 		err = errors.Join(err, s.flush())

@@ -24,7 +24,7 @@ type Namespace struct {
 }
 
 // Current is the network that the calling goroutine is in: outside of [Do]
-// that of the process. What is done to it is seen by all who share it, so that
+// that of the process. What is done to it is seen by all that share it, so that
 // programs call this inside of [Run] or [Reexec] only.
 func Current() (*Namespace, error) {
 	runtime.LockOSThread()

@@ -136,8 +136,8 @@ func TestWireBucket(t *testing.T) {
 			if n := count(t, reads, 1000); n != 40 {
 				t.Errorf("%s: %d datagrams of 40 arrived", name, n)
 			}
-			if least := time.Duration(40*1000-bucket.Burst) * time.Second / time.Duration(bucket.Rate); took < least {
-				t.Errorf("%s: 40 datagrams took %v, which is less than %v", name, took, least)
+			if minTime := time.Duration(40*1000-bucket.Burst) * time.Second / time.Duration(bucket.Rate); took < minTime {
+				t.Errorf("%s: 40 datagrams took %v, which is less than %v", name, took, minTime)
 			}
 		}
 	})
