@@ -47,9 +47,10 @@ const privateReceiveFlags = MsgWaitAll | sys.PrivateFlags
 
 const (
 	// deepAfter is how many datagrams in a row reads got without waiting when the
-	// queue is taken to be deep, if there is still one, or if they came in one
-	// call.
+	// queue is taken to be deep, if there is still one, or if the last call
+	// brought deepCall.
 	deepAfter = 8
+	deepCall  = 4
 
 	// quietAfter is how many kernel messages without a run show that coalescing
 	// brings nothing. Then it goes off again, since reading for it costs
@@ -497,7 +498,7 @@ func (r *receiver) noteLocked(fd uintptr, datagrams int, waited bool) {
 		return
 	}
 	in, _ := sys.Readable(fd)
-	if in || datagrams >= deepAfter {
+	if in || datagrams >= deepCall {
 		r.turnOnLocked()
 	}
 	if !r.gro.on {
