@@ -10,6 +10,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"flag"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -23,33 +24,86 @@ import (
 	"time"
 
 	"golang.org/x/net/ipv4"
-	"golang.org/x/sys/unix"
 
 	"github.com/batchconn/batchconn/internal/netns"
+	"github.com/batchconn/batchconn/internal/sys"
 )
 
-var soakFor = flag.Duration("soak", 2*time.Second, "how long each of the soak tests sends")
+var soakFor = flag.Duration("soak", 0, "how long each of the soak tests sends; by default a second or two")
 
-// TestSoak: at full rate, while contexts end, deadlines move and Writers flush,
-// every datagram that was counted arrives, undamaged and once, or is counted as
-// dropped at a receive buffer; and nothing grows.
-func TestSoak(t *testing.T) { soakAll(t, 0) }
+// TestSoak sends by four names, plain and segmented, to bare sockets and to
+// Conns that are each read by four names, at full rate. Meanwhile contexts end,
+// deadlines move, Writers flush, and on other sockets UDP_GRO is turned on and
+// off and raw readers read. Every datagram that was counted arrives, undamaged
+// and once, or is one of a counted drop; and nothing grows.
+func TestSoak(t *testing.T) {
+	near := func() *net.UDPConn { return listen(t, "udp4", "127.0.0.1") }
+	for _, procs := range []int{1, 2, 8} {
+		t.Run(fmt.Sprint(procs), func(t *testing.T) {
+			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(procs))
+			soakAt(t, soakTime()/3, near, near)
+		})
+	}
+}
 
-// TestSoakNarrow is TestSoak where senders have to wait for room again and
-// again.
+// TestSoakNarrow is TestSoak where senders have to wait for room again and again.
 func TestSoakNarrow(t *testing.T) {
 	inNamespace(t, func(t *testing.T, lo *loopback) {
-		lo.setTap(netns.Bucket{Rate: 30 << 20, Burst: 64 << 10, Limit: 4 << 20})
-		soakAll(t, 64<<10)
+		lo.setTap(soakNarrow)
+		near := func() *net.UDPConn {
+			u := listen(t, "udp4", "127.0.0.1")
+			u.SetWriteBuffer(64 << 10)
+			return u
+		}
+		soakAt(t, soakTime(), near, near)
 	})
 }
 
+// TestSoakWire is TestSoak over wires: fast ones and a narrow one.
+func TestSoakWire(t *testing.T) {
+	netns.Run(t, func(t *testing.T, ns *netns.Namespace) {
+		for name, cfg := range map[string]netns.WireConfig{
+			"at once": {},
+			"merging": {FlushTimeout: 100 * time.Microsecond},
+			"narrow":  {Bucket: soakNarrow},
+		} {
+			t.Run(name, func(t *testing.T) {
+				w, err := ns.Wire(cfg)
+				netns.Check(t, err)
+				defer w.Close()
+				at := func(e *netns.End) func() *net.UDPConn {
+					return func() *net.UDPConn {
+						u, err := e.Listen("udp4")
+						netns.Check(t, err)
+						u.SetWriteBuffer(64 << 10)
+						return u
+					}
+				}
+				soakAt(t, soakTime()/3, at(w.Near), at(w.Far))
+			})
+		}
+	})
+}
+
+var soakNarrow = netns.Bucket{Rate: 30 << 20, Burst: 64 << 10, Limit: 4 << 20}
+
+func soakTime() time.Duration {
+	switch {
+	case *soakFor > 0:
+		return *soakFor
+	case testing.Short():
+		return time.Second
+	}
+	return 2 * time.Second
+}
+
 const (
-	soakSenders   = 4
-	soakReceivers = 8
-	soakHeader    = 12 // sender, receiver, size, number
-	soakLargest   = 1200
-	soakWindow    = 1 << 18 // datagrams of one flow that are under way at most
+	soakSenders  = 4
+	soakHeader   = 12 // sender, receiver, size, number
+	soakLargest  = 1200
+	soakWindow   = 1 << 18  // datagrams of one flow that are under way at most
+	soakUnderWay = 3000     // to a receiver whose buffer is not to overflow
+	soakBuffer   = 16 << 20 // which takes these, and what senders have in hand
 )
 
 // soakNoise is what datagrams are made of; where in it they begin tells their
@@ -68,97 +122,138 @@ func putSoak(p []byte, sender, receiver int, number uint64) {
 	copy(p[soakHeader:], soakNoise[number%(1<<15):])
 }
 
-// A soak is a number of senders and receivers at work.
+// A soak is senders and receivers at work.
 type soak struct {
-	t        *testing.T
-	end      time.Time
-	conns    []*Conn // of senders 0 and 1, of sender 2, of the Writer's
-	writer   *Writer
-	dest     [soakReceivers]netip.AddrPort
-	inboxes  [soakReceivers]*soakInbox
-	counted  [soakSenders][soakReceivers]uint64 // each written by its sender alone
-	ended    atomic.Uint64                      // calls that a context or a deadline ended
-	reported atomic.Uint64
+	t         *testing.T
+	end       time.Time
+	senders   [soakSenders]*Conn
+	writer    *Writer // made of the third
+	receivers []*soakReceiver
+	others    []*Conn                // on which UDP_GRO is turned on and off, and which are read raw
+	counted   [soakSenders][4]uint64 // by receiver, each written by its sender alone
+	ended     atomic.Uint64          // calls that a context or a deadline ended
 }
 
-func soakAll(t *testing.T, sndbuf int) {
-	s := newSoak(t, sndbuf)
-	var senders, others, receivers sync.WaitGroup
-	for _, in := range s.inboxes {
-		receivers.Go(func() { in.receive(t) })
+// A soakReceiver is a Conn or a bare socket and what arrived there.
+type soakReceiver struct {
+	s       *soak
+	number  int
+	addr    netip.AddrPort
+	bare    *net.UDPConn
+	conn    *Conn // nil: the bare socket is read
+	paced   bool  // its buffer never overflows
+	sent    atomic.Int64
+	arrived atomic.Int64
+	mu      [soakSenders]sync.Mutex
+	flows   [soakSenders]soakFlow
+	readers sync.WaitGroup
+}
+
+// soakAt soaks sockets of a near place, which send, and a far one for a while.
+func soakAt(t *testing.T, d time.Duration, near, far func() *net.UDPConn) {
+	near().Close() // package net's own descriptors come with the first socket
+	left := nothingLeft(t)
+	s := newSoak(t, near, far)
+	lost := lostBefore(t)
+	for _, in := range s.receivers {
+		in.read()
 	}
-	dropsBefore := softnetDrops(t)
-	s.end = time.Now().Add(*soakFor)
-	senders.Go(func() { s.send(0, s.sendMessages(s.conns[0])) })
-	senders.Go(func() { s.send(1, s.sendEach(s.conns[0])) })
-	senders.Go(func() { s.send(2, s.writeBatch(s.conns[1])) })
-	senders.Go(func() { s.write(3) })
-	others.Go(s.moveDeadlines)
-	others.Go(s.readStats)
-	before := s.settledHeap(*soakFor / 10)
-	others.Wait()
-	senders.Wait()
-	after := s.settledHeap(0)
+	s.end = time.Now().Add(d)
+	var work sync.WaitGroup
+	work.Go(func() { s.send(0, s.sendMessages) })
+	work.Go(func() { s.send(1, s.sendEach) })
+	work.Go(func() { s.write(2, s.writer) })
+	work.Go(func() { s.write(3, s.senders[3]) })
+	work.Go(s.moveDeadlines)
+	work.Go(s.readStats)
+	if sys.HaveBatchCall {
+		work.Go(s.disturb)
+	}
+	time.Sleep(d / 4)
+	before := heapNow()
+	work.Wait()
 	if err := s.writer.Flush(t.Context()); err != nil {
 		t.Error("the last Flush:", err)
 	}
-	s.endInboxes()
-	receivers.Wait()
-	s.check(softnetDrops(t) - dropsBefore)
-	if after > before+8<<20 {
+	s.awaitQuiet()
+	if after := heapNow(); after > before+4<<20 {
 		t.Errorf("the heap grew from %d to %d bytes", before, after)
+	}
+	s.check(lostBefore(t) - lost)
+	s.close()
+	left()
+}
+
+func newSoak(t *testing.T, near, far func() *net.UDPConn) *soak {
+	s := &soak{t: t}
+	for i := range s.counted[0] {
+		in := &soakReceiver{s: s, number: i, bare: far()}
+		if in.paced = i >= 2 || !sys.HaveBatchCall; in.paced { // without that drops are not counted
+			growBuffer(in.bare)
+			in.paced = bufferSize(in.bare) >= soakBuffer
+		}
+		in.addr = addrPortOf(in.bare)
+		if i%2 == 1 {
+			in.conn = newConn(t, in.bare, nil)
+		}
+		for j := range in.flows {
+			in.flows[j].seen = make([]uint64, soakWindow/64)
+		}
+		s.receivers = append(s.receivers, in)
+	}
+	for i := range s.senders {
+		s.senders[i] = newConn(t, near(), &Config{GSO: []GSOMode{GSOAuto, GSOOff}[i%2]})
+	}
+	s.writer = NewWriter(s.senders[2], &WriterConfig{OnError: func(addr netip.AddrPort, err error) {
+		t.Errorf("reported to %v: %v", addr, err)
+	}})
+	for range 2 {
+		s.others = append(s.others, newConn(t, near(), &Config{GRO: GROOn}))
+	}
+	f, err := s.others[1].File() // what is queued at the first raw read would be the Conn's
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	return s
+}
+
+func (s *soak) over() bool { return s.t.Failed() || !time.Now().Before(s.end) }
+
+// destination is a receiver that may be sent to.
+func (s *soak) destination(r *rand.Rand) *soakReceiver {
+	for {
+		in := s.receivers[r.IntN(len(s.receivers))]
+		if !in.paced || in.sent.Load()-in.arrived.Load() < soakUnderWay || s.over() {
+			return in
+		}
+		time.Sleep(20 * time.Microsecond)
 	}
 }
 
-func newSoak(t *testing.T, sndbuf int) *soak {
-	s := &soak{t: t}
-	for i := range s.inboxes {
-		in := newInbox(t, "udp4", "127.0.0.1")
-		if err := controlErr(in.conn, option(unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1)); err != nil {
-			t.Skip("no counting of drops: ", err)
-		}
-		s.inboxes[i] = &soakInbox{inbox: in, number: i}
-		for j := range s.inboxes[i].flows {
-			s.inboxes[i].flows[j].seen = make([]uint64, soakWindow/64)
-		}
-		s.dest[i] = in.addr
-	}
-	for range 3 {
-		u := listen(t, "udp4", "127.0.0.1")
-		if sndbuf > 0 {
-			u.SetWriteBuffer(sndbuf)
-		}
-		c, err := New(u, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { c.Close() })
-		s.conns = append(s.conns, c)
-	}
-	s.writer = NewWriter(s.conns[2], &WriterConfig{OnError: func(addr netip.AddrPort, err error) {
-		s.reported.Add(1)
-		t.Errorf("reported to %v: %v", addr, err)
-	}})
-	return s
+// count counts what a sender has sent to receiver to.
+func (s *soak) count(sender int, to byte) {
+	s.counted[sender][to]++
+	s.receivers[to].sent.Add(1)
 }
 
 // send sends batches until the end, by send, which says how many of the first
 // left.
-func (s *soak) send(sender int, send func(ctx context.Context, msgs []OutputMessage) (int, error)) {
+func (s *soak) send(sender int, send func(ctx context.Context, msgs []OutputMessage, r *rand.Rand) (int, error)) {
 	r := rand.New(rand.NewPCG(uint64(sender), 1))
 	buffers := make([]byte, 600*soakLargest)
 	var msgs []OutputMessage
-	for time.Now().Before(s.end) && !s.t.Failed() {
+	for !s.over() {
 		msgs = s.batch(r, sender, buffers, msgs[:0])
 		ctx, cancel := context.Background(), context.CancelFunc(func() {})
 		if r.IntN(4) == 0 {
 			ctx, cancel = context.WithTimeout(ctx, time.Duration(r.IntN(2000))*time.Microsecond)
 		}
-		n, err := send(ctx, msgs)
+		n, err := send(ctx, msgs, r)
 		cancel()
 		s.mayEnd(err)
 		for _, m := range msgs[:n] {
-			s.counted[sender][m.Vectors[0][1]]++
+			s.count(sender, m.Vectors[0][1])
 		}
 	}
 }
@@ -167,9 +262,9 @@ func (s *soak) send(sender int, send func(ctx context.Context, msgs []OutputMess
 func (s *soak) mayEnd(err error) {
 	switch {
 	case err == nil:
-		return
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		s.ended.Add(1)
+		runtime.Gosched()
 	default:
 		s.t.Error(err)
 	}
@@ -179,42 +274,41 @@ func (s *soak) mayEnd(err error) {
 func (s *soak) batch(r *rand.Rand, sender int, buffers []byte, msgs []OutputMessage) []OutputMessage {
 	next := s.counted[sender]
 	for total := 1 + r.IntN(600); len(msgs) < total; {
-		to, size := r.IntN(soakReceivers), soakHeader+r.IntN(soakLargest-soakHeader)
+		in, size := s.destination(r), soakHeader+r.IntN(soakLargest-soakHeader)
 		for range min(1+r.IntN(64), total-len(msgs)) {
 			p := buffers[:size:size]
 			buffers = buffers[size:]
-			putSoak(p, sender, to, next[to])
-			next[to]++
-			msgs = append(msgs, OutputMessage{Addr: s.dest[to], Vectors: [][]byte{p[:4], p[4:]}})
+			putSoak(p, sender, in.number, next[in.number])
+			next[in.number]++
+			msgs = append(msgs, OutputMessage{Addr: in.addr, Vectors: [][]byte{p[:4], p[4:]}})
 		}
 	}
 	return msgs
 }
 
-func (s *soak) sendMessages(c *Conn) func(context.Context, []OutputMessage) (int, error) {
-	return func(ctx context.Context, msgs []OutputMessage) (int, error) { return c.SendMessages(ctx, msgs, 0) }
+func (s *soak) sendMessages(ctx context.Context, msgs []OutputMessage, r *rand.Rand) (int, error) {
+	if r.IntN(2) == 0 {
+		return s.senders[0].WriteBatch(xnetMessages(msgs), 0)
+	}
+	return s.senders[0].SendMessages(ctx, msgs, 0)
 }
 
-func (s *soak) sendEach(c *Conn) func(context.Context, []OutputMessage) (int, error) {
-	return func(ctx context.Context, msgs []OutputMessage) (int, error) { return c.SendEach(ctx, msgs, 0) }
+func (s *soak) sendEach(ctx context.Context, msgs []OutputMessage, _ *rand.Rand) (int, error) {
+	return s.senders[1].SendEach(ctx, msgs, 0)
 }
 
-func (s *soak) writeBatch(c *Conn) func(context.Context, []OutputMessage) (int, error) {
-	return func(_ context.Context, msgs []OutputMessage) (int, error) { return c.WriteBatch(xnetMessages(msgs), 0) }
-}
-
-// write writes one by one through the Writer until the end.
-func (s *soak) write(sender int) {
+// write writes one by one until the end, to a Writer or a Conn.
+func (s *soak) write(sender int, c net.PacketConn) {
 	r := rand.New(rand.NewPCG(uint64(sender), 1))
 	p := make([]byte, soakLargest)
-	for i := 0; time.Now().Before(s.end) && !s.t.Failed(); i++ {
-		to, size := r.IntN(soakReceivers), soakHeader+100*(i/500%10)
-		putSoak(p[:size], sender, to, s.counted[sender][to])
-		if _, err := s.writer.WriteToUDPAddrPort(p[:size], s.dest[to]); err != nil {
+	for i := 0; !s.over(); i++ {
+		in, size := s.destination(r), soakHeader+100*(i/500%10)
+		putSoak(p[:size], sender, in.number, s.counted[sender][in.number])
+		if _, err := c.WriteTo(p[:size], net.UDPAddrFromAddrPort(in.addr)); err != nil {
 			s.mayEnd(err)
 			continue
 		}
-		s.counted[sender][to]++
+		s.count(sender, byte(in.number))
 		switch r.IntN(2000) {
 		case 0:
 			time.Sleep(time.Duration(r.IntN(500)) * time.Microsecond) // an idle Writer
@@ -226,19 +320,24 @@ func (s *soak) write(sender int) {
 	}
 }
 
-// moveDeadlines moves all write deadlines until the end, and then clears them.
+// moveDeadlines moves all deadlines until the end, and then clears them.
 func (s *soak) moveDeadlines() {
-	set := []func(time.Time) error{s.conns[0].SetWriteDeadline, s.conns[1].SetWriteDeadline, s.writer.SetWriteDeadline}
-	r := rand.New(rand.NewPCG(9, 9))
-	for time.Now().Before(s.end) {
+	set := []func(time.Time) error{s.writer.SetWriteDeadline}
+	for _, i := range []int{0, 1, 3} { // the other is the Writer's, which would lose what it holds
+		set = append(set, s.senders[i].SetWriteDeadline)
+	}
+	for _, in := range s.receivers {
+		set = append(set, in.socket().SetReadDeadline)
+	}
+	for !s.over() {
 		at := time.Time{}
-		if r.IntN(2) == 0 {
-			at = time.Now().Add(time.Duration(r.IntN(3000)-500) * time.Microsecond)
+		if rand.IntN(2) == 0 {
+			at = time.Now().Add(time.Duration(rand.IntN(3000)-500) * time.Microsecond)
 		}
-		if err := set[r.IntN(len(set))](at); err != nil {
+		if err := set[rand.IntN(len(set))](at); err != nil {
 			s.t.Error(err)
 		}
-		time.Sleep(time.Duration(r.IntN(2000)) * time.Microsecond)
+		time.Sleep(time.Duration(rand.IntN(1000)) * time.Microsecond)
 	}
 	for _, set := range set {
 		if err := set(time.Time{}); err != nil {
@@ -247,14 +346,27 @@ func (s *soak) moveDeadlines() {
 	}
 }
 
+// conns are those whose counters are looked at.
+func (s *soak) conns() []*Conn {
+	conns := s.senders[:len(s.senders):len(s.senders)]
+	for _, in := range s.receivers {
+		if in.conn != nil {
+			conns = append(conns, in.conn)
+		}
+	}
+	return conns
+}
+
 // readStats reads the counters, which never go back.
 func (s *soak) readStats() {
-	last := make([]Stats, len(s.conns))
-	for time.Now().Before(s.end) {
-		for i, c := range s.conns {
-			st := c.Stats()
-			if st.Messages < last[i].Messages || st.Bytes < last[i].Bytes || st.Calls < last[i].Calls || st.Segmented > st.Messages {
-				s.t.Errorf("%+v after %+v", st, last[i])
+	conns := s.conns()
+	last := make([]Stats, len(conns))
+	for !s.over() {
+		for i, c := range conns {
+			st, was := c.Stats(), last[i]
+			if st.Messages < was.Messages || st.Bytes < was.Bytes || st.Calls < was.Calls || st.Segmented > st.Messages ||
+				st.Received < was.Received || st.ReceiveCalls < was.ReceiveCalls || st.Coalesced > st.Received || st.Dropped < was.Dropped {
+				s.t.Errorf("%+v after %+v", st, was)
 			}
 			last[i] = st
 		}
@@ -262,84 +374,127 @@ func (s *soak) readStats() {
 	}
 }
 
-// settledHeap is what is reachable after some time of sending.
-func (s *soak) settledHeap(wait time.Duration) uint64 {
-	time.Sleep(wait)
-	var st runtime.MemStats
-	for range 3 {
-		runtime.GC()
+// disturb turns UDP_GRO on and off on other sockets, and reads them raw.
+func (s *soak) disturb() {
+	raw, err := s.others[1].SyscallConn()
+	if err != nil {
+		s.t.Error(err)
+		return
 	}
+	s.others[1].SetReadDeadline(s.end.Add(patience))
+	for on := true; !s.over(); on = !on {
+		control(s.t, s.others[0], func(fd int) error { return sys.SetCoalescing(uintptr(fd), on) })
+		if _, err := s.others[0].SendTo(nil, []byte("raw"), addrPortOf(s.others[1]), 0); err != nil {
+			s.t.Error(err)
+		}
+		if n, err := readRaw(raw)(make([]byte, 10)); n != 3 || err != nil {
+			s.t.Errorf("a raw read of another socket: %d, %v", n, err)
+		}
+		time.Sleep(200 * time.Microsecond)
+	}
+}
+
+// heapNow is how many bytes are reachable.
+func heapNow() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var st runtime.MemStats
 	runtime.ReadMemStats(&st)
 	return st.HeapAlloc
 }
 
-// endInboxes tells each receiver that nothing comes after this, once there is
-// room for it: a mark that is dropped would be counted.
-func (s *soak) endInboxes() {
-	for _, in := range s.inboxes {
-		for last := in.reads.Load(); ; last = in.reads.Load() {
-			if time.Sleep(50 * time.Millisecond); in.reads.Load() == last {
-				break
-			}
+// awaitQuiet waits for what is still under way.
+func (s *soak) awaitQuiet() {
+	arrived := func() (n int64) {
+		for _, in := range s.receivers {
+			n += in.arrived.Load()
 		}
-		c, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(in.addr))
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		for deadline := time.Now().Add(patience); !in.ended.Load() && time.Now().Before(deadline); {
-			c.Write(endMark) // again, for it too may be dropped
-			time.Sleep(10 * time.Millisecond)
-		}
-		c.Close()
-		in.conn.SetReadDeadline(time.Now()) // it has read on, past the marks
+		return n
+	}
+	for last := int64(-1); arrived() != last; {
+		last = arrived()
+		time.Sleep(300 * time.Millisecond) // what is on its way is read in less
 	}
 }
 
-// check compares what was counted with what arrived and what was dropped.
-func (s *soak) check(backlog uint64) {
-	var counted, arrived, dropped, messages uint64
-	for i, in := range s.inboxes {
-		var n, got uint64
+func (s *soak) close() {
+	for _, c := range append(s.conns(), s.others...) {
+		c.Close()
+	}
+	for _, in := range s.receivers {
+		in.bare.Close()
+		in.readers.Wait()
+	}
+}
+
+// check compares what was counted with what was read and dropped. Of the system
+// lost is what it counts as lost on the way.
+func (s *soak) check(lost uint64) {
+	var counted, arrived, messages, parked uint64
+	for i, in := range s.receivers {
+		n := uint64(0)
 		for sender := range s.counted {
 			n += s.counted[sender][i]
-			got += in.flows[sender].arrived
-			if top := in.flows[sender].top; top > s.counted[sender][i] {
-				s.t.Errorf("receiver %d has number %d of sender %d, of which %d were counted", i, top-1, sender, s.counted[sender][i])
-			}
 		}
-		if missing := int64(n - got - in.dropped); missing != 0 && backlog == 0 || missing < 0 {
-			s.t.Errorf("receiver %d: %d of %d arrived, %d were dropped, %d are missing", i, got, n, in.dropped, missing)
-		}
-		counted, arrived, dropped = counted+n, arrived+got, dropped+in.dropped
+		in.check(n, lost)
+		counted, arrived = counted+n, arrived+uint64(in.arrived.Load())
 	}
-	var parked uint64
-	for _, c := range s.conns {
-		st := c.Stats()
-		messages, parked = messages+st.Messages, parked+st.Parked
+	for _, c := range s.senders {
+		messages, parked = messages+c.Stats().Messages, parked+c.Stats().Parked
+	}
+	for _, n := range s.counted[3] { // net's own writes, which Stats leave out
+		messages += n
 	}
 	if messages != counted {
-		s.t.Errorf("Stats count %d messages, the calls %d", messages, counted)
+		s.t.Errorf("Stats and net's writes make %d messages, the calls %d", messages, counted)
 	}
-	s.t.Logf("%d datagrams counted, %d arrived, %d dropped at receivers, %d packets before them; %d calls ended by contexts and deadlines, %d waits",
-		counted, arrived, dropped, backlog, s.ended.Load(), parked)
+	s.t.Logf("%d datagrams counted, %d arrived, %d lost before the sockets; %d calls ended by contexts and deadlines, %d waits for room",
+		counted, arrived, lost, s.ended.Load(), parked)
 }
 
-// A soakInbox checks what arrives.
-type soakInbox struct {
-	*inbox
-	number  int
-	flows   [soakSenders]soakFlow
-	dropped uint64 // as the kernel counts (socket(7), SO_RXQ_OVFL)
-	reads   atomic.Uint64
-	ended   atomic.Bool
+// socket is what is read.
+func (in *soakReceiver) socket() net.PacketConn {
+	if in.conn != nil {
+		return in.conn
+	}
+	return in.bare
+}
+
+// check compares what was sent here with what was read. A drop that a Conn
+// counts may be of a whole run.
+func (in *soakReceiver) check(sent, lost uint64) {
+	t, arrived, run := in.s.t, uint64(in.arrived.Load()), uint64(1)
+	dropped, st := uint64(0), Stats{}
+	if in.conn != nil {
+		run, st = 64, in.conn.Stats()
+		dropped = st.Dropped
+		if st.Received != arrived {
+			t.Errorf("receiver %d read %d; %+v", in.number, arrived, st)
+		}
+	} else {
+		control(t, in.bare, func(fd int) error {
+			_, drops := sys.SocketMemory(uintptr(fd))
+			dropped = uint64(drops)
+			return nil
+		})
+	}
+	missing := sent - arrived
+	if arrived > sent || missing < dropped || missing > run*dropped+lost || in.paced && dropped != 0 {
+		t.Errorf("receiver %d: %d of %d arrived, %d drops were counted and %d lost before; %+v", in.number, arrived, sent, dropped, lost, st)
+	}
+	for i := range in.flows {
+		if n := in.s.counted[i][in.number]; in.flows[i].top > n {
+			t.Errorf("receiver %d has number %d of sender %d, of whom %d were counted", in.number, in.flows[i].top-1, i, n)
+		}
+	}
+	t.Logf("receiver %d: %d of %d, %d drops, %d calls, %d coalesced", in.number, arrived, sent, dropped, st.ReceiveCalls, st.Coalesced)
 }
 
 // A soakFlow is what came from one sender: seen has a bit for each of the last
 // soakWindow numbers before top.
 type soakFlow struct {
-	seen    []uint64
-	top     uint64
-	arrived uint64
+	seen []uint64
+	top  uint64
 }
 
 // note reports whether the number is a new one.
@@ -355,43 +510,29 @@ func (f *soakFlow) note(number uint64) bool {
 		return false
 	}
 	*word |= bit
-	f.arrived++
 	return true
 }
 
-func (in *soakInbox) receive(t *testing.T) {
-	pc := ipv4.NewPacketConn(in.conn)
-	ms := make([]ipv4.Message, 64)
-	for i := range ms {
-		ms[i] = ipv4.Message{Buffers: [][]byte{make([]byte, 2048)}, OOB: make([]byte, 64)}
+// read has all that arrives read until Close.
+func (in *soakReceiver) read() {
+	ways := []func() error{in.receiveMessages, in.readFrom, in.readBatch(in.conn), in.readMsg}
+	if in.conn == nil {
+		ways = []func() error{in.readBatch(ipv4.NewPacketConn(in.bare))}
 	}
-	for {
-		n, err := pc.ReadBatch(ms, 0)
-		in.reads.Add(1)
-		if errors.Is(err, os.ErrDeadlineExceeded) && in.ended.Load() {
-			return
-		}
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		for i := range ms[:n] {
-			in.take(t, ms[i].Buffers[0][:ms[i].N], ms[i].OOB[:ms[i].NN])
-		}
+	for _, read := range ways {
+		in.readers.Go(func() {
+			for err := error(nil); !errors.Is(err, net.ErrClosed); {
+				if err = read(); !errors.Is(err, net.ErrClosed) {
+					in.s.mayEnd(err)
+				}
+			}
+		})
 	}
 }
 
-func (in *soakInbox) take(t *testing.T, p, oob []byte) {
-	if len(oob) > 0 {
-		cm, err := unix.ParseSocketControlMessage(oob)
-		if err == nil && len(cm) == 1 && cm[0].Header.Type == unix.SO_RXQ_OVFL {
-			in.dropped = max(in.dropped, uint64(binary.NativeEndian.Uint32(cm[0].Data)))
-		}
-	}
-	if bytes.Equal(p, endMark) {
-		in.ended.Store(true)
-		return
-	}
+// take checks a datagram.
+func (in *soakReceiver) take(p []byte) {
+	t := in.s.t
 	if len(p) < soakHeader || int(p[0]) >= soakSenders || int(p[1]) != in.number || int(binary.BigEndian.Uint16(p[2:])) != len(p) {
 		t.Errorf("receiver %d got %s", in.number, brief(p))
 		return
@@ -400,23 +541,86 @@ func (in *soakInbox) take(t *testing.T, p, oob []byte) {
 	if want := soakNoise[number%(1<<15):][:len(p)-soakHeader]; !bytes.Equal(p[soakHeader:], want) {
 		t.Errorf("number %d of sender %d is damaged", number, p[0])
 	}
+	in.mu[p[0]].Lock()
 	if !in.flows[p[0]].note(number) {
 		t.Errorf("number %d of sender %d arrived again, or after %d more", number, p[0], soakWindow)
 	}
+	in.mu[p[0]].Unlock()
+	in.arrived.Add(1)
 }
 
-// softnetDrops is how many packets the system has dropped between loopback and
-// the sockets, in net.core.netdev_max_backlog, of which no socket knows.
-func softnetDrops(t *testing.T) (n uint64) {
-	t.Helper()
-	text, err := os.ReadFile("/proc/net/softnet_stat")
-	if err != nil {
-		return 0
+func (in *soakReceiver) receiveMessages() error {
+	msgs := make([]InputMessage, 1+rand.IntN(100))
+	for i := range msgs {
+		msgs[i].Vectors = pieces(1+i%2, 1500)
 	}
-	for line := range strings.Lines(string(text)) {
-		if fields := strings.Fields(line); len(fields) > 1 {
-			drops, _ := strconv.ParseUint(fields[1], 16, 64)
-			n += drops
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rand.IntN(3000))*time.Microsecond)
+	defer cancel()
+	n, err := in.conn.ReceiveMessages(ctx, msgs, []int{0, MsgWaitAll}[rand.IntN(2)])
+	for _, m := range msgs[:n] {
+		in.take(joined(m.Vectors, m.BytesReceived))
+	}
+	return err
+}
+
+func (in *soakReceiver) readFrom() error {
+	p := make([]byte, 1500)
+	n, _, err := in.conn.ReadFrom(p)
+	if err == nil {
+		in.take(p[:n])
+	}
+	return err
+}
+
+func (in *soakReceiver) readMsg() error {
+	p := make([]byte, 1500)
+	n, _, _, _, err := in.conn.ReadMsgUDPAddrPort(p, nil)
+	if err == nil {
+		in.take(p[:n])
+	}
+	return err
+}
+
+func (in *soakReceiver) readBatch(c interface {
+	ReadBatch(ms []ipv4.Message, flags int) (int, error)
+}) func() error {
+	ms := make([]ipv4.Message, 64)
+	for i := range ms {
+		ms[i].Buffers = [][]byte{make([]byte, 1500)}
+	}
+	return func() error {
+		n, err := c.ReadBatch(ms[:1+rand.IntN(len(ms))], 0)
+		for _, m := range ms[:max(n, 0)] {
+			in.take(m.Buffers[0][:m.N])
+		}
+		return err
+	}
+}
+
+// lostBefore is how many packets the system has dropped where no socket knows
+// of them: behind the devices (net.core.netdev_max_backlog), and in the queues
+// of this network's.
+func lostBefore(t *testing.T) (n uint64) {
+	t.Helper()
+	for file, columns := range map[string][]int{
+		"/proc/net/softnet_stat": {1},
+		"/proc/self/net/dev":     {4, 12}, // of what was received and sent
+	} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		base := 10
+		if strings.Contains(file, "softnet") {
+			base = 16
+		}
+		for line := range strings.Lines(string(text)) {
+			for _, at := range columns {
+				if fields := strings.Fields(line); len(fields) > at {
+					drops, _ := strconv.ParseUint(fields[at], base, 64)
+					n += drops
+				}
+			}
 		}
 	}
 	return n
