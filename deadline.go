@@ -54,7 +54,7 @@ type waitRule struct {
 	starvedAfter time.Duration
 
 	// A parker is closed when it was not used for this long.
-	keepParker time.Duration
+	parkerExpiry time.Duration
 }
 
 // epoch makes points in time out of the monotonic clock.
@@ -335,14 +335,14 @@ func (q *queue) place(at **place) *place {
 // each packet that arrives wakes it too.
 func (q *queue) makeParkerLocked(p *place) {
 	p.parker, p.wakeAt = newParker(q.ends.raw, q.rule), 0
-	p.expiry = time.AfterFunc(q.rule.keepParker, func() {
+	p.expiry = time.AfterFunc(q.rule.parkerExpiry, func() {
 		q.mu.Lock()
 		defer q.mu.Unlock()
-		rest := q.rule.keepParker - time.Duration(sinceEpoch(time.Now())-p.used)
+		rest := q.rule.parkerExpiry - time.Duration(sinceEpoch(time.Now())-p.used)
 		switch {
 		case p.parker == nil:
 		case p.line.isTaken():
-			p.expiry.Reset(q.rule.keepParker)
+			p.expiry.Reset(q.rule.parkerExpiry)
 		case rest > 0:
 			p.expiry.Reset(rest)
 		default:

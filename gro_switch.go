@@ -222,7 +222,7 @@ func (r *receiver) drainLocked(fd uintptr) {
 		if errno != 0 {
 			if errno != sys.EWOULDBLOCK {
 				err := os.NewSyscallError("recvmsg", errno)
-				r.keep(err)
+				r.addPending(err)
 				if isToldOnce(err) {
 					continue // it was pending, and is gone
 				}

@@ -119,7 +119,7 @@ func (c *Conn) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
 		}
 		a.free(used)
 		if n > 0 {
-			c.recv.keep(err)
+			c.recv.addPending(err)
 			return n, nil
 		}
 		return 0, c.recv.wrap(err)

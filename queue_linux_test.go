@@ -153,7 +153,7 @@ func TestParkerIsKept(t *testing.T) {
 	inNamespace(t, func(t *testing.T, lo *loopback) {
 		nw := newNarrows(t, lo, shut, nil)
 		rule := *nw.c.send.queue.rule
-		rule.keepParker = 200 * time.Millisecond
+		rule.parkerExpiry = 200 * time.Millisecond
 		nw.c.send.queue.rule = &rule
 		nw.fill()
 		before := openDescriptors(t)

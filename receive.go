@@ -643,7 +643,7 @@ func (r *receiver) many(ctx context.Context, msgs []InputMessage, flags int, wai
 		n += k
 		switch {
 		case err != nil && n > 0:
-			r.keep(err)
+			r.addPending(err)
 			return n, nil
 		case err != nil:
 			return 0, err
@@ -653,9 +653,9 @@ func (r *receiver) many(ctx context.Context, msgs []InputMessage, flags int, wai
 	}
 }
 
-// keep keeps err for the next call if the kernel may have forgotten it by
-// telling it.
-func (r *receiver) keep(err error) {
+// addPending has the next call return err if the kernel may have forgotten it
+// by telling it.
+func (r *receiver) addPending(err error) {
 	if err == nil {
 		return
 	}
@@ -823,7 +823,7 @@ func (r *receiver) readyLocked(fd uintptr) bool {
 	}
 	// That can also be an error queue, of which a read says nothing.
 	if errno := sys.SocketError(fd); errno != 0 {
-		r.keep(os.NewSyscallError("recvmsg", errno))
+		r.addPending(os.NewSyscallError("recvmsg", errno))
 		return true
 	}
 	return false

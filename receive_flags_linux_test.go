@@ -94,7 +94,7 @@ func TestErrorQueuePastPending(t *testing.T) {
 		t.Skip("no error queue on the portable path")
 	}
 	in, _, _ := readPair(t, nil)
-	in.recv.keep(unix.ENOBUFS)
+	in.recv.addPending(unix.ENOBUFS)
 	for name, call := range flagReads {
 		if _, err := call(in, roomInPieces(1, 100, 0), unix.MSG_ERRQUEUE); !errors.Is(err, ErrWouldBlock) {
 			t.Errorf("%s: %v", name, err)

@@ -24,7 +24,7 @@ func TestPendingBeforeHeld(t *testing.T) {
 	for _, call := range readCalls {
 		sendRuns(t, out, to, 1, &sent)
 		readRuns(t, readNow(in), 1, &read) // two are held
-		in.recv.keep(unix.ENOBUFS)
+		in.recv.addPending(unix.ENOBUFS)
 		if got, err := call.call(in, []roomFor{newRoom([]int{100}, 0)}, 0); !errors.Is(err, unix.ENOBUFS) || len(got) != 0 {
 			t.Errorf("%s: %v, %v; want ENOBUFS", call.name, got, err)
 		}
@@ -44,7 +44,7 @@ func TestPendingPastDeadline(t *testing.T) {
 	for _, mode := range []GROMode{GROAuto, GROOn} {
 		in, _, _ := readPair(t, &Config{GRO: mode})
 		for _, call := range readCalls {
-			in.recv.keep(unix.ENOBUFS)
+			in.recv.addPending(unix.ENOBUFS)
 			in.SetReadDeadline(time.Now().Add(-time.Second))
 			if _, err := call.call(in, []roomFor{newRoom([]int{100}, 0)}, 0); !errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Errorf("%s: %v", call.name, err)

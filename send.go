@@ -51,7 +51,7 @@ var waitForRoom = waitRule{
 	maxPause:     20 * time.Millisecond,
 	longPause:    100 * time.Millisecond,
 	starvedAfter: 30 * time.Millisecond,
-	keepParker:   time.Second,
+	parkerExpiry: time.Second,
 }
 
 func (s *sender) init(c *net.UDPConn, raw syscall.RawConn, isIPv6 bool, cfg *Config) {
