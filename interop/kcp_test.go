@@ -46,6 +46,7 @@ func runKCP(t *testing.T, s site) cost {
 	var g errgroup.Group
 	run := func(session *kcp.UDPSession) {
 		t.Cleanup(func() { session.Close() })
+		//lint:ignore SA1019 there is no other way to have a stream
 		session.SetStreamMode(true)
 		session.SetNoDelay(1, 10, 2, 1)
 		session.SetWindowSize(512, 512)
