@@ -30,7 +30,7 @@ func TestFullSocketDontWait(t *testing.T) {
 		nw := filled(t, lo, nil)
 		c := nw.c
 		before := c.Stats()
-		parked := nw.park(nil, 1, 1)
+		parked := nw.startWaits(nil, 1, 1)
 		msgs := nw.messages(9, 0, 3)
 		ms := []ipv4.Message{{Buffers: [][]byte{payload(9, 0)}, Addr: net.UDPAddrFromAddrPort(nw.to)}}
 		atOnce(t, "the sends that do not wait", func() {
@@ -312,7 +312,7 @@ func TestWakers(t *testing.T) {
 			nw := filled(t, lo, nil)
 			left := nothingLeft(t)
 			ctx, cancel := context.WithCancel(context.Background())
-			calls := nw.park(ctx, 1, 3)
+			calls := nw.startWaits(ctx, 1, 3)
 			stillWaiting(t, calls)
 			w.wake(nw, cancel)
 			n := 0
@@ -337,7 +337,7 @@ func TestCancelOne(t *testing.T) {
 		var cancels []context.CancelFunc
 		for i := range 6 {
 			ctx, cancel := context.WithCancel(context.Background())
-			calls, cancels = append(calls, nw.park(ctx, 1+i, 1)...), append(cancels, cancel)
+			calls, cancels = append(calls, nw.startWaits(ctx, 1+i, 1)...), append(cancels, cancel)
 		}
 		for i, k := range []int{0, 3, 1} { // parked, in line, then parked by having moved up
 			cancels[k]()
@@ -405,7 +405,7 @@ func TestDeadlineReached(t *testing.T) {
 		}
 
 		nw.c.SetWriteDeadline(time.Now().Add(time.Hour)) // then sooner, while they wait
-		calls = nw.park(nil, 1, 3)
+		calls = nw.startWaits(nil, 1, 3)
 		at = time.Now().Add(50 * time.Millisecond)
 		nw.c.SetWriteDeadline(at)
 		allEnded(t, calls, 0, os.ErrDeadlineExceeded)
@@ -458,7 +458,7 @@ func TestPlaceInLine(t *testing.T) {
 		nw := filled(t, lo, nil)
 		lo.oneProcessor()
 		const n = 12
-		calls := nw.park(nil, 1, n)
+		calls := nw.startWaits(nil, 1, n)
 		for _, left := range []time.Duration{3 * time.Hour, 2 * time.Hour, time.Hour} {
 			nw.c.SetWriteDeadline(time.Now().Add(left))
 			time.Sleep(5 * time.Millisecond) // those it woke are to be back in line
@@ -604,8 +604,8 @@ func TestStarved(t *testing.T) {
 	inNamespace(t, func(t *testing.T, lo *loopback) {
 		nw := filled(t, lo, nil)
 		ctx, cancel := context.WithCancel(context.Background())
-		first := nw.park(ctx, 1, 1)
-		second := nw.park(nil, 2, 1)
+		first := nw.startWaits(ctx, 1, 1)
+		second := nw.startWaits(nil, 2, 1)
 		tries := nw.c.Stats().Calls
 		cancel()
 		allEnded(t, first, 0, context.Canceled)
@@ -633,9 +633,9 @@ func TestCloseWhileParked(t *testing.T) {
 		for range 10 {
 			left := nothingLeft(t)
 			nw := filled(t, lo, nil)
-			calls := nw.park(context.Background(), 1, 4)
+			calls := nw.startWaits(context.Background(), 1, 4)
 			ctx, cancel := context.WithCancel(context.Background())
-			calls = append(calls, nw.park(ctx, 5, 4)...)
+			calls = append(calls, nw.startWaits(ctx, 5, 4)...)
 			other := make(chan error, 3)
 			go func() { other <- nw.c.WaitWritable(ctx) }()
 			go func() { _, err := nw.c.WriteTo(payload(9, 0), net.UDPAddrFromAddrPort(nw.to)); other <- err }()
@@ -1050,7 +1050,7 @@ func TestNoDescriptorLeft(t *testing.T) {
 		defer giveBack()
 
 		ctx, cancel := context.WithCancel(context.Background())
-		calls := nw.park(ctx, 1, 2)
+		calls := nw.startWaits(ctx, 1, 2)
 		nw.c.send.queue.mu.Lock()
 		_, polls := nw.c.send.queue.turn.parker.(*pollParker)
 		nw.c.send.queue.mu.Unlock()
@@ -1059,11 +1059,11 @@ func TestNoDescriptorLeft(t *testing.T) {
 		}
 		cancel()
 		allEnded(t, calls, 0, context.Canceled)
-		calls = nw.park(nil, 1, 2)
+		calls = nw.startWaits(nil, 1, 2)
 		nw.c.SetWriteDeadline(time.Now().Add(time.Millisecond))
 		allEnded(t, calls, 0, os.ErrDeadlineExceeded)
 		nw.c.SetWriteDeadline(time.Time{})
-		calls = nw.park(nil, 1, 2)
+		calls = nw.startWaits(nil, 1, 2)
 		lo.setTap(open)
 		allEnded(t, calls, 1, nil)
 		nw.finish(ty)
@@ -1072,7 +1072,7 @@ func TestNoDescriptorLeft(t *testing.T) {
 		}
 		lo.setTap(shut)
 		nw.fill()
-		calls = nw.park(nil, 1, 8)
+		calls = nw.startWaits(nil, 1, 8)
 		nw.c.Close()
 		allEnded(t, calls, 0, net.ErrClosed)
 	})

@@ -277,7 +277,7 @@
 //
 // # Differences from GLib
 //
-//   - A bad message ends the batch before it; g_socket_send_messages refuses
+//   - A bad message ends the batch before it; g_socket_send_messages rejects
 //     the whole call if one address cannot be converted.
 //   - ReceiveMessages returns as soon as there is one datagram;
 //     g_socket_receive_messages of a blocking socket waits until all messages

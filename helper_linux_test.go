@@ -279,9 +279,10 @@ func (nw *narrows) sendAside(ctx context.Context, msgs []OutputMessage) <-chan r
 	return ch
 }
 
-// park makes n calls wait, the first of them parked and the others in line
-// behind it, in order. Each has one message; first is the first one's sender.
-func (nw *narrows) park(ctx context.Context, first, n int) []<-chan result {
+// startWaits makes n calls wait, the first of them parked and the others in
+// line behind it, in order. Each has one message; first is the first one's
+// sender.
+func (nw *narrows) startWaits(ctx context.Context, first, n int) []<-chan result {
 	nw.t.Helper()
 	before, _ := nw.waiting()
 	calls := make([]<-chan result, n)

@@ -51,9 +51,9 @@ func TestLateContext(t *testing.T) {
 			return ctx
 		}
 		parked, inLine := late(), late()
-		calls := nw.park(parked, 1, 1)
-		calls = append(calls, nw.park(inLine, 2, 1)...)
-		others := nw.park(nil, 3, 2)
+		calls := nw.startWaits(parked, 1, 1)
+		calls = append(calls, nw.startWaits(inLine, 2, 1)...)
+		others := nw.startWaits(nil, 3, 2)
 		close(inLine.done)
 		allEnded(t, calls[1:], 0, context.Canceled)
 		close(parked.done)
@@ -74,7 +74,7 @@ func TestWakeUpIsJoined(t *testing.T) {
 		q.rule = &rule
 		nw.fill()
 		ctx, cancel := context.WithCancel(t.Context())
-		calls := nw.park(ctx, 1, 1)
+		calls := nw.startWaits(ctx, 1, 1)
 		q.mu.Lock() // the wake-up gets so far, and the pause ends meanwhile
 		cancel()
 		select {
@@ -102,7 +102,7 @@ func TestNoDescriptorAllowed(t *testing.T) {
 		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
 			t.Skip(err)
 		}
-		calls := nw.park(nil, 1, 2)
+		calls := nw.startWaits(nil, 1, 2)
 		stillWaiting(t, calls)
 		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &was); err != nil { // to open the tap
 			t.Fatal(err)
@@ -144,9 +144,9 @@ func TestWatchersTakeNoTurns(t *testing.T) {
 	})
 }
 
-// TestParkerIsKept: one wait after the other is on the same parker, which is
+// TestParkerReused: one wait after the other is on the same parker, which is
 // closed a while after the last.
-func TestParkerIsKept(t *testing.T) {
+func TestParkerReused(t *testing.T) {
 	if _, err := sys.Dup(rawOf(t, plainKind.world(t, 1, nil).conn)); err != nil {
 		t.Skip(err)
 	}
@@ -160,7 +160,7 @@ func TestParkerIsKept(t *testing.T) {
 		parkers := map[parker]bool{}
 		for range 5 {
 			ctx, cancel := context.WithCancel(context.Background())
-			calls := nw.park(ctx, 1, 2)
+			calls := nw.startWaits(ctx, 1, 2)
 			nw.c.send.queue.mu.Lock()
 			parkers[nw.c.send.queue.turn.parker] = true
 			nw.c.send.queue.mu.Unlock()
@@ -171,7 +171,7 @@ func TestParkerIsKept(t *testing.T) {
 			t.Errorf("5 waits had %d parkers", len(parkers))
 		}
 		await(t, "the parker is closed", func() bool { return openDescriptors(t) == before })
-		calls := nw.park(nil, 1, 1)
+		calls := nw.startWaits(nil, 1, 1)
 		lo.setTap(open)
 		allEnded(t, calls, 1, nil)
 		nw.c.Close()

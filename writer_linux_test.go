@@ -99,9 +99,9 @@ func TestWriterFullIsQuiet(t *testing.T) {
 			cancel()
 			// The one that sends tries every 20 ms; a busy wait makes
 			// thousands.
-			most := uint64(time.Since(start)/waitForRoom.maxPause) + 50
-			if n := nw.c.Stats().Calls - before; n > most {
-				t.Errorf("%d writers: %d calls in %v, want at most %d", writers, n, time.Since(start), most)
+			limit := uint64(time.Since(start)/waitForRoom.maxPause) + 50
+			if n := nw.c.Stats().Calls - before; n > limit {
+				t.Errorf("%d writers: %d calls in %v, want at most %d", writers, n, time.Since(start), limit)
 			}
 			w.Close()
 		}
@@ -276,8 +276,8 @@ func TestWriterRoomOnASlowLink(t *testing.T) {
 					t.Fatal(err)
 				}
 				n := nw.c.Stats().Messages - before
-				if most := uint64((i + 1) * 2 * fullChunk); n > most {
-					t.Errorf("%d writes waited until %d datagrams had left, want at most %d", i+1, n, most)
+				if limit := uint64((i + 1) * 2 * fullChunk); n > limit {
+					t.Errorf("%d writes waited until %d datagrams had left, want at most %d", i+1, n, limit)
 				}
 			}
 			w.Close()
@@ -398,18 +398,18 @@ func TestWriterReportsRefused(t *testing.T) {
 func TestWriterOneProcessor(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	for round := range 10 {
-		kept, of, worst := keptOnOneProcessor(t)
-		t.Logf("%d of %d datagrams left later than the write after them, by up to %v", kept, of, worst)
-		if kept < of/500 {
+		late, of, worst := lateOnOneProcessor(t)
+		t.Logf("%d of %d datagrams left later than the write after them, by up to %v", late, of, worst)
+		if late < of/500 {
 			return
 		}
 		if round == 9 {
-			t.Error("in each round datagrams were kept")
+			t.Error("in each round datagrams were late")
 		}
 	}
 }
 
-func keptOnOneProcessor(t *testing.T) (kept, of int, worst time.Duration) {
+func lateOnOneProcessor(t *testing.T) (late, of int, worst time.Duration) {
 	const bursts, burst = 100, 64
 	world := plainKind.world(t, 1, nil)
 	in := world.inboxes[0]
@@ -443,12 +443,12 @@ func keptOnOneProcessor(t *testing.T) (kept, of int, worst time.Duration) {
 			break // the end of the last burst
 		}
 		of++
-		if late := at.Sub(done[next]); late > time.Millisecond { // the stamps are of the wall's clock
-			kept++
-			worst = max(worst, late)
+		if by := at.Sub(done[next]); by > time.Millisecond { // the stamps are of the wall's clock
+			late++
+			worst = max(worst, by)
 		}
 	}
-	return kept, of, worst
+	return late, of, worst
 }
 
 // arrivalTime reads a datagram and says when the kernel got it.

@@ -406,7 +406,7 @@ func TestWriterDelay(t *testing.T) {
 // waits.
 func TestWriterDelayExact(t *testing.T) {
 	const delay = 3 * time.Millisecond
-	for _, most := range []int{8, 0} {
+	for _, maxMessages := range []int{8, 0} {
 		world := plainKind.world(t, 1, &Config{GSO: GSOOff})
 		synctest.Test(t, func(t *testing.T) {
 			sent, calls := 0, 0
@@ -417,14 +417,14 @@ func TestWriterDelayExact(t *testing.T) {
 					written := time.Duration(binary.BigEndian.Uint64(ms[i].Buffers[0]))
 					held := time.Since(epoch) - written
 					worst = max(worst, held)
-					if most == 0 && i == 0 && held < delay {
+					if maxMessages == 0 && i == 0 && held < delay {
 						t.Errorf("the first of a batch left after %v", held)
 					}
 				}
 				sent += len(ms)
 				return len(ms), nil
 			})
-			w := NewWriter(world.conn, &WriterConfig{MaxDelay: delay, MaxMessages: most})
+			w := NewWriter(world.conn, &WriterConfig{MaxDelay: delay, MaxMessages: maxMessages})
 			var accepted atomic.Int64
 			var wg sync.WaitGroup
 			end := time.Now().Add(5 * time.Second)
@@ -685,7 +685,7 @@ func TestWriterRejectsAtOnce(t *testing.T) {
 	v6 := netip.MustParseAddrPort("[::1]:9")
 	forEachKind(t, 1, nil, func(t *testing.T, world *world) {
 		w := NewWriter(world.conn, &WriterConfig{OnError: func(to netip.AddrPort, err error) { t.Errorf("OnError(%v, %v)", to, err) }})
-		refused := func(want error, n int, err error) {
+		rejected := func(want error, n int, err error) {
 			t.Helper()
 			if n != 0 {
 				t.Errorf("n = %d", n)
@@ -697,7 +697,7 @@ func TestWriterRejectsAtOnce(t *testing.T) {
 		do := func(want error, f func() (int, error)) {
 			t.Helper()
 			n, err := f()
-			refused(want, n, err)
+			rejected(want, n, err)
 		}
 		if world.connected {
 			do(net.ErrWriteToConnected, func() (int, error) { return w.WriteTo(p, net.UDPAddrFromAddrPort(some)) })
@@ -730,7 +730,7 @@ func TestWriterRejectsAtOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err := writeLetter(w, world, 0, p, world.dest[0])
-		refused(net.ErrClosed, 0, err)
+		rejected(net.ErrClosed, 0, err)
 		world.inboxes[0].expect(t, nil)
 	})
 }

@@ -246,7 +246,7 @@ func (opt *options) resolve() (err error) {
 	return nil
 }
 
-// exclude refuses the flags that mean nothing beside -to or -listen.
+// exclude rejects the flags that mean nothing beside -to or -listen.
 func (opt *options) exclude() error {
 	var mode string
 	var others []string
