@@ -585,16 +585,17 @@ func (in *inbox) bursts(t *testing.T, total int) (ns []int) {
 	return ns
 }
 
-// TestEdges: what the planner takes for allowed the kernel takes, at the edge
-// of each limit; one past it is two messages.
-func TestEdges(t *testing.T) {
+// An edge is a batch at a limit, and how many of it are to be segmented.
+type edge struct {
+	name           string
+	sizes          []int
+	vectors        int
+	segmented, old uint64 // old: where headers count
+}
+
+func edges() []edge {
 	sizes := func(n, size int, more ...int) []int { return append(slices.Repeat([]int{size}, n), more...) }
-	for _, test := range []struct {
-		name           string
-		sizes          []int
-		vectors        int
-		segmented, old uint64 // old: where headers count
-	}{
+	return []edge{
 		{"64 segments", sizes(63, 1000, 940), 1, 64, 64},
 		{"64 segments and a byte more", sizes(63, 1000, 941), 1, 64, 63},
 		{"65 segments", sizes(63, 1000, 940, 1), 1, 64, 64},
@@ -609,7 +610,13 @@ func TestEdges(t *testing.T) {
 		{"1024 vectors", sizes(16, 1200), 64, 16, 16},
 		{"1025 vectors", sizes(41, 1200), 25, 40, 40},
 		{"1024 of one byte", sizes(2, 512), 512, 2, 2},
-	} {
+	}
+}
+
+// TestEdges: what the planner takes for allowed the kernel takes, at the edge
+// of each limit; one past it is two messages.
+func TestEdges(t *testing.T) {
+	for _, test := range edges() {
 		t.Run(test.name, func(t *testing.T) {
 			forEachKind(t, 3, nil, func(t *testing.T, w *world) {
 				for round := range 2 * len(w.inboxes) {

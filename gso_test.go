@@ -74,15 +74,27 @@ func TestRun(t *testing.T) {
 	if sys.MaxVectors < maxSegments {
 		t.Skip("no segmentation here: a message has fewer vectors than a run datagrams")
 	}
+	for _, test := range append(sizeCases(), messageCases()...) {
+		if got := test.limits.run(test.msgs); got != test.want {
+			t.Errorf("%s: %+v, want %+v", test.name, got, test.want)
+		}
+	}
+}
+
+// A runCase says which run the planner makes of the first of some messages.
+type runCase struct {
+	name   string
+	limits segmentLimits
+	msgs   []OutputMessage
+	want   run
+}
+
+// sizeCases are about how many datagrams of which sizes are one run.
+func sizeCases() []runCase {
 	all := segmentLimits{segments: maxSegments}
 	old := segmentLimits{segments: maxSegments, headers: oldHeaders}
 	single := run{n: 1}
-	tests := []struct {
-		name   string
-		limits segmentLimits
-		msgs   []OutputMessage
-		want   run
-	}{
+	return []runCase{
 		{"one", all, repeat(1, 100), single},
 		{"two", all, repeat(2, 100), run{2, 100}},
 		{"off", segmentLimits{}, repeat(9, 100), single},
@@ -124,7 +136,14 @@ func TestRun(t *testing.T) {
 		{"all vectors but one, and one", all, append(inVectors(1, 1200, sys.MaxVectors-1), repeat(1, 1200)...), run{2, 1200}},
 		{"flattened", all, inVectors(2, 1200, sys.MaxVectors+1), single},
 		{"then flattened", all, append(repeat(2, 3000), inVectors(1, 3000, sys.MaxVectors+1)...), run{2, 3000}},
+	}
+}
 
+// messageCases are about what may stand beside what, and what limits say.
+func messageCases() []runCase {
+	all := segmentLimits{segments: maxSegments}
+	single := run{n: 1}
+	return []runCase{
 		{"empty first", all, sized(0, 0, 5), single},
 		{"empty second", all, sized(5, 0, 5), single},
 		{"empty later", all, sized(5, 5, 0, 5), run{2, 5}},
@@ -165,11 +184,6 @@ func TestRun(t *testing.T) {
 		{"paced, the last shorter", segmentLimits{segments: 64, paced: 3 * (1000 + 62)}, repeat(2, 1000, 1), run{3, 1000}},
 		{"paced fast", segmentLimits{segments: 64, paced: 1 << 30}, repeat(64, 1000), run{64, 1000}},
 		{"refused any", segmentLimits{segments: 64, tooLarge: 1}, repeat(3, 1), single},
-	}
-	for _, test := range tests {
-		if got := test.limits.run(test.msgs); got != test.want {
-			t.Errorf("%s: %+v, want %+v", test.name, got, test.want)
-		}
 	}
 }
 

@@ -15,56 +15,58 @@ import (
 	"github.com/batchconn/batchconn/internal/sys"
 )
 
+// letGoTests send p, by which its buffer may be held.
+var letGoTests = map[string]struct {
+	send func(w *world, p []byte) error
+	cfg  Config
+}{
+	"SendMessages": {send: func(w *world, p []byte) error {
+		_, err := w.conn.SendMessages(nil, []OutputMessage{{Addr: w.dest[0], Vectors: [][]byte{p[:100], p[100:]}}}, 0)
+		return err
+	}},
+	"SendMessages, of a run": {send: func(w *world, p []byte) error {
+		_, err := w.conn.SendMessages(nil, AppendSegments(nil, w.dest[0], p, 100, nil), 0)
+		return err
+	}},
+	"SendMessages, flattened": {send: func(w *world, p []byte) error {
+		_, err := w.conn.SendMessages(nil, []OutputMessage{{Addr: w.dest[0], Vectors: vectorsFrom(p, sys.MaxVectors+1)}}, 0)
+		return err
+	}},
+	"SendMessages, that fails": {send: func(w *world, p []byte) error {
+		n, _ := w.conn.SendMessages(nil, []OutputMessage{{Addr: w.dest[0], Vectors: [][]byte{p}}, {Vectors: [][]byte{p}}}, 0)
+		if n != 1 {
+			return errNoDestination
+		}
+		return nil
+	}},
+	"SendEach": {send: func(w *world, p []byte) error {
+		_, err := w.conn.SendEach(nil, []OutputMessage{{Addr: w.dest[0], Vectors: [][]byte{p}}}, 0)
+		return err
+	}},
+	"SendMessage, in pieces": {send: func(w *world, p []byte) error {
+		_, err := w.conn.SendMessage(nil, &OutputMessage{Addr: w.dest[0], Vectors: [][]byte{p[:1], p[1:]}}, 0)
+		return err
+	}},
+	"SendTo": {send: func(w *world, p []byte) error {
+		_, err := w.conn.SendTo(nil, p, w.dest[0], 0)
+		return err
+	}},
+	"WriteBatch": {send: func(w *world, p []byte) error {
+		_, err := w.conn.WriteBatch([]ipv4.Message{{Addr: net.UDPAddrFromAddrPort(w.dest[0]), Buffers: [][]byte{p}}}, 0)
+		return err
+	}},
+	"WriteTo": {cfg: Config{NonBlocking: true}, send: func(w *world, p []byte) error {
+		_, err := w.conn.WriteTo(p, net.UDPAddrFromAddrPort(w.dest[0]))
+		return err
+	}},
+}
+
 // TestBuffersAreLetGo: after a send has returned, nothing keeps the caller's
 // buffers for longer than the two collections in which sync.Pool empties the
 // pools of x/net, and nothing of ours does.
 func TestBuffersAreLetGo(t *testing.T) {
 	const size = 1000
-	tests := map[string]struct {
-		send func(w *world, p []byte) error
-		cfg  Config
-	}{
-		"SendMessages": {send: func(w *world, p []byte) error {
-			_, err := w.conn.SendMessages(nil, []OutputMessage{{Addr: w.dest[0], Vectors: [][]byte{p[:100], p[100:]}}}, 0)
-			return err
-		}},
-		"SendMessages, of a run": {send: func(w *world, p []byte) error {
-			_, err := w.conn.SendMessages(nil, AppendSegments(nil, w.dest[0], p, 100, nil), 0)
-			return err
-		}},
-		"SendMessages, flattened": {send: func(w *world, p []byte) error {
-			_, err := w.conn.SendMessages(nil, []OutputMessage{{Addr: w.dest[0], Vectors: vectorsFrom(p, sys.MaxVectors+1)}}, 0)
-			return err
-		}},
-		"SendMessages, that fails": {send: func(w *world, p []byte) error {
-			n, _ := w.conn.SendMessages(nil, []OutputMessage{{Addr: w.dest[0], Vectors: [][]byte{p}}, {Vectors: [][]byte{p}}}, 0)
-			if n != 1 {
-				return errNoDestination
-			}
-			return nil
-		}},
-		"SendEach": {send: func(w *world, p []byte) error {
-			_, err := w.conn.SendEach(nil, []OutputMessage{{Addr: w.dest[0], Vectors: [][]byte{p}}}, 0)
-			return err
-		}},
-		"SendMessage, in pieces": {send: func(w *world, p []byte) error {
-			_, err := w.conn.SendMessage(nil, &OutputMessage{Addr: w.dest[0], Vectors: [][]byte{p[:1], p[1:]}}, 0)
-			return err
-		}},
-		"SendTo": {send: func(w *world, p []byte) error {
-			_, err := w.conn.SendTo(nil, p, w.dest[0], 0)
-			return err
-		}},
-		"WriteBatch": {send: func(w *world, p []byte) error {
-			_, err := w.conn.WriteBatch([]ipv4.Message{{Addr: net.UDPAddrFromAddrPort(w.dest[0]), Buffers: [][]byte{p}}}, 0)
-			return err
-		}},
-		"WriteTo": {cfg: Config{NonBlocking: true}, send: func(w *world, p []byte) error {
-			_, err := w.conn.WriteTo(p, net.UDPAddrFromAddrPort(w.dest[0]))
-			return err
-		}},
-	}
-	for name, test := range tests {
+	for name, test := range letGoTests {
 		t.Run(name, func(t *testing.T) {
 			w := plainKind.world(t, 1, &test.cfg)
 			buffer := lend(t, func(p []byte) error { return test.send(w, p) }, size)

@@ -51,6 +51,12 @@ func TestPooledBatch(t *testing.T) {
 	}
 	b.adopt(make([]ipv4.Message, 1<<14))
 	b.free()
+	checkPooled(t, b)
+}
+
+// checkPooled makes sure that a batch that was freed is small and empty.
+func checkPooled(t *testing.T, b *outBatch) {
+	t.Helper()
 	if n := cap(b.flat); n > 3<<19 {
 		t.Errorf("%d flattened bytes are kept", n)
 	}

@@ -914,22 +914,28 @@ func TestWriterOrder(t *testing.T) {
 		if err := w.Flush(nil); err != nil {
 			t.Fatal(err)
 		}
-		var next [writers][dests]int
-		segments := 0
-		for _, p := range k.taken { // a segmented one is several of ours
-			for ; len(p) >= 6; p = p[6:] {
-				g, d, i := p[0], p[1], int(binary.BigEndian.Uint32(p[2:]))
-				if want := next[g][d]*dests + int(d); i != want {
-					t.Fatalf("%+v: writer %d to %d: %d left, want %d", cfg, g, d, i, want)
-				}
-				next[g][d]++
-				segments++
-			}
-		}
-		if segments != writers*each {
-			t.Fatalf("%+v: %d left, want %d", cfg, segments, writers*each)
+		if n := checkOrder(t, k.taken, dests); n != writers*each {
+			t.Fatalf("%+v: %d left, want %d", cfg, n, writers*each)
 		}
 	}
+}
+
+// checkOrder makes sure that each writer's datagrams left in the order of
+// writing, each to the next of dests destinations, and returns how many did.
+func checkOrder(t *testing.T, taken [][]byte, dests int) (n int) {
+	t.Helper()
+	next := map[[2]byte]int{} // of a writer to a destination
+	for _, p := range taken { // a segmented one is several of ours
+		for ; len(p) >= 6; p = p[6:] {
+			flow, i := [2]byte(p), int(binary.BigEndian.Uint32(p[2:]))
+			if want := next[flow]*dests + int(flow[1]); i != want {
+				t.Fatalf("writer %d to %d: %d left, want %d", flow[0], flow[1], i, want)
+			}
+			next[flow]++
+			n++
+		}
+	}
+	return n
 }
 
 // TestWriterCoalesces: 64 flows whose datagrams come one by one leave in
@@ -1231,39 +1237,9 @@ func fullWriter(t *testing.T) (*world, *Writer, *kernel) {
 // TestWriterDeadline: the Writer's write deadline ends the waiting of writes
 // and of Flush, wherever it is moved meanwhile, and nothing that was accepted.
 func TestWriterDeadline(t *testing.T) {
-	aside := func(f func() error) <-chan error {
-		ch := make(chan error, 1)
-		go func() { ch <- f() }()
-		return ch
-	}
 	world, w, k := fullWriter(t)
 	for name, call := range waitingCalls(w, world.dest[0]) {
-		t.Run(name, func(t *testing.T) {
-			w.SetWriteDeadline(time.Now().Add(-time.Second))
-			checkError(t, call(), os.ErrDeadlineExceeded)
-			start := time.Now()
-			w.SetDeadline(start.Add(20 * time.Millisecond))
-			checkError(t, call(), os.ErrDeadlineExceeded)
-			if time.Since(start) < 20*time.Millisecond {
-				t.Error("too early")
-			}
-
-			w.SetWriteDeadline(time.Now().Add(time.Hour))
-			sooner := aside(call)
-			awaitWaiters(t, w, 1)
-			w.SetWriteDeadline(time.Now().Add(time.Millisecond))
-			checkError(t, receive(t, "the sooner deadline", sooner), os.ErrDeadlineExceeded)
-
-			start = time.Now()
-			w.SetWriteDeadline(start.Add(50 * time.Millisecond))
-			later := aside(call)
-			awaitWaiters(t, w, 1)
-			w.SetWriteDeadline(start.Add(150 * time.Millisecond))
-			checkError(t, receive(t, "the later deadline", later), os.ErrDeadlineExceeded)
-			if time.Since(start) < 150*time.Millisecond {
-				t.Error("before the deadline it was moved to")
-			}
-		})
+		t.Run(name, func(t *testing.T) { testWriterDeadline(t, w, call) })
 	}
 	w.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
 	cleared := aside(waitingCalls(w, world.dest[0])["Write"])
@@ -1289,6 +1265,42 @@ func TestWriterDeadline(t *testing.T) {
 	}
 	if err := w.writerConn.send.queue.ends.check(nil); err != nil {
 		t.Errorf("the Conn itself: %v", err)
+	}
+}
+
+// aside calls f in another goroutine.
+func aside(f func() error) <-chan error {
+	ch := make(chan error, 1)
+	go func() { ch <- f() }()
+	return ch
+}
+
+// testWriterDeadline: a call that waits ends at the deadline, wherever it is
+// moved.
+func testWriterDeadline(t *testing.T, w *Writer, call func() error) {
+	w.SetWriteDeadline(time.Now().Add(-time.Second))
+	checkError(t, call(), os.ErrDeadlineExceeded)
+	start := time.Now()
+	w.SetDeadline(start.Add(20 * time.Millisecond))
+	checkError(t, call(), os.ErrDeadlineExceeded)
+	if time.Since(start) < 20*time.Millisecond {
+		t.Error("too early")
+	}
+
+	w.SetWriteDeadline(time.Now().Add(time.Hour))
+	sooner := aside(call)
+	awaitWaiters(t, w, 1)
+	w.SetWriteDeadline(time.Now().Add(time.Millisecond))
+	checkError(t, receive(t, "the sooner deadline", sooner), os.ErrDeadlineExceeded)
+
+	start = time.Now()
+	w.SetWriteDeadline(start.Add(50 * time.Millisecond))
+	later := aside(call)
+	awaitWaiters(t, w, 1)
+	w.SetWriteDeadline(start.Add(150 * time.Millisecond))
+	checkError(t, receive(t, "the later deadline", later), os.ErrDeadlineExceeded)
+	if time.Since(start) < 150*time.Millisecond {
+		t.Error("before the deadline it was moved to")
 	}
 }
 
@@ -1812,18 +1824,32 @@ func testNothingLost(t *testing.T, cfg WriterConfig, nonBlocking bool) {
 	if got, want := len(k.taken)+len(reported.errs), int(accepted.Load()); got != want {
 		t.Errorf("%d sent and %d reported of %d accepted", len(k.taken), len(reported.errs), want)
 	}
+	checkNumbers(t, k.taken)
+	checkEmpty(t, w)
+	awaitGoroutines(t, before)
+}
+
+// checkNumbers makes sure that each goroutine's datagrams left in order, none
+// twice; some may be missing.
+func checkNumbers(t *testing.T, taken [][]byte) {
+	t.Helper()
 	next := map[byte]int{}
-	for _, p := range k.taken {
+	for _, p := range taken {
 		i := int(p[1])<<16 | int(p[2])<<8 | int(p[3])
 		if i < next[p[0]] {
 			t.Fatalf("goroutine %d: datagram %d after %d, or twice", p[0], i, next[p[0]]-1)
 		}
 		next[p[0]] = i + 1
 	}
+}
+
+// checkEmpty makes sure that a Writer at rest holds nothing, and that nothing
+// waits.
+func checkEmpty(t *testing.T, w *Writer) {
+	t.Helper()
 	h := &w.held
 	if h.messages != 0 || h.bytes != 0 || h.finished != h.accepted || !w.writes.empty() || !w.flushes.empty() || w.turn != nobody {
 		t.Errorf("left: %d messages, %d bytes, %d of %d finished, %d writes and %d flushes in line, sender %d",
 			h.messages, h.bytes, h.finished, h.accepted, w.writes.len(), w.flushes.len(), w.turn)
 	}
-	awaitGoroutines(t, before)
 }

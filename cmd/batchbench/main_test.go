@@ -442,15 +442,9 @@ func alter(s *socket, f func(send sendFunc, slots []slot) sendFunc) error {
 	return nil
 }
 
-// TestWrongWays lets a way do what a broken library could do: the program
-// must notice each.
-func TestWrongWays(t *testing.T) {
-	var once atomic.Bool
-	for _, c := range []struct {
-		name  string
-		alter func(send sendFunc, slots []slot) sendFunc
-		count func(r *row) uint64
-	}{
+// wrongWays do what a broken library could do, most of it only once.
+func wrongWays(once *atomic.Bool) []wrongWay {
+	return []wrongWay{
 		{"damages", func(send sendFunc, slots []slot) sendFunc {
 			return func(from, to int) (int, error) {
 				if once.CompareAndSwap(false, true) {
@@ -492,7 +486,20 @@ func TestWrongWays(t *testing.T) {
 				return 0, errors.New("failed")
 			}
 		}, func(r *row) uint64 { return *r.Uncounted }},
-	} {
+	}
+}
+
+type wrongWay struct {
+	name  string
+	alter func(send sendFunc, slots []slot) sendFunc
+	count func(r *row) uint64
+}
+
+// TestWrongWays lets a way do what a broken library could do: the program
+// must notice each.
+func TestWrongWays(t *testing.T) {
+	var once atomic.Bool
+	for _, c := range wrongWays(&once) {
 		t.Run(c.name, func(t *testing.T) {
 			once.Store(false)
 			replaceWays(t, ways[0], way{"wrong", func(u *net.UDPConn) (*socket, error) {
@@ -515,6 +522,31 @@ func TestWrongWays(t *testing.T) {
 	}
 }
 
+// wrongReaders do what a broken library could do.
+var wrongReaders = []struct {
+	name  string
+	alter func(m *harness.Mailbag, n int) int // what one read has put into the first n buffers
+	wrong func(r *row) bool
+}{
+	{"damages", func(m *harness.Mailbag, n int) int { m.Buffers[0][50] ^= 1; return n },
+		func(r *row) bool { return *r.Damaged > 0 }},
+	{"cuts", func(m *harness.Mailbag, n int) int { m.Lengths[0]--; return n },
+		func(r *row) bool { return *r.Damaged > 0 }},
+	{"glues", func(m *harness.Mailbag, n int) int {
+		m.Lengths[0] = copy(m.Buffers[0][1199:], m.Buffers[1]) + 1199
+		return n
+	},
+		func(r *row) bool { return *r.Damaged > 0 }},
+	{"doubles", func(m *harness.Mailbag, n int) int { m.Lengths[1] = copy(m.Buffers[1], m.Datagram(0)); return n },
+		func(r *row) bool { return *r.Duplicated > 0 }},
+	{"loses", func(m *harness.Mailbag, n int) int { return n - 1 },
+		func(r *row) bool { return *r.Arrived < r.Sent }},
+	{"reorders", func(m *harness.Mailbag, n int) int {
+		m.Buffers[0], m.Buffers[1] = m.Buffers[1], m.Buffers[0]
+		return n
+	}, func(r *row) bool { return *r.Reordered > 0 }},
+}
+
 // TestWrongReaders lets a way of reading do what a broken library could do.
 func TestWrongReaders(t *testing.T) {
 	if runtime.GOOS != "linux" {
@@ -522,29 +554,7 @@ func TestWrongReaders(t *testing.T) {
 	}
 	was := readings
 	t.Cleanup(func() { readings = was })
-	for _, c := range []struct {
-		name  string
-		alter func(m *harness.Mailbag, n int) int // what one read has put into the first n buffers
-		wrong func(r *row) bool
-	}{
-		{"damages", func(m *harness.Mailbag, n int) int { m.Buffers[0][50] ^= 1; return n },
-			func(r *row) bool { return *r.Damaged > 0 }},
-		{"cuts", func(m *harness.Mailbag, n int) int { m.Lengths[0]--; return n },
-			func(r *row) bool { return *r.Damaged > 0 }},
-		{"glues", func(m *harness.Mailbag, n int) int {
-			m.Lengths[0] = copy(m.Buffers[0][1199:], m.Buffers[1]) + 1199
-			return n
-		},
-			func(r *row) bool { return *r.Damaged > 0 }},
-		{"doubles", func(m *harness.Mailbag, n int) int { m.Lengths[1] = copy(m.Buffers[1], m.Datagram(0)); return n },
-			func(r *row) bool { return *r.Duplicated > 0 }},
-		{"loses", func(m *harness.Mailbag, n int) int { return n - 1 },
-			func(r *row) bool { return *r.Arrived < r.Sent }},
-		{"reorders", func(m *harness.Mailbag, n int) int {
-			m.Buffers[0], m.Buffers[1] = m.Buffers[1], m.Buffers[0]
-			return n
-		}, func(r *row) bool { return *r.Reordered > 0 }},
-	} {
+	for _, c := range wrongReaders {
 		bad := reading{"bad", c.name, true, func(u *net.UDPConn, m *harness.Mailbag) (*reader, error) {
 			r, err := readXNet(u, m) // of batches on the portable path too
 			if err != nil {
