@@ -37,14 +37,33 @@ type inbox struct {
 
 func newInbox(t testing.TB, network, host string) *inbox {
 	t.Helper()
-	c := listen(t, network, host)
+	c := far.listen(t, network, host)
 	growBuffer(c)
 	return &inbox{c, addrPortOf(c)}
 }
 
+// A site is where sockets are opened: by the address of loopback that stands
+// for it in the tests.
+type site struct {
+	addr func(host string) netip.Addr
+	open func(network string, addr *net.UDPAddr) (*net.UDPConn, error)
+}
+
+// Where Conns are, and their peers. A test of both ends of a wire replaces
+// them.
+var (
+	near = site{netip.MustParseAddr, net.ListenUDP}
+	far  = near
+)
+
 func listen(t testing.TB, network, host string) *net.UDPConn {
 	t.Helper()
-	c, err := net.ListenUDP(network, &net.UDPAddr{IP: net.ParseIP(host)})
+	return near.listen(t, network, host)
+}
+
+func (p site) listen(t testing.TB, network, host string) *net.UDPConn {
+	t.Helper()
+	c, err := p.open(network, &net.UDPAddr{IP: p.addr(host).AsSlice()})
 	if err != nil && network != "udp4" {
 		t.Skipf("no IPv6 here: %v", err)
 	}
@@ -130,7 +149,7 @@ func (k kind) socket(t testing.TB, peer *inbox) *net.UDPConn {
 	if !k.connected {
 		return listen(t, k.network, k.from)
 	}
-	c, err := net.DialUDP(k.network, &net.UDPAddr{IP: net.ParseIP(k.from)}, net.UDPAddrFromAddrPort(peer.addr))
+	c, err := net.DialUDP(k.network, &net.UDPAddr{IP: near.addr(k.from).AsSlice()}, net.UDPAddrFromAddrPort(peer.addr))
 	if err != nil {
 		t.Skipf("cannot connect %s from %s to %v: %v", k.network, k.from, peer.addr, err)
 	}

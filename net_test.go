@@ -377,7 +377,7 @@ func (w *world) post(t testing.TB, c net.PacketConn, text string, control []byte
 	t.Helper()
 	to := addrPortOf(c)
 	if to.Addr().IsUnspecified() {
-		to = netip.AddrPortFrom(w.inboxes[0].addr.Addr(), to.Port())
+		to = netip.AddrPortFrom(near.addr(w.to[0]), to.Port())
 	}
 	if w.inboxes[0].addr.Addr().Is4() {
 		to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())

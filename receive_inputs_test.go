@@ -115,7 +115,7 @@ func TestReceiveManyMessages(t *testing.T) {
 			for _, n := range []int{0, 1024, 1025, 5000} {
 				t.Run(fmt.Sprint(name, " ", segmented, " ", n), func(t *testing.T) {
 					in, _, to := readPair(t, &Config{GRO: mode})
-					out := newConn(t, listen(t, "udp4", "127.0.0.1"), &Config{GSO: segmented})
+					out := newConn(t, far.listen(t, "udp4", "127.0.0.1"), &Config{GSO: segmented})
 					testManyMessages(t, in, out, to, n)
 				})
 			}

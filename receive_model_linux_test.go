@@ -81,7 +81,7 @@ func (k readKind) world(t testing.TB, cfg *Config) *readWorld {
 		if i == 0 {
 			mode = GSOAuto
 		}
-		c, err := New(listen(t, networkOfHost(host), host), &Config{GSO: mode})
+		c, err := New(far.listen(t, networkOfHost(host), host), &Config{GSO: mode})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -100,7 +100,7 @@ func (k readKind) world(t testing.TB, cfg *Config) *readWorld {
 		}
 		growBuffer(u[i])
 		for _, host := range k.senders {
-			w.to[i] = append(w.to[i], netip.AddrPortFrom(netip.MustParseAddr(host), addrPortOf(u[i]).Port()))
+			w.to[i] = append(w.to[i], netip.AddrPortFrom(near.addr(host), addrPortOf(u[i]).Port()))
 		}
 	}
 	c, err := New(u[0], cfg)

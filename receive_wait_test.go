@@ -36,7 +36,7 @@ func readPair(t testing.TB, cfg *Config) (in, out *Conn, to netip.AddrPort) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { in.Close() })
-	if out, err = New(listen(t, "udp4", "127.0.0.1"), nil); err != nil {
+	if out, err = New(far.listen(t, "udp4", "127.0.0.1"), nil); err != nil {
 		t.Fatal(err)
 	}
 	return in, out, addrPortOf(u)
