@@ -7,7 +7,6 @@ package batchconn
 import (
 	"net"
 	"net/netip"
-	"strings"
 	"testing"
 
 	"github.com/batchconn/batchconn/internal/netns"
@@ -77,20 +76,17 @@ func testOnWire(t *testing.T, cfg netns.WireConfig) {
 func end(e *netns.End) site {
 	return site{
 		addr: func(host string) netip.Addr {
-			switch host {
-			case "127.0.0.1":
+			switch addr := netip.MustParseAddr(host); {
+			case !addr.IsLoopback():
+				return addr
+			case addr.Is4():
 				return e.IPv4
-			case "::1":
-				return e.IPv6
 			}
-			return netip.MustParseAddr(host)
+			return e.IPv6
 		},
 		open: func(network string, addr *net.UDPAddr) (*net.UDPConn, error) {
 			if addr.IP == nil { // the end has no IPv6
 				return nil, &net.AddrError{Err: "no address", Addr: network}
-			}
-			if !strings.HasPrefix(network, "udp") {
-				return nil, net.UnknownNetworkError(network)
 			}
 			return e.ListenUDP(network, addr.AddrPort())
 		},

@@ -149,9 +149,16 @@ var (
 	tos     = family(cmsgInt(unix.SOL_IP, unix.IP_TOS, 0x28), cmsgInt(unix.SOL_IPV6, unix.IPV6_TCLASS, 0x28))
 	tos2    = family(cmsgInt(unix.SOL_IP, unix.IP_TOS, 0x48), cmsgInt(unix.SOL_IPV6, unix.IPV6_TCLASS, 0x48))
 	ttl     = family(cmsgInt(unix.SOL_IP, unix.IP_TTL, 7), cmsgInt(unix.SOL_IPV6, unix.IPV6_HOPLIMIT, 7))
-	pktinfo = family((&ipv4.ControlMessage{Src: net.IPv4(127, 0, 0, 5)}).Marshal(), (&ipv6.ControlMessage{Src: net.IPv6loopback}).Marshal())
 	padding = make([]byte, 8) // an extension header of padding alone (RFC 8200, 4.2)
 )
+
+// pktinfo has the datagram sent from another address, if there is one.
+func pktinfo(v6 bool) []byte {
+	if v6 {
+		return (&ipv6.ControlMessage{Src: near.addr("::1").AsSlice()}).Marshal()
+	}
+	return (&ipv4.ControlMessage{Src: near.addr("127.0.0.5").AsSlice()}).Marshal()
+}
 
 func both(a, b func(bool) []byte) func(bool) []byte {
 	return func(v6 bool) []byte { return slices.Concat(a(v6), b(v6)) }
