@@ -267,6 +267,9 @@
 //     behind it, and no context cancels them. The sends of this package do not.
 //   - net.Buffers.WriteTo to a Conn makes a datagram of each buffer. To a
 //     *net.UDPConn it makes one of all. Use SendMessage.
+//   - Where a network card merges (GRO with gro_flush_timeout), the kernel lets
+//     empty datagrams overtake those that wait to be merged, on any socket with
+//     UDP_GRO, and on no other.
 //   - A neighbour that does not answer ARP holds what was sent to it in the
 //     send buffer for a few seconds, so a blocking send to others may wait for
 //     it.
