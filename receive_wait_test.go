@@ -204,7 +204,7 @@ func testReaders(t *testing.T, mode GROMode, set []int) {
 		}
 	}
 	in.Close()
-	wg.Wait()
+	atOnce(t, "the end of the readers", wg.Wait)
 	t.Logf("%d datagrams; %+v", sent, in.Stats())
 }
 

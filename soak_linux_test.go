@@ -423,7 +423,7 @@ func (s *soak) close() {
 	}
 	for _, in := range s.receivers {
 		in.bare.Close()
-		in.readers.Wait()
+		atOnce(s.t, "the end of the readers", in.readers.Wait)
 	}
 }
 
