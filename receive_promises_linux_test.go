@@ -5,13 +5,16 @@
 package batchconn
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
 	"golang.org/x/net/ipv4"
+	"golang.org/x/sys/unix"
 )
 
 // TestHeldMemoryOfMany: what many short datagrams are read ahead into is no
@@ -82,4 +85,98 @@ var addressReads = []func(c *Conn) (*net.UDPAddr, error){
 // formOf keeps the form that an address has.
 func formOf(a netip.AddrPort) *net.UDPAddr {
 	return &net.UDPAddr{IP: a.Addr().AsSlice(), Port: int(a.Port()), Zone: a.Addr().Zone()}
+}
+
+// TestWaitAllPending: an error that ends MsgWaitAll after a datagram is the next
+// read's, whichever that is, once.
+func TestWaitAllPending(t *testing.T) {
+	for _, mode := range []GROMode{GROAuto, GROOn, GROOff} {
+		for _, call := range readCalls {
+			in, peer := connectedPair(t, &Config{GRO: mode})
+			if _, err := peer.WriteToUDPAddrPort([]byte("x"), addrPortOf(in)); err != nil {
+				t.Fatal(err)
+			}
+			read := make(chan result, 1)
+			go func() {
+				msgs := []InputMessage{{Vectors: [][]byte{make([]byte, 10)}}, {Vectors: [][]byte{make([]byte, 10)}}}
+				n, err := in.ReceiveMessages(nil, msgs, MsgWaitAll)
+				read <- result{n, err}
+			}()
+			await(t, "the first datagram is read", func() bool { return in.Stats().Received == 1 })
+			awaitReader(t, in)
+			peer.Close()
+			if _, err := in.Write([]byte("y")); err != nil { // of which the peer's system says that nobody is there
+				t.Fatal(err)
+			}
+			if r := receive(t, "the read", read); r.n != 1 || r.err != nil {
+				t.Fatalf("%d, %v; want the one datagram", r.n, r.err)
+			}
+			if got, err := call.call(in, []roomFor{newRoom([]int{10}, 0)}, 0); len(got) != 0 || !errors.Is(err, unix.ECONNREFUSED) {
+				t.Errorf("%v, %s: %v, %v; want ECONNREFUSED", mode, call.name, got, err)
+			}
+			nothingMore(t, in)
+			in.Close()
+		}
+	}
+}
+
+// TestAskingStaysPlain: a Conn that asks and answers, by any read, never sets
+// UDP_GRO.
+func TestAskingStaysPlain(t *testing.T) {
+	for _, call := range readCalls {
+		in, out, to := readPair(t, nil)
+		if !in.Stats().GRO {
+			t.Skip(in.Stats().GROReason)
+		}
+		in.SetReadDeadline(time.Now().Add(patience))
+		for i := range 300 {
+			if _, err := out.SendTo(nil, contents(i, 50), to, 0); err != nil {
+				t.Fatal(err)
+			}
+			got, err := call.call(in, []roomFor{newRoom([]int{100}, 0), newRoom([]int{100}, 0)}, 0)
+			if err != nil || len(got) != 1 {
+				t.Fatalf("%s: %v, %v", call.name, got, err)
+			}
+			if in.optionOn() {
+				t.Fatalf("%s: UDP_GRO is on after %d answers", call.name, i+1)
+			}
+		}
+		in.Close()
+		out.Close()
+	}
+}
+
+// TestReadBatchHoldsNothing: of ReadBatch's messages, and ReceiveMessage's,
+// nothing stays in a pooled one.
+func TestReadBatchHoldsNothing(t *testing.T) {
+	a := new(inAdopted)
+	ms := slices.Repeat([]ipv4.Message{{Buffers: [][]byte{{1}}, OOB: []byte{2}}}, 10)
+	used := len(a.adopt(ms))
+	used = max(used, len(a.adopt(ms[:1])))
+	a.free(used)
+	for i, m := range a.msgs {
+		if m.Vectors != nil || m.Control != nil {
+			t.Errorf("message %d is still held", i)
+		}
+	}
+}
+
+// TestCloseDropsWhatAReadBrings: what a read ahead brings while the Conn is
+// being closed is dropped as well, and no read gets it.
+func TestCloseDropsWhatAReadBrings(t *testing.T) {
+	in, out, to := coalescing(t)
+	sent := 0
+	sendRuns(t, out, to, 2, &sent)
+	in.recv.close() // the first half of Close: a read may still be on its way
+	o := in.recv.newReading(0)
+	if err := in.recv.obtainNow(o); err != nil {
+		t.Fatal(err)
+	}
+	if in.recv.held == nil {
+		t.Fatal("nothing was read ahead")
+	}
+	in.recv.release(o)
+	if in.recv.hasHeld.Load() {
+		t.Error("something is held though the Conn is closed")
+	}
 }
