@@ -30,10 +30,13 @@ import (
 // refuse puts before the real adapter a kernel that refuses messages as
 // sendmmsg(2) does it: those before go, and the next call fails. It takes so
 // many messages in a call, or with 0 all. f is told the size of the segments, 0
-// for a plain message.
+// for a plain message. A send that goes on for ever ends with ECANCELED.
 func refuse(t *testing.T, c *Conn, takes int, f func(size int, m *ipv4.Message) error) {
 	var r *fake
 	r = replaceAdapter(&c.send.kernel, func(call int, ms []ipv4.Message) (int, error) {
+		if call > 100_000 {
+			return 0, os.NewSyscallError("sendmmsg", syscall.ECANCELED)
+		}
 		if takes > 0 {
 			ms = ms[:min(takes, len(ms))]
 		}

@@ -7,6 +7,7 @@ package batchconn
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"strings"
@@ -150,12 +151,23 @@ func (w *readWorld) compareFlags(t *testing.T, name string, call func(*Conn, roo
 	}
 }
 
+// allPeeks are the reads that can peek.
+func allPeeks() map[string]func(c *Conn, r roomFor, flags int) (gotten, error) {
+	peeks := maps.Clone(flagReads)
+	peeks["ReceiveFrom"] = func(c *Conn, r roomFor, flags int) (gotten, error) {
+		r.vectors[0] = make([]byte, 100) // for all of it, which testPeek takes back
+		n, from, err := c.ReceiveFrom(nil, r.vectors[0], flags)
+		return gotten{joined(r.vectors[:1], n), n, nil, 0, from}, err
+	}
+	return peeks
+}
+
 // TestPeekShowsNext: whoever reads next, by whatever name, gets what MSG_PEEK
 // has shown, in the kernel or held.
 func TestPeekShowsNext(t *testing.T) {
 	for _, mode := range []GROMode{GROAuto, GROOn, GROOff} {
 		in, out, to := readPair(t, &Config{GRO: mode})
-		for name, peek := range flagReads {
+		for name, peek := range allPeeks() {
 			for _, next := range readCalls {
 				for held := range 3 { // 0: all in the kernel
 					for i := range 3 {
@@ -176,9 +188,13 @@ func testPeek(t *testing.T, in *Conn, name string, peek func(*Conn, roomFor, int
 	what := fmt.Sprintf("%s, then %s, after %d", name, next.name, held)
 	for i := range 3 {
 		if i >= held {
-			shown, err := peek(in, roomInPieces(1+i, 100, 64), unix.MSG_PEEK)
+			room := roomInPieces(1+i, 100, 64)
+			shown, err := peek(in, room, unix.MSG_PEEK)
 			if want := contents(i, 50+i); err != nil || string(shown.payload) != string(want) || !shown.from.IsValid() {
 				t.Fatalf("%s: datagram %d is shown as %v, %v", what, i, shown, err)
+			}
+			for _, v := range room.vectors { // which are the caller's again
+				clear(v)
 			}
 		}
 		got, err := next.call(in, []roomFor{newRoom([]int{100}, 64)}, 0)

@@ -151,6 +151,38 @@ func checkUserGRO(t *testing.T, in, out *Conn, to netip.AddrPort) {
 	}
 }
 
+// TestUserGROSharedStays: UDP_GRO that the user had set before New stays as it is
+// though others read the socket too: reads return what the kernel gives.
+func TestUserGROSharedStays(t *testing.T) {
+	for name, share := range map[string]func(c *Conn) error{
+		"File": func(c *Conn) error {
+			f, err := c.File()
+			if err == nil {
+				f.Close()
+			}
+			return err
+		},
+		"SyscallConn": func(c *Conn) error {
+			raw, err := c.SyscallConn()
+			if err != nil {
+				return err
+			}
+			return raw.Read(func(uintptr) bool { return true })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, out, _ := groAuto(t)
+			u := listen(t, "udp4", "127.0.0.1")
+			userSets(t, u, true)
+			in := newConn(t, u, nil)
+			if err := share(in); err != nil {
+				t.Fatal(err)
+			}
+			checkUserGRO(t, in, out, addrPortOf(u))
+		})
+	}
+}
+
 // TestStatsDuringControl: Stats that looks at the socket while the user sets
 // UDP_GRO does not hide from the reads that it is the user's.
 func TestStatsDuringControl(t *testing.T) {
@@ -216,6 +248,9 @@ func TestControlsAtOnce(t *testing.T) {
 // TestFileUnderLoad: a File that is taken while runs arrive makes no datagram
 // of several, neither of those that were drained nor of those that come then.
 func TestFileUnderLoad(t *testing.T) {
+	was := lateRun
+	defer func() { lateRun = was }()
+	lateRun = 2 * time.Millisecond // emulated processors stop at any point, and for long
 	for range 100 {
 		in, out, to := coalescing(t)
 		sent, taken := 0, make(chan struct{})

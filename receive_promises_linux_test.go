@@ -15,6 +15,8 @@ import (
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
+
+	"github.com/batchconn/batchconn/internal/sys"
 )
 
 // TestHeldMemoryOfMany: what many short datagrams are read ahead into is no
@@ -111,11 +113,60 @@ func TestWaitAllPending(t *testing.T) {
 			if r := receive(t, "the read", read); r.n != 1 || r.err != nil {
 				t.Fatalf("%d, %v; want the one datagram", r.n, r.err)
 			}
+			in.SetReadDeadline(time.Now().Add(patience)) // if the error is lost
 			if got, err := call.call(in, []roomFor{newRoom([]int{10}, 0)}, 0); len(got) != 0 || !errors.Is(err, unix.ECONNREFUSED) {
-				t.Errorf("%v, %s: %v, %v; want ECONNREFUSED", mode, call.name, got, err)
+				t.Fatalf("%v, %s: %v, %v; want ECONNREFUSED", mode, call.name, got, err)
 			}
 			nothingMore(t, in)
 			in.Close()
+		}
+	}
+}
+
+// TestReceiveStats: each datagram is counted once, by whatever way it came, and
+// each call to the kernel, and none for what is held.
+func TestReceiveStats(t *testing.T) {
+	if !sys.HaveBatchCall {
+		t.Skip("nothing is coalesced here")
+	}
+	netOwn := func(c *Conn) func([]byte) (int, error) { return c.Read }
+	for _, test := range []struct {
+		mode             GROMode
+		read             func(c *Conn) func([]byte) (int, error)
+		calls, coalesced uint64
+	}{
+		{GROOff, netOwn, 12, 0},
+		{GROOff, readNow, 12, 0},
+		{GROOn, netOwn, 4, 12},
+		{GROOn, readNow, 4, 12},
+	} {
+		in, out, to := readPair(t, &Config{GRO: test.mode})
+		if test.coalesced > 0 && !(in.Stats().GRO && out.Stats().GSO) {
+			continue
+		}
+		sent, read := 0, 0
+		for range 4 { // one by one, so that none is read ahead with another
+			sendRuns(t, out, to, 1, &sent)
+			for range 3 {
+				if err := in.WaitReadable(nil); err != nil {
+					t.Fatal(err)
+				}
+				if _, _, err := in.ReceiveFrom(nil, make([]byte, 10), unix.MSG_PEEK); err != nil {
+					t.Fatal(err)
+				}
+				readRuns(t, test.read(in), 1, &read)
+			}
+		}
+		if test.mode == GROOff {
+			test.calls += 12 // the peeks, which are of the kernel's queue
+		}
+		s := in.Stats()
+		if s.Received != 12 || s.ReceivedBytes != 120 || s.ReceiveCalls != test.calls || s.Coalesced != test.coalesced {
+			t.Errorf("%+v; want 12, 120, %d, %d", s, test.calls, test.coalesced)
+		}
+		nothingMore(t, in)
+		if s := in.Stats(); s.Received != 12 || s.ReceiveCalls != test.calls+1 {
+			t.Errorf("after a read in vain: %+v", s)
 		}
 	}
 }
