@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"net"
 	"net/netip"
+	"os"
 	"testing"
 
 	"github.com/batchconn/batchconn/internal/netns"
@@ -59,6 +60,15 @@ func TestConformanceOnWire(t *testing.T) {
 		for _, c := range conformance {
 			t.Run(c.name, c.f)
 		}
+		for _, e := range []*netns.End{w.Near, w.Far} {
+			e.Do(func() error {
+				devices, err := os.ReadFile("/proc/thread-self/net/dev")
+				if t.Failed() {
+					t.Logf("what the wire has dropped:\n%s%v", devices, err)
+				}
+				return nil
+			})
+		}
 	})
 }
 
@@ -67,7 +77,7 @@ func TestConformanceOnWire(t *testing.T) {
 func TestFullWire(t *testing.T) {
 	netns.Run(t, func(t *testing.T, ns *netns.Namespace) {
 		netns.Check(t, netns.OneProcessor()) // two would not keep the order
-		w, err := ns.Wire(netns.WireConfig{Bucket: netns.Bucket{Rate: 30 << 20, Burst: 64 << 10, Limit: 4 << 20}})
+		w, err := ns.Wire(netns.WireConfig{Bucket: netns.Bucket{Rate: 2 << 20, Burst: 64 << 10, Limit: 4 << 20}})
 		netns.Check(t, err)
 		defer w.Close()
 		for _, network := range []string{"udp4", "udp6"} {
@@ -84,7 +94,7 @@ func TestFullWire(t *testing.T) {
 }
 
 func testFullWire(t *testing.T, w *netns.Wire, network string, mode GSOMode) {
-	const n, size = 3000, 1200
+	const n, size = 1000, 1200
 	in, err := w.Far.Listen(network)
 	netns.Check(t, err)
 	defer in.Close()

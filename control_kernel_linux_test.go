@@ -251,9 +251,10 @@ func TestControlBufferSize(t *testing.T) {
 		t.Fatal(err)
 	}
 	to := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), r.port())
-	for range 100 { // until there are drops
+	for range 100 {
 		send1(t, s, to, nil)
 	}
+	await(t, "the kernel drops something", func() bool { return r.Stats().Dropped > 0 })
 	for queued(t, r) {
 		r.next(t)
 	}
