@@ -464,6 +464,50 @@ func TestReadDeadlines(t *testing.T) {
 	})
 }
 
+// TestReadDeadlineStays: what ended one read for a reason of its own has left the
+// user's deadline on the socket, and it ends the next, whatever that is.
+func TestReadDeadlineStays(t *testing.T) {
+	next := map[string]func(c *Conn) error{
+		"Read":        func(c *Conn) error { _, err := c.Read(make([]byte, 10)); return err },
+		"ReceiveFrom": func(c *Conn) error { return waits["ReceiveFrom"](c, nil) },
+	}
+	disturb := map[string]func(c *Conn) error{
+		"a context": func(c *Conn) error {
+			ctx, cancel := context.WithCancel(context.Background())
+			ended := make(chan error, 1)
+			go func() { ended <- waits["ReceiveFrom"](c, ctx) }()
+			awaitReader(t, c)
+			cancel()
+			return <-ended
+		},
+		"a File": func(c *Conn) error {
+			ended := make(chan error, 1)
+			go func() { ended <- next["Read"](c) }()
+			awaitReader(t, c)
+			if f, err := c.File(); err == nil { // not every system has one
+				f.Close()
+			}
+			return receiveWithin(t, "the read beside a File", ended)
+		},
+	}
+	readModes(t, func(t *testing.T, in, out *Conn, to netip.AddrPort) {
+		for what, disturb := range disturb {
+			for name, read := range next {
+				in.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+				if err := disturb(in); !errors.Is(err, context.Canceled) && !errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Fatalf("%s: %v", what, err)
+				}
+				ended := make(chan error, 1)
+				go func() { ended <- read(in) }()
+				if err := receiveWithin(t, name+" at its deadline after "+what, ended); !errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Errorf("%s after %s: %v", name, what, err)
+				}
+				in.SetReadDeadline(time.Time{})
+			}
+		}
+	})
+}
+
 // TestHeldPastDeadline: a deadline in the past fails a read though something is
 // held, which the next read gets once there is none.
 func TestHeldPastDeadline(t *testing.T) {
