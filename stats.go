@@ -22,7 +22,7 @@ type Stats struct {
 	GSOReason  string // why it is not; empty if it is
 
 	Received      uint64 // datagrams received
-	ReceivedBytes uint64 // payload bytes received, whether there was room for them or not
+	ReceivedBytes uint64 // payload bytes received; of a datagram that was cut, at least what there was room for
 	ReceiveCalls  uint64 // calls to the kernel that receive, whether they received anything or not
 	Coalesced     uint64 // datagrams that came inside a coalesced message
 	Dropped       uint64 // what the kernel dropped because the receive buffer was full, since the socket was made; a run is one
