@@ -249,6 +249,10 @@ var rows = append([]row{
 
 func (w *world) isV6(i int) bool { return w.inboxes[i].addr.Addr().Is6() }
 
+func init() {
+	conformance = append(conformance, conformanceTest{"SegmentationChangesNothing", TestSegmentationChangesNothing})
+}
+
 // TestSegmentationChangesNothing sends each row with and without, and compares
 // all that the sender is told and all that arrives.
 func TestSegmentationChangesNothing(t *testing.T) {

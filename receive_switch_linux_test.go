@@ -526,11 +526,9 @@ func testSwitchingStorm(t *testing.T, mode GROMode) {
 		if err := sendAll(out, nil, AppendSegments(nil, to, p, 8, nil)); err != nil {
 			t.Fatal(err)
 		}
-		for int64(sent)-s.read.Load() > 2000 && !t.Failed() {
-			time.Sleep(10 * time.Microsecond)
-		}
+		s.awaitRead(int64(sent) - 2000)
 	}
-	await(t, "all are read", func() bool { return s.read.Load() >= int64(sent) || t.Failed() })
+	s.awaitRead(int64(sent))
 	close(stop)
 	in.recv.mu.Lock()
 	turns := in.recv.gro.turn
@@ -560,6 +558,15 @@ func (s *switching) take(p []byte) {
 		s.t.Errorf("%x twice", p)
 	}
 	s.read.Add(1)
+}
+
+// awaitRead waits until so many were read.
+func (s *switching) awaitRead(n int64) {
+	for end := time.Now().Add(patience); s.read.Load() < n && !s.t.Failed(); time.Sleep(10 * time.Microsecond) {
+		if time.Now().After(end) {
+			s.t.Errorf("%d of %d datagrams were read; state %d, held %v", s.read.Load(), n, s.in.recv.queue.state.Load(), s.in.recv.hasHeld.Load())
+		}
+	}
 }
 
 // turn has coalescing settle, and every other time go off for a Control.

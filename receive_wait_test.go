@@ -315,6 +315,51 @@ func TestPassingReader(t *testing.T) {
 	t.Logf("%d of 1200 runs were met by the one that passes", passed)
 }
 
+// TestRestIsTheNextReaders: readers that stand in line, and read once, share the
+// datagrams of a run, though none comes later and reads what is held.
+func TestRestIsTheNextReaders(t *testing.T) {
+	in, out, to := readPair(t, &Config{GRO: GROOn})
+	if !in.Stats().GRO {
+		t.Skip(in.Stats().GROReason)
+	}
+	once := []func() error{
+		func() error { return waits["ReceiveFrom"](in, nil) },
+		func() error { return receiveInto(in, nil, 1, 0, func([]byte) {}) },
+		func() error { _, err := in.Read(make([]byte, 64)); return err },
+		func() error { _, _, err := in.ReadFromUDPAddrPort(make([]byte, 64)); return err },
+		func() error { _, err := in.ReceiveMessage(nil, &InputMessage{}, 0); return err },
+		func() error { _, err := in.ReadBatch(make([]ipv4.Message, 1), 0); return err },
+	}
+	run := AppendSegments(nil, to, make([]byte, 10*len(once)), 10, nil)
+	for first := range once { // is parked, and the others are behind it
+		ended := make(chan error, len(once))
+		for i := range once {
+			go func() { ended <- once[(first+i)%len(once)]() }()
+			await(t, "one more is in line", func() bool { return in.waitingReads() == i+1 })
+		}
+		if err := sendAll(out, nil, run); err != nil {
+			t.Fatal(err)
+		}
+		for i := range once {
+			if err := receiveWithin(t, fmt.Sprintf("reader %d of %d", i, len(once)), ended); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// waitingReads is how many reads are in line, the one that has the place
+// included.
+func (c *Conn) waitingReads() int {
+	l := &c.recv.queue.line
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.taken {
+		return 0
+	}
+	return 1 + len(l.waiters)
+}
+
 // waits are the reads that can wait, with the context that they are given.
 var waits = map[string]func(c *Conn, ctx context.Context) error{
 	"ReceiveMessages": func(c *Conn, ctx context.Context) error { return receiveInto(c, ctx, 3, 0, func([]byte) {}) },
