@@ -57,6 +57,86 @@ func TestPendingPastDeadline(t *testing.T) {
 	}
 }
 
+// contextReads are the reads that take a context, with room for one message, or
+// with none in none. They say what they got.
+var contextReads = []struct {
+	name string
+	read func(c *Conn, ctx context.Context, none bool, flags int) (string, error)
+}{
+	{"ReceiveMessages", func(c *Conn, ctx context.Context, none bool, flags int) (string, error) {
+		msgs := []InputMessage{{Vectors: [][]byte{make([]byte, 10)}}}
+		if none {
+			msgs = msgs[:0]
+		}
+		n, err := c.ReceiveMessages(ctx, msgs, flags)
+		if n == 0 {
+			return "", err
+		}
+		return string(msgs[0].Vectors[0][:msgs[0].BytesReceived]), err
+	}},
+	{"ReceiveMessage", func(c *Conn, ctx context.Context, _ bool, flags int) (string, error) {
+		p := make([]byte, 10)
+		n, err := c.ReceiveMessage(ctx, &InputMessage{Vectors: [][]byte{p}}, flags)
+		return string(p[:n]), err
+	}},
+	{"ReceiveFrom", func(c *Conn, ctx context.Context, _ bool, flags int) (string, error) {
+		p := make([]byte, 10)
+		n, _, err := c.ReceiveFrom(ctx, p, flags)
+		return string(p[:n]), err
+	}},
+}
+
+// TestReceiveOrderOfChecks: a read looks first whether the Conn is closed, then
+// at its context, whether there are messages, at the deadline, at what is
+// pending, and at last for a datagram, held or not.
+func TestReceiveOrderOfChecks(t *testing.T) {
+	for _, mode := range []GROMode{GROAuto, GROOn, GROOff} {
+		for _, call := range contextReads {
+			for _, flags := range []int{0, MsgDontWait, MsgWaitAll} {
+				in, out, to := readPair(t, &Config{GRO: mode})
+				sent, read := 0, 0
+				sendRuns(t, out, to, 1, &sent)
+				readRuns(t, readNow(in), 1, &read) // the others are in the kernel, or held
+				testReceiveOrder(t, in, func(ctx context.Context, none bool, want string, wantErr error) {
+					t.Helper()
+					in.WaitReadable(nil) // a busy kernel delivers late
+					if got, err := call.read(in, ctx, none, flags); got != want || !errors.Is(err, wantErr) {
+						t.Errorf("GRO %v, %s, flags %#x: %q, %v; want %q, %v", mode, call.name, flags, got, err, want, wantErr)
+					}
+				}, call.name == "ReceiveMessages")
+				out.Close()
+			}
+		}
+	}
+}
+
+// testReceiveOrder takes away, one after the other, what ends a read.
+func testReceiveOrder(t *testing.T, in *Conn, check func(ctx context.Context, none bool, want string, wantErr error), many bool) {
+	t.Helper()
+	done, cancel := context.WithCancel(t.Context())
+	cancel()
+	in.recv.addPending(unix.ENOBUFS)
+	in.SetReadDeadline(time.Now().Add(-time.Second))
+	check(done, false, "", context.Canceled)
+	if many {
+		check(done, true, "", context.Canceled)
+		check(t.Context(), true, "", nil)
+	}
+	check(t.Context(), false, "", os.ErrDeadlineExceeded)
+	in.SetReadDeadline(time.Time{})
+	check(t.Context(), false, "", unix.ENOBUFS)
+	check(done, false, "", context.Canceled)
+	check(t.Context(), false, "bbbbbbbbbb", nil)
+	in.SetReadDeadline(time.Now().Add(-time.Second))
+	check(t.Context(), false, "", os.ErrDeadlineExceeded)
+	in.SetReadDeadline(time.Time{})
+	check(t.Context(), false, "cccccccccc", nil)
+	in.recv.addPending(unix.ENOBUFS)
+	in.Close()
+	check(done, false, "", net.ErrClosed)
+	check(t.Context(), true, "", net.ErrClosed)
+}
+
 // connectedPair is a connected Conn that is read, and its peer.
 func connectedPair(t *testing.T, cfg *Config) (in *Conn, peer *net.UDPConn) {
 	t.Helper()

@@ -92,35 +92,38 @@ func formOf(a netip.AddrPort) *net.UDPAddr {
 // TestWaitAllPending: an error that ends MsgWaitAll after a datagram is the next
 // read's, whichever that is, once.
 func TestWaitAllPending(t *testing.T) {
-	for _, mode := range []GROMode{GROAuto, GROOn, GROOff} {
-		for _, call := range readCalls {
-			in, peer := connectedPair(t, &Config{GRO: mode})
-			if _, err := peer.WriteToUDPAddrPort([]byte("x"), addrPortOf(in)); err != nil {
-				t.Fatal(err)
+	inNamespace(t, func(t *testing.T, _ *loopback) {
+		for _, mode := range []GROMode{GROAuto, GROOn, GROOff} {
+			for _, call := range readCalls {
+				testWaitAllPending(t, mode, call)
 			}
-			read := make(chan result, 1)
-			go func() {
-				msgs := []InputMessage{{Vectors: [][]byte{make([]byte, 10)}}, {Vectors: [][]byte{make([]byte, 10)}}}
-				n, err := in.ReceiveMessages(nil, msgs, MsgWaitAll)
-				read <- result{n, err}
-			}()
-			await(t, "the first datagram is read", func() bool { return in.Stats().Received == 1 })
-			awaitReader(t, in)
-			peer.Close()
-			if _, err := in.Write([]byte("y")); err != nil { // of which the peer's system says that nobody is there
-				t.Fatal(err)
-			}
-			if r := receive(t, "the read", read); r.n != 1 || r.err != nil {
-				t.Fatalf("%d, %v; want the one datagram", r.n, r.err)
-			}
-			in.SetReadDeadline(time.Now().Add(patience)) // if the error is lost
-			if got, err := call.call(in, []roomFor{newRoom([]int{10}, 0)}, 0); len(got) != 0 || !errors.Is(err, unix.ECONNREFUSED) {
-				t.Fatalf("%v, %s: %v, %v; want ECONNREFUSED", mode, call.name, got, err)
-			}
-			nothingMore(t, in)
-			in.Close()
 		}
+	})
+}
+
+func testWaitAllPending(t *testing.T, mode GROMode, call readCall) {
+	in, peer := connectedPair(t, &Config{GRO: mode})
+	if _, err := peer.WriteToUDPAddrPort([]byte("x"), addrPortOf(in)); err != nil {
+		t.Fatal(err)
 	}
+	read := make(chan result, 1)
+	go func() {
+		msgs := []InputMessage{{Vectors: [][]byte{make([]byte, 10)}}, {Vectors: [][]byte{make([]byte, 10)}}}
+		n, err := in.ReceiveMessages(nil, msgs, MsgWaitAll)
+		read <- result{n, err}
+	}()
+	await(t, "the first datagram is read", func() bool { return in.Stats().Received == 1 })
+	awaitReader(t, in)
+	sendUnreachable(t, in.LocalAddr().(*net.UDPAddr), in.RemoteAddr().(*net.UDPAddr), 3, 0)
+	if r := receive(t, "the read", read); r.n != 1 || r.err != nil {
+		t.Fatalf("%d, %v; want the one datagram", r.n, r.err)
+	}
+	in.SetReadDeadline(time.Now().Add(patience)) // if the error is lost
+	if got, err := call.call(in, []roomFor{newRoom([]int{10}, 0)}, 0); len(got) != 0 || !errors.Is(err, unix.ECONNREFUSED) {
+		t.Fatalf("%v, %s: %v, %v; want ECONNREFUSED", mode, call.name, got, err)
+	}
+	nothingMore(t, in)
+	in.Close()
 }
 
 // TestReceiveStats: each datagram is counted once, by whatever way it came, and
