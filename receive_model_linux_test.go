@@ -384,7 +384,7 @@ func tosFor(to netip.Addr, tos byte) []byte {
 	if to.Is4() {
 		return cmsg(unix.SOL_IP, unix.IP_TOS, tos)
 	}
-	return cmsg(unix.SOL_IPV6, unix.IPV6_TCLASS, tos, 0, 0, 0)
+	return cmsgInt(unix.SOL_IPV6, unix.IPV6_TCLASS, int(tos))
 }
 
 // readNothing makes sure that there is nothing.
