@@ -215,6 +215,26 @@ func TestReadBatchHoldsNothing(t *testing.T) {
 	}
 }
 
+// TestCloseDropsHeld: a Conn that is closed holds nothing.
+func TestCloseDropsHeld(t *testing.T) {
+	in, out, to := coalescing(t)
+	sent, read := 0, 0
+	sendRuns(t, out, to, 1, &sent)
+	readRuns(t, readNow(in), 1, &read)
+	if !in.recv.hasHeld.Load() {
+		t.Fatal("nothing was read ahead")
+	}
+	in.Close()
+	if in.recv.hasHeld.Load() || in.recv.held != nil {
+		t.Error("something is held though the Conn is closed")
+	}
+	for _, call := range readCalls {
+		if got, err := call.call(in, []roomFor{newRoom([]int{10}, 0)}, 0); len(got) != 0 || !errors.Is(err, net.ErrClosed) {
+			t.Errorf("%s: %v, %v; want net.ErrClosed", call.name, got, err)
+		}
+	}
+}
+
 // TestCloseDropsWhatAReadBrings: what a read ahead brings while the Conn is
 // being closed is dropped as well, and no read gets it.
 func TestCloseDropsWhatAReadBrings(t *testing.T) {

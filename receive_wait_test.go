@@ -498,12 +498,15 @@ func TestReadDeadlines(t *testing.T) {
 				awaitReader(t, in)
 				in.SetReadDeadline(time.Now().Add(2 * time.Hour))
 				in.SetReadDeadline(time.Time{})
+				was := in.Stats().Received
 				for range 3 {
 					out.SendTo(nil, []byte("x"), to, 0)
 				}
 				expect("cleared while waiting", nil)
-				for receiveInto(in, nil, 10, MsgDontWait, func([]byte) {}) == nil {
-				}
+				await(t, "all three are read", func() bool {
+					receiveInto(in, nil, 10, MsgDontWait, func([]byte) {})
+					return in.Stats().Received == was+3
+				})
 			}
 		}
 	})
