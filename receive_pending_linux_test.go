@@ -101,7 +101,7 @@ func TestReceiveOrderOfChecks(t *testing.T) {
 					t.Helper()
 					in.WaitReadable(nil) // a busy kernel delivers late
 					if got, err := call.read(in, ctx, none, flags); got != want || !errors.Is(err, wantErr) {
-						t.Errorf("GRO %v, %s, flags %#x: %q, %v; want %q, %v", mode, call.name, flags, got, err, want, wantErr)
+						t.Fatalf("GRO %v, %s, flags %#x: %q, %v; want %q, %v", mode, call.name, flags, got, err, want, wantErr)
 					}
 				}, call.name == "ReceiveMessages")
 				out.Close()

@@ -338,16 +338,23 @@ func TestGROOptionOfUser(t *testing.T) {
 	}
 }
 
-// TestGROOffByEnvironment.
-func TestGROOffByEnvironment(t *testing.T) {
-	t.Setenv("BATCHCONN_GRO", "off")
-	in, out, to := readPair(t, &Config{GRO: GROOn})
-	sent, read := 0, 0
-	sendRuns(t, out, to, 100, &sent)
-	readRuns(t, func(p []byte) (int, error) { return in.Read(p) }, 150, &read)
-	readRuns(t, readNow(in), 150, &read)
-	if s := in.Stats(); s.GRO || !strings.Contains(s.GROReason, "BATCHCONN_GRO") || in.optionOn() || s.Coalesced != 0 || s.Received != 300 {
-		t.Errorf("%+v", s)
+// TestGROOff: by the Config or the environment, coalescing never goes on, however
+// deep the queue is.
+func TestGROOff(t *testing.T) {
+	for reason, mode := range map[string]GROMode{"GROOff": GROOff, "BATCHCONN_GRO": GROOn} {
+		t.Run(reason, func(t *testing.T) {
+			if mode == GROOn {
+				t.Setenv("BATCHCONN_GRO", "off")
+			}
+			in, out, to := readPair(t, &Config{GRO: mode})
+			sent, read := 0, 0
+			sendRuns(t, out, to, 100, &sent)
+			readRuns(t, func(p []byte) (int, error) { return in.Read(p) }, 150, &read)
+			readRuns(t, readNow(in), 150, &read)
+			if s := in.Stats(); s.GRO || !strings.Contains(s.GROReason, reason) || in.optionOn() || s.Coalesced != 0 || s.Received != 300 {
+				t.Errorf("%+v", s)
+			}
+		})
 	}
 }
 
