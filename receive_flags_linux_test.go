@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
@@ -186,6 +187,7 @@ func TestPeekShowsNext(t *testing.T) {
 func testPeek(t *testing.T, in *Conn, name string, peek func(*Conn, roomFor, int) (gotten, error), next readCall, held int) {
 	t.Helper()
 	what := fmt.Sprintf("%s, then %s, after %d", name, next.name, held)
+	in.SetReadDeadline(time.Now().Add(patience)) // if what was shown is gone
 	for i := range 3 {
 		if i >= held {
 			room := roomInPieces(1+i, 100, 64)
