@@ -250,8 +250,8 @@ func TestControlsAtOnce(t *testing.T) {
 func TestFileUnderLoad(t *testing.T) {
 	was := lateRun
 	defer func() { lateRun = was }()
-	lateRun = 2 * time.Millisecond // emulated processors stop at any point, and for long
-	for range 100 {
+	lateRun = 100 * time.Millisecond // emulated processors stop at any point, and for long
+	for range 30 {
 		in, out, to := coalescing(t)
 		sent, taken := 0, make(chan struct{})
 		go func() {
