@@ -9,6 +9,7 @@ import (
 	"os"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/batchconn/batchconn/internal/sys"
 )
@@ -57,6 +58,7 @@ func TestRawReaderNotRobbed(t *testing.T) {
 			t.Fatal(err)
 		}
 		f.Close()
+		in.SetReadDeadline(time.Now().Add(patience)) // if one is robbed
 		sendRuns(t, plain, to, 20, &sent)
 		readRuns(t, readNow(in), 20, &read)
 		readRuns(t, readRaw(raw), 20, &read)
