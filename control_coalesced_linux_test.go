@@ -245,7 +245,7 @@ func TestReceiveControlWhileCoalescing(t *testing.T) {
 				await(t, "all to be read", func() bool { return s.read.Load() == int64(s.sent) })
 			}
 			in.Close()
-			wait()
+			atOnce(t, "the end of the readers", wait)
 			if st := in.Stats(); st.Coalesced == 0 {
 				t.Errorf("%+v: nothing was coalesced", st)
 			}
