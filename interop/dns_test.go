@@ -140,7 +140,11 @@ func shutDownDNS(t *testing.T, s site, server *dnsServer) {
 	defer conn.Close()
 	asked := make(chan error, 1)
 	go func() { asked <- ask(client, conn, lateName) }()
-	<-server.asked
+	select {
+	case <-server.asked:
+	case err := <-asked:
+		t.Fatalf("the last query does not come to the server: %v", err)
+	}
 	down := make(chan error, 1)
 	go func() { down <- server.ShutdownContext(withPatience(t)) }()
 	select {

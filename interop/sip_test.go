@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/emiago/sipgo"
 	"github.com/emiago/sipgo/sip"
@@ -68,8 +69,10 @@ func newSIPAgent(t *testing.T, s site, end int) (*sipgo.UserAgent, *net.UDPAddr)
 		<-served
 	})
 	addr := c.LocalAddr().(*net.UDPAddr)
-	for !slices.Contains(agent.TransportLayer().ListenPorts("udp"), addr.Port) {
-		runtime.Gosched()
+	for end := time.Now().Add(patience / 2); !slices.Contains(agent.TransportLayer().ListenPorts("udp"), addr.Port); runtime.Gosched() {
+		if time.Now().After(end) {
+			t.Fatal("the agent does not serve")
+		}
 	}
 	return agent, addr
 }
