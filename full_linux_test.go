@@ -7,6 +7,7 @@ package batchconn
 import (
 	"errors"
 	"net/netip"
+	"runtime"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -110,4 +111,30 @@ var fullSends = map[string]func(nw *narrows, p []byte) error{
 		}
 		return w.Flush(nil)
 	},
+}
+
+// TestWaitingForRoomNoAllocation: a call that waits for room over and over
+// allocates next to nothing: it does not try in vain before each wait, for
+// which x/net makes an error.
+func TestWaitingForRoomNoAllocation(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		nw := newNarrows(t, lo, netns.Bucket{Rate: 12_500_000, Burst: 64 << 10, Limit: 16 << 20}, &Config{GSO: GSOOff})
+		nw.u.SetWriteBuffer(100 << 10)
+		msgs, _ := messagesTo([]netip.AddrPort{nw.to}, 512, 1200)
+		send := func(parked uint64) (mallocs uint64) {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			for parked += nw.c.Stats().Parked; nw.c.Stats().Parked < parked; {
+				if _, err := nw.c.SendMessages(nil, msgs, 0); err != nil {
+					t.Fatal(err)
+				}
+			}
+			runtime.ReadMemStats(&after)
+			return after.Mallocs - before.Mallocs
+		}
+		send(5)
+		if n := send(50); n > 50 {
+			t.Errorf("%d allocations in 50 waits", n)
+		}
+	})
 }

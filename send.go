@@ -31,6 +31,7 @@ type sender struct {
 	portable    adapter // instead of kernel once the batch call is refused
 	noBatchCall atomic.Bool
 	noSendto    atomic.Bool // sendto is refused, and the other calls may not be
+	wasFull     atomic.Bool // what ended a batch call the last time was a full socket, and not an error
 
 	queue    queue
 	gso      gso
@@ -199,6 +200,7 @@ func (s *sender) transmit(ctx context.Context, b *outBatch, msgs []OutputMessage
 	b.discard()
 	p := plan{to: &s.to, refusals: &s.gso.refusals, limits: s.gso.limits(flags), zeroCopy: flags&sys.MsgZeroCopy != 0}
 	var fb fallback
+	cut := false // the last batch call took some of b and not all
 	for n < len(msgs) {
 		if err := s.queue.ends.check(ctx); err != nil {
 			return n, ended(err)
@@ -208,10 +210,11 @@ func (s *sender) transmit(ctx context.Context, b *outBatch, msgs []OutputMessage
 				return n, rejected(err, msgs[n].Addr)
 			}
 		}
-		k, err := s.put(ctx, b, flags, wait)
+		k, err := s.put(ctx, b, flags, wait, cut)
 		if k > 0 {
 			n += s.record(&fb, b.sent(msgs[n:], k))
 		}
+		cut = err == nil && !b.empty() && !s.noBatchCall.Load()
 		if err != nil && !s.pass(&fb, err) && !s.fallBack(&fb, b, err, msgs[n].Addr) {
 			if fb.retried {
 				s.addTooLong()
@@ -266,8 +269,12 @@ func sendtoError(errno syscall.Errno) error {
 // put puts what b holds to the kernel, in turn if it has to wait and may. n may
 // be above 0 with an error, which then is that of the message after the first
 // n.
-func (s *sender) put(ctx context.Context, b *outBatch, flags int, wait bool) (n int, err error) {
-	if s.queue.mustWait(wait) {
+//
+// A batch call that was cut met a full socket or an error, and does not say
+// which. Where it was the full socket the last time, a call that may wait does
+// not try in vain before it waits: x/net makes an error for each such try.
+func (s *sender) put(ctx context.Context, b *outBatch, flags int, wait, cut bool) (n int, err error) {
+	if s.queue.mustWait(wait) || wait && cut && s.wasFull.Load() {
 		err = ErrWouldBlock
 	} else {
 		n, err = s.write(b, flags)
@@ -296,6 +303,7 @@ func (s *sender) write(b *outBatch, flags int) (n int, err error) {
 		case err == nil:
 			return n, nil
 		case errors.Is(err, sys.EWOULDBLOCK):
+			s.noteFull(true)
 			err = ErrWouldBlock
 		case !portable && isCallRefused(err, sys.IsBatchCallRefused):
 			s.noBatchCall.Store(true) // neither the kernel nor the filter will change while we run
@@ -312,6 +320,7 @@ func (s *sender) write(b *outBatch, flags int) (n int, err error) {
 				again, err = true, nil
 			}
 		default:
+			s.noteFull(false)
 			return n, cause(err)
 		}
 		if n > 0 {
@@ -320,6 +329,12 @@ func (s *sender) write(b *outBatch, flags int) (n int, err error) {
 		if err != nil {
 			return 0, err
 		}
+	}
+}
+
+func (s *sender) noteFull(full bool) {
+	if s.wasFull.Load() != full {
+		s.wasFull.Store(full)
 	}
 }
 
