@@ -32,16 +32,6 @@ func onlyLinux(t testing.TB) {
 	}
 }
 
-func newConn(t testing.TB, u *net.UDPConn, cfg *Config) *Conn {
-	t.Helper()
-	c, err := New(u, cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	return c
-}
-
 // controlConn is a Conn that asks for control messages.
 func controlConn(t testing.TB, network, host string, which ControlFlags) *Conn {
 	t.Helper()

@@ -74,6 +74,17 @@ func (p site) listen(t testing.TB, network, host string) *net.UDPConn {
 	return c
 }
 
+// newConn is New, and Close at the end of the test.
+func newConn(t testing.TB, u *net.UDPConn, cfg *Config) *Conn {
+	t.Helper()
+	c, err := New(u, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
 func addrPortOf(c net.PacketConn) netip.AddrPort {
 	a := c.LocalAddr().(*net.UDPAddr).AddrPort()
 	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())

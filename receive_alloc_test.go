@@ -6,6 +6,7 @@ package batchconn
 
 import (
 	"cmp"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -30,110 +31,131 @@ func TestReceiveNoAllocation(t *testing.T) {
 	if !sys.HaveBatchCall {
 		t.Skip("the portable way makes an address per datagram")
 	}
-	for _, k := range []string{"127.0.0.1", "::1"} {
+	for _, host := range []string{"127.0.0.1", "::1"} {
 		for _, mode := range []GROMode{GROAuto, GROOn, GROOff} {
-			testReceiveNoAllocation(t, k, mode, false)
-			testReceiveNoAllocation(t, k, mode, true)
+			for _, waits := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s, GRO %v, waiting %v", host, mode, waits), func(t *testing.T) {
+					testReceiveNoAllocation(t, host, mode, waits)
+				})
+			}
 		}
 	}
 }
 
 func testReceiveNoAllocation(t *testing.T, host string, mode GROMode, waits bool) {
-	t.Helper()
 	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // it empties the pools
-	u := listen(t, networkOfHost(host), host)
-	growBuffer(u)
-	c, err := New(u, &Config{GRO: mode})
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := New(listen(t, networkOfHost(host), host), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, oob := make([]byte, 1500), make([]byte, 128)
-	msgs, ms := make([]InputMessage, 10), make([]ipv4.Message, 10)
-	for i := range msgs {
-		msgs[i] = InputMessage{Vectors: [][]byte{p}, Control: oob}
-		ms[i] = ipv4.Message{Buffers: [][]byte{p}, OOB: oob}
-	}
-	run := AppendSegments(nil, addrPortOf(u), make([]byte, 10*1000), 1000, nil)
-	for name, call := range map[string]struct {
-		max  float64
-		n    int
-		read func() error
-	}{
-		"ReceiveMessages": {0, 10, func() error { _, err := c.ReceiveMessages(nil, msgs, MsgWaitAll); return err }},
-		"ReceiveMessage":  {0, 1, func() error { m := msgs[0]; _, err := c.ReceiveMessage(nil, &m, 0); return err }},
-		"ReceiveFrom": {0, 1, func() error {
-			if err := c.WaitReadable(nil); err != nil { // a busy kernel delivers late
-				return err
-			}
-			_, _, err := c.ReceiveFrom(t.Context(), p, MsgDontWait)
-			return err
-		}},
-		"Read":                {0, 1, func() error { _, err := c.Read(p); return err }},
-		"ReadFromUDPAddrPort": {0, 1, func() error { _, _, err := c.ReadFromUDPAddrPort(p); return err }},
-		"ReadFromAddrPort":    {0, 1, func() error { _, _, err := c.ReadFromAddrPort(p); return err }},
-		"ReadMsgUDPAddrPort":  {0, 1, func() error { _, _, _, _, err := c.ReadMsgUDPAddrPort(p, oob); return err }},
-		"ReadFrom":            {2, 1, func() error { _, _, err := c.ReadFrom(p); return err }},
-		"ReadBatch":           {1, 10, func() error { _, err := c.ReadBatch(ms, 0); return err }},
-	} {
-		if waits && name == "ReceiveFrom" {
+	in, sendTen := tenAtATime(t, host, mode)
+	for _, call := range frugalReads(t, in) {
+		if waits && call.neverWaits {
 			continue
 		}
-		send := func() {
-			if err := sendAll(out, nil, run); err != nil {
-				t.Error(err)
-			}
-		}
 		var err error
-		reads := func() {
-			send()
+		readTen := func() {
 			for n := 0; n < 10 && err == nil; n += call.n {
 				err = call.read()
 			}
 		}
+		reads := func() { sendTen(); readTen() }
 		if waits {
-			ask, stop := make(chan bool, 1), make(chan bool)
-			go func() {
-				defer close(stop)
-				for range ask {
-					for end := time.Now().Add(time.Second); c.recv.queue.state.Load() != parked && c.recv.net.underWay() == 0 && time.Now().Before(end); {
-						runtime.Gosched()
-					}
-					send()
-				}
-			}()
-			reads = func() {
-				ask <- true
-				for n := 0; n < 10 && err == nil; n += call.n {
-					err = call.read()
-				}
-			}
-			defer func() { close(ask); <-stop }()
-		}
-		if name == "ReadBatch" { // not all of ten may be there at once
-			continue
+			ask := sendToWaiting(t, in, sendTen)
+			reads = func() { ask <- true; readTen() }
 		}
 		for range 30 { // the queue is found deep meanwhile
 			reads()
 		}
 		calls := float64(10 / call.n)
 		if n := testing.AllocsPerRun(20, reads); n > call.max*calls || err != nil {
-			t.Errorf("%s on %s, GRO %v, waiting %v: %v allocations in %v calls, error %v", name, host, mode, waits, n, calls, err)
+			t.Errorf("%s: %v allocations in %v calls, error %v", call.name, n, calls, err)
 		}
 	}
-	if mode == GROOn && c.Stats().GRO { // a run of one sender has one address
-		var err error
-		if n := testing.AllocsPerRun(20, func() {
-			sendAll(out, nil, run)
-			for n, k := 0, 0; n < 10 && err == nil; n += k {
-				k, err = c.ReadBatch(ms, 0)
-			}
-		}); n > 1 || err != nil {
-			t.Errorf("ReadBatch: %v allocations for a run, error %v", n, err)
+	if mode == GROOn && in.Stats().GRO {
+		checkBatchOfRun(t, in, sendTen)
+	}
+}
+
+// tenAtATime makes a Conn that reads, and what sends it ten datagrams, as one
+// run where the system segments.
+func tenAtATime(t *testing.T, host string, mode GROMode) (in *Conn, sendTen func()) {
+	t.Helper()
+	u := listen(t, networkOfHost(host), host)
+	growBuffer(u)
+	in, out := newConn(t, u, &Config{GRO: mode}), newConn(t, listen(t, networkOfHost(host), host), nil)
+	run := AppendSegments(nil, addrPortOf(u), make([]byte, 10*1000), 1000, nil)
+	return in, func() {
+		if err := sendAll(out, nil, run); err != nil {
+			t.Error(err)
 		}
+	}
+}
+
+// A frugalRead is a call that reads n of ten datagrams.
+type frugalRead struct {
+	name       string
+	max        float64 // allocations
+	n          int
+	neverWaits bool
+	read       func() error
+}
+
+// frugalReads are those of c, except ReadBatch, which may find fewer than ten.
+func frugalReads(t *testing.T, c *Conn) []frugalRead {
+	p, oob := make([]byte, 1500), make([]byte, 128)
+	msgs := make([]InputMessage, 10)
+	for i := range msgs {
+		msgs[i] = InputMessage{Vectors: [][]byte{p}, Control: oob}
+	}
+	return []frugalRead{
+		{"ReceiveMessages", 0, 10, false, func() error { _, err := c.ReceiveMessages(nil, msgs, MsgWaitAll); return err }},
+		{"ReceiveMessage", 0, 1, false, func() error { m := msgs[0]; _, err := c.ReceiveMessage(nil, &m, 0); return err }},
+		{"ReceiveFrom", 0, 1, true, func() error {
+			if err := c.WaitReadable(nil); err != nil { // a busy kernel delivers late
+				return err
+			}
+			_, _, err := c.ReceiveFrom(t.Context(), p, MsgDontWait)
+			return err
+		}},
+		{"Read", 0, 1, false, func() error { _, err := c.Read(p); return err }},
+		{"ReadFromUDPAddrPort", 0, 1, false, func() error { _, _, err := c.ReadFromUDPAddrPort(p); return err }},
+		{"ReadFromAddrPort", 0, 1, false, func() error { _, _, err := c.ReadFromAddrPort(p); return err }},
+		{"ReadMsgUDPAddrPort", 0, 1, false, func() error { _, _, _, _, err := c.ReadMsgUDPAddrPort(p, oob); return err }},
+		{"ReadFrom", 2, 1, false, func() error { _, _, err := c.ReadFrom(p); return err }},
+	}
+}
+
+// sendToWaiting makes a goroutine that sends, each time that it is asked, once
+// a read of c waits.
+func sendToWaiting(t *testing.T, c *Conn, send func()) (ask chan<- bool) {
+	asked, done := make(chan bool, 1), make(chan bool)
+	waiting := func() bool { return c.recv.queue.state.Load() == parked || c.recv.net.underWay() != 0 }
+	go func() {
+		defer close(done)
+		for range asked {
+			for end := time.Now().Add(time.Second); !waiting() && time.Now().Before(end); {
+				runtime.Gosched()
+			}
+			send()
+		}
+	}()
+	t.Cleanup(func() { close(asked); <-done })
+	return asked
+}
+
+// checkBatchOfRun: of a run, which has one sender, ReadBatch makes one address.
+func checkBatchOfRun(t *testing.T, in *Conn, sendTen func()) {
+	t.Helper()
+	p, oob := make([]byte, 1500), make([]byte, 128)
+	ms := make([]ipv4.Message, 10)
+	for i := range ms {
+		ms[i] = ipv4.Message{Buffers: [][]byte{p}, OOB: oob}
+	}
+	var err error
+	if n := testing.AllocsPerRun(20, func() {
+		sendTen()
+		for n, k := 0, 0; n < 10 && err == nil; n += k {
+			k, err = in.ReadBatch(ms, 0)
+		}
+	}); n > 1 || err != nil {
+		t.Errorf("ReadBatch: %v allocations for a run, error %v", n, err)
 	}
 }
 
@@ -200,64 +222,64 @@ func TestReadersMemory(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector has memory of its own")
 	}
-	const (
-		n     = 2000
-		limit = 3 << 10 // of which 2 KiB: a goroutine that has read what was held has a stack of 4, and one in net's own read of 2
-	)
-	conns := func(wrap bool) (perConn, afterBurst uint64) {
-		before := inUse()
-		var wg sync.WaitGroup
-		var opened []net.PacketConn
-		var to []netip.AddrPort
-		for range n {
-			u, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-			if err != nil {
-				t.Skip(err)
-			}
-			var c interface {
-				net.PacketConn
-				ReadFromUDPAddrPort([]byte) (int, netip.AddrPort, error)
-			} = u
-			if wrap {
-				if c, err = New(u, nil); err != nil {
-					t.Fatal(err)
-				}
-			}
-			opened, to = append(opened, c), append(to, addrPortOf(u))
-			wg.Go(func() {
-				var p [64]byte
-				for {
-					if _, _, err := c.ReadFromUDPAddrPort(p[:]); err != nil {
-						return
-					}
-				}
-			})
-		}
-		time.Sleep(100 * time.Millisecond) // for the readers to wait
-		perConn = (inUse() - before) / n
-		out, err := New(listen(t, "udp4", "127.0.0.1"), nil)
+	const limit = 3 << 10 // of which 2 KiB: a goroutine that has read what was held has a stack of 4, and one in net's own read of 2
+	bare, bareAfter := memoryOfReaders(t, func(u *net.UDPConn) addrPortReader { return u })
+	ours, oursAfter := memoryOfReaders(t, func(u *net.UDPConn) addrPortReader {
+		c, err := New(u, nil) // newConn's Cleanup has a cost of its own
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, a := range to {
-			for range 4 {
-				sendAll(out, nil, AppendSegments(nil, a, make([]byte, 60*50), 50, nil))
-			}
-		}
-		time.Sleep(300 * time.Millisecond)
-		afterBurst = (inUse() - before) / n
-		for _, c := range opened {
-			c.Close()
-		}
-		wg.Wait()
-		return perConn, afterBurst
-	}
-	bare, bareAfter := conns(false)
-	ours, oursAfter := conns(true)
+		return c
+	})
 	t.Logf("a bare conn takes %d bytes, after a burst %d; a Conn %d, %d", bare, bareAfter, ours, oursAfter)
 	if ours > bare+limit || oursAfter > bareAfter+limit {
 		t.Errorf("a Conn takes more than %d bytes more", limit)
 	}
+}
+
+type addrPortReader interface {
+	net.PacketConn
+	ReadFromUDPAddrPort([]byte) (int, netip.AddrPort, error)
+}
+
+// memoryOfReaders is what many conns made by wrap take each, a reader included:
+// while all wait, and when they wait again after a burst.
+func memoryOfReaders(t *testing.T, wrap func(u *net.UDPConn) addrPortReader) (perConn, afterBurst uint64) {
+	const n = 2000
+	before := inUse()
+	var wg sync.WaitGroup
+	var opened []net.PacketConn
+	for range n {
+		u, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		if err != nil {
+			t.Skip(err)
+		}
+		c := wrap(u)
+		opened = append(opened, c)
+		wg.Go(func() {
+			var p [64]byte
+			for {
+				if _, _, err := c.ReadFromUDPAddrPort(p[:]); err != nil {
+					return
+				}
+			}
+		})
+	}
+	time.Sleep(100 * time.Millisecond) // for the readers to wait
+	perConn = (inUse() - before) / n
+	out := newConn(t, listen(t, "udp4", "127.0.0.1"), nil)
+	for _, c := range opened {
+		for range 4 {
+			sendAll(out, nil, AppendSegments(nil, addrPortOf(c), make([]byte, 60*50), 50, nil))
+		}
+	}
+	time.Sleep(300 * time.Millisecond)
+	afterBurst = (inUse() - before) / n
+	for _, c := range opened {
+		c.Close()
+	}
+	wg.Wait()
+	return perConn, afterBurst
 }
 
 // TestHeldMemory: what is read ahead is no more than half a MiB, whatever is
