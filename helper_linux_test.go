@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -387,4 +388,43 @@ func uint32s(vs ...uint32) (b []byte) {
 		b = binary.NativeEndian.AppendUint32(b, v)
 	}
 	return b
+}
+
+// sendRuns sends n runs of three datagrams of ten bytes: aaaaaaaaaa,
+// bbbbbbbbbb...
+func sendRuns(t testing.TB, out *Conn, to netip.AddrPort, n int, first *int) {
+	t.Helper()
+	for range n {
+		var p []byte
+		for range 3 {
+			p = append(p, []byte(strings.Repeat(string(rune('a'+*first%26)), 10))...)
+			*first++
+		}
+		if err := sendAll(out, nil, AppendSegments(nil, to, p, 10, nil)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// readRuns reads n datagrams of sendRuns.
+func readRuns(t testing.TB, read func(p []byte) (int, error), n int, first *int) {
+	t.Helper()
+	for range n {
+		p := make([]byte, 1000)
+		k, err := read(p)
+		for end := time.Now().Add(patience); errors.Is(err, ErrWouldBlock) && time.Now().Before(end); k, err = read(p) {
+			runtime.Gosched() // a busy kernel delivers late
+		}
+		if want := strings.Repeat(string(rune('a'+*first%26)), 10); string(p[:k]) != want || err != nil {
+			t.Fatalf("datagram %d is %q, %v; want %q", *first, p[:k], err, want)
+		}
+		*first++
+	}
+}
+
+func readNow(c *Conn) func(p []byte) (int, error) {
+	return func(p []byte) (int, error) {
+		n, _, err := c.ReceiveFrom(nil, p, MsgDontWait)
+		return n, err
+	}
 }

@@ -6,6 +6,7 @@ package batchconn
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -125,6 +126,46 @@ func (in *inbox) read(t testing.TB, buf []byte) []byte {
 }
 
 func brief(p []byte) string { return fmt.Sprintf("%d bytes %.40q", len(p), p) }
+
+// readPair is a Conn to read from and one to send to it.
+func readPair(t testing.TB, cfg *Config) (in, out *Conn, to netip.AddrPort) {
+	t.Helper()
+	u := listen(t, "udp4", "127.0.0.1")
+	growBuffer(u)
+	in, err := New(u, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { in.Close() })
+	if out, err = New(far.listen(t, "udp4", "127.0.0.1"), nil); err != nil {
+		t.Fatal(err)
+	}
+	return in, out, addrPortOf(u)
+}
+
+// sendAll sends all of msgs.
+func sendAll(c *Conn, ctx context.Context, msgs []OutputMessage) error {
+	n, err := c.SendMessages(ctx, msgs, 0)
+	if err == nil && n != len(msgs) {
+		return fmt.Errorf("sent %d of %d", n, len(msgs))
+	}
+	return err
+}
+
+// makeDeep lets a Conn find its queue deep, so that coalescing is on.
+func makeDeep(t testing.TB, in, out *Conn, to netip.AddrPort) {
+	t.Helper()
+	msgs := AppendSegments(nil, to, make([]byte, 200*10), 10, nil)
+	if err := sendAll(out, nil, msgs); err != nil {
+		t.Fatal(err)
+	}
+	p := make([]byte, 100)
+	for range msgs {
+		if _, _, err := in.ReadFromUDPAddrPort(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
 
 // A kind is a kind of socket to send from.
 type kind struct {

@@ -296,6 +296,8 @@ func TestReadsAsNet(t *testing.T) {
 	}
 }
 
+// compareReads makes each read of a bare UDPConn and of the Conn, in each state
+// of these, and compares what they return.
 func (w *world) compareReads(t *testing.T, reads []method) {
 	twin := w.socket(t, w.inboxes[0])
 	both := []netMethods{twin, w.conn}
@@ -323,11 +325,8 @@ func (w *world) compareReads(t *testing.T, reads []method) {
 			}
 		}
 		compare("run", nothing)
-		for _, c := range both { // what the empty Reads have left
-			c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
-			for err := error(nil); err == nil; {
-				_, _, err = c.ReadFrom(make([]byte, 10))
-			}
+		for _, c := range both {
+			readRest(c)
 		}
 	}
 	for _, c := range both {
@@ -341,18 +340,28 @@ func (w *world) compareReads(t *testing.T, reads []method) {
 	if w.connected && runtime.GOOS == "linux" {
 		w.inboxes[0].conn.Close()
 		reads = slices.DeleteFunc(slices.Clone(reads), func(m method) bool { return m.name == readNothing })
-		compare("refused", func(c netMethods) {
-			u, ok := c.(*net.UDPConn)
-			if !ok {
-				u = w.bare
-			}
-			makeRefused(t, u)
-		})
+		compare("refused", func(c netMethods) { makeRefused(t, w.bareOf(c)) })
 	}
 	for _, c := range both {
 		c.Close()
 	}
 	compare("closed", nothing)
+}
+
+// readRest reads what the empty Reads have left.
+func readRest(c netMethods) {
+	c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	for err := error(nil); err == nil; {
+		_, _, err = c.ReadFrom(make([]byte, 10))
+	}
+}
+
+// bareOf is c itself, or what w's Conn was made of.
+func (w *world) bareOf(c netMethods) *net.UDPConn {
+	if u, ok := c.(*net.UDPConn); ok {
+		return u
+	}
+	return w.bare
 }
 
 // makeRefused writes to a peer that is gone until that is pending: the kernel

@@ -45,65 +45,78 @@ func TestReceiveManyVectors(t *testing.T) {
 
 func testManyVectors(t *testing.T, in, out *Conn, to netip.AddrPort, n, room int) {
 	t.Helper()
-	const size, datagrams = 1200, 6
-	var all []byte
-	for i := range datagrams {
-		all = append(all, contents(i, size)...)
-	}
-	send := func() {
-		t.Helper()
-		if err := sendAll(out, nil, AppendSegments(nil, to, all, size, nil)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	check := func(what string, i int, vectors [][]byte, got, flags int, from netip.AddrPort) {
-		t.Helper()
-		want := contents(i, size)[:min(size, room)]
-		if p := bytes.Join(vectors, nil)[:min(got, room)]; got != len(want) || !bytes.Equal(p, want) || from != addrPortOf(out) {
-			t.Errorf("%s, room %d: datagram %d is %d, %s, from %v", what, room, i, got, brief(p), from)
-		}
-		if (flags&MsgTruncated != 0) != (room < size) {
-			t.Errorf("%s, room %d: datagram %d has flags %#x", what, room, i, flags)
-		}
-	}
+	sent := &vectorDatagrams{from: addrPortOf(out), room: room}
 	in.SetReadDeadline(time.Now().Add(patience))
 
-	send()
-	msgs := make([]InputMessage, datagrams)
+	sent.send(t, out, to)
+	msgs := make([]InputMessage, vectorCount)
 	for i := range msgs {
 		msgs[i].Vectors = pieces([]int{1, n, 2, n, n, 1}[i], room) // alone and not
 	}
-	if k, err := in.ReceiveMessages(nil, msgs, MsgWaitAll); k != datagrams || err != nil {
+	if k, err := in.ReceiveMessages(nil, msgs, MsgWaitAll); k != vectorCount || err != nil {
 		t.Fatalf("ReceiveMessages: %d, %v", k, err)
 	}
 	for i, m := range msgs {
-		check("ReceiveMessages", i, m.Vectors, m.BytesReceived, m.Flags, m.Addr)
+		sent.check(t, "ReceiveMessages", i, m)
 	}
 
-	send()
-	for i := range datagrams {
+	sent.send(t, out, to)
+	for i := range vectorCount {
 		m := InputMessage{Vectors: pieces(n, room)}
 		k, err := in.ReceiveMessage(nil, &m, 0)
 		if err != nil || k != m.BytesReceived {
 			t.Fatalf("ReceiveMessage: %d, %v", k, err)
 		}
-		check("ReceiveMessage", i, m.Vectors, k, m.Flags, m.Addr)
+		sent.check(t, "ReceiveMessage", i, m)
 	}
 
-	send()
-	for i := 0; i < datagrams; {
+	sent.send(t, out, to)
+	for i := 0; i < vectorCount; {
 		ms := []ipv4.Message{{Buffers: pieces(n, room)}, {Buffers: pieces(n, room)}}
 		k, err := in.ReadBatch(ms, 0)
 		if k <= 0 || err != nil {
 			t.Fatalf("ReadBatch: %d, %v", k, err)
 		}
 		for _, m := range ms[:k] {
-			check("ReadBatch", i, m.Buffers, m.N, m.Flags, unmapped(m.Addr.(*net.UDPAddr).AddrPort()))
+			from := unmapped(m.Addr.(*net.UDPAddr).AddrPort())
+			sent.check(t, "ReadBatch", i, InputMessage{Vectors: m.Buffers, Addr: from, BytesReceived: m.N, Flags: m.Flags})
 			i++
 		}
 	}
 	if k, _, err := in.ReceiveFrom(nil, make([]byte, 10), MsgDontWait); !errors.Is(err, ErrWouldBlock) {
 		t.Errorf("something is left: %d, %v", k, err)
+	}
+}
+
+const vectorSize, vectorCount = 1200, 6
+
+// vectorDatagrams are vectorCount datagrams of vectorSize bytes, which from
+// sends to who has room bytes for each.
+type vectorDatagrams struct {
+	from netip.AddrPort
+	room int
+}
+
+func (d *vectorDatagrams) send(t *testing.T, out *Conn, to netip.AddrPort) {
+	t.Helper()
+	var all []byte
+	for i := range vectorCount {
+		all = append(all, contents(i, vectorSize)...)
+	}
+	if err := sendAll(out, nil, AppendSegments(nil, to, all, vectorSize, nil)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// check makes sure that m is datagram i, as much of it as there is room for.
+func (d *vectorDatagrams) check(t *testing.T, what string, i int, m InputMessage) {
+	t.Helper()
+	want := contents(i, vectorSize)[:min(vectorSize, d.room)]
+	if p := bytes.Join(m.Vectors, nil)[:min(m.BytesReceived, d.room)]; m.BytesReceived != len(want) || !bytes.Equal(p, want) || m.Addr != d.from {
+		t.Errorf("%s, room %d: datagram %d is %d, %s, from %v", what, d.room, i, m.BytesReceived, brief(p), m.Addr)
+	}
+	if (m.Flags&MsgTruncated != 0) != (d.room < vectorSize) {
+		t.Errorf("%s, room %d: datagram %d has flags %#x", what, d.room, i, m.Flags)
 	}
 }
 

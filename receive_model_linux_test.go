@@ -395,58 +395,83 @@ func (w *readWorld) readNothing(t *testing.T) {
 	}
 }
 
+// A readPlan is one call of a model's read: into how many messages, and the
+// room of each.
+type readPlan struct {
+	call    readCall
+	flags   int
+	rooms   int
+	sizes   []int // of the vectors
+	control int
+}
+
+func (p *readPlan) String() string {
+	return fmt.Sprintf("%s of %d, vectors %v, control %d, flags %#x", p.call.name, p.rooms, p.sizes, p.control, p.flags)
+}
+
+// waitsForAll says that it returns no fewer than rooms.
+func (p *readPlan) waitsForAll() bool {
+	return p.flags&(MsgWaitAll|MsgDontWait|unix.MSG_PEEK) == MsgWaitAll
+}
+
+// planRead takes a call from data that does not have to wait: at least one
+// datagram is queued.
+func planRead(data *modelBytes, queued int) *readPlan {
+	p := &readPlan{call: readCalls[data.next(len(readCalls))], rooms: 1}
+	if data.next(3) == 0 {
+		p.call = readCalls[0]
+	}
+	if !p.call.net {
+		p.flags = readFlags[data.next(len(readFlags))]
+	}
+	if p.call.many {
+		p.rooms = 1 + data.next(90)
+	}
+	if p.flags&MsgWaitAll != 0 && p.flags&MsgDontWait == 0 {
+		p.rooms = min(p.rooms, queued)
+	}
+	if p.call.name == "ReadBatch" {
+		p.flags &^= MsgWaitAll
+	}
+	size, pieces := roomSizes[data.next(len(roomSizes))], data.next(4)
+	if p.call.name == "Read" && size == 0 {
+		size = 1 // of which net returns 0 and takes nothing
+	}
+	p.sizes = []int{size}
+	if !p.call.net && p.call.name != "ReceiveFrom" {
+		p.sizes = [][]int{{size}, {size / 3, 0, size - size/3}, {}, {size}}[pieces]
+	}
+	p.control = controlRooms[data.next(len(controlRooms))]
+	return p
+}
+
 // read reads by one call, and says how many datagrams that took.
 func (w *readWorld) read(t *testing.T, data *modelBytes, queued int) int {
 	t.Helper()
-	call := readCalls[data.next(len(readCalls))]
-	if data.next(3) == 0 {
-		call = readCalls[0]
-	}
-	flags, rooms := 0, 1
-	if !call.net {
-		flags = readFlags[data.next(len(readFlags))]
-	}
-	if call.many {
-		rooms = 1 + data.next(90)
-	}
-	if flags&MsgWaitAll != 0 && flags&MsgDontWait == 0 {
-		rooms = min(rooms, queued)
-	}
-	if call.name == "ReadBatch" {
-		flags &^= MsgWaitAll
-	}
-	into, same := make([]roomFor, rooms), make([]roomFor, rooms)
-	size, pieces, control := roomSizes[data.next(len(roomSizes))], data.next(4), controlRooms[data.next(len(controlRooms))]
-	if call.name == "Read" && size == 0 {
-		size = 1 // of which net returns 0 and takes nothing
-	}
+	plan := planRead(data, queued)
+	into := make([]roomFor, plan.rooms)
 	for i := range into {
-		sizes := []int{size}
-		if !call.net && call.name != "ReceiveFrom" {
-			sizes = [][]int{{size}, {size / 3, 0, size - size/3}, {}, {size}}[pieces]
-		}
-		into[i], same[i] = newRoom(sizes, control), newRoom(sizes, control)
+		into[i] = newRoom(plan.sizes, plan.control)
 	}
 	w.conn.SetReadDeadline(time.Now().Add(patience))
-	if flags&MsgDontWait != 0 {
+	if plan.flags&MsgDontWait != 0 {
 		w.conn.WaitReadable(nil) // a busy kernel delivers late
 	}
-	got, err := call.call(w.conn, into, flags)
-	what := fmt.Sprintf("%s of %d of %d, room %d in %d pieces, control %d, flags %#x", call.name, rooms, queued, size, pieces, control, flags)
-	if err != nil || len(got) == 0 || len(got) > min(rooms, queued) || flags&(MsgWaitAll|MsgDontWait|unix.MSG_PEEK) == MsgWaitAll && len(got) != rooms {
-		t.Errorf("%s: filled %d, %v", what, len(got), err)
+	got, err := plan.call.call(w.conn, into, plan.flags)
+	if err != nil || len(got) == 0 || len(got) > min(plan.rooms, queued) || plan.waitsForAll() && len(got) != plan.rooms {
+		t.Errorf("%v, %d queued: filled %d, %v", plan, queued, len(got), err)
 		return 0
 	}
 	for i, g := range got {
-		want := w.recvmsg(t, same[i], flags&^(MsgDontWait|MsgWaitAll))
-		call.loses(&want)
-		call.loses(&g)
+		want := w.recvmsg(t, newRoom(plan.sizes, plan.control), plan.flags&^(MsgDontWait|MsgWaitAll))
+		plan.call.loses(&want)
+		plan.call.loses(&g)
 		if !g.same(want) {
-			t.Errorf("%s: message %d is\n%v, want\n%v", what, i, g, want)
+			t.Errorf("%v, %d queued: message %d is\n%v, want\n%v", plan, queued, i, g, want)
 			return 0
 		}
 	}
-	if flags&unix.MSG_PEEK != 0 {
+	if plan.flags&unix.MSG_PEEK != 0 {
 		return 0
 	}
 	return len(got)

@@ -45,45 +45,6 @@ func (c *Conn) optionOn() (on bool) {
 	return on
 }
 
-// sendRuns sends n runs of three datagrams of ten bytes: aaaaaaaaaa,
-// bbbbbbbbbb...
-func sendRuns(t testing.TB, out *Conn, to netip.AddrPort, n int, first *int) {
-	t.Helper()
-	for range n {
-		var p []byte
-		for range 3 {
-			p = append(p, []byte(strings.Repeat(string(rune('a'+*first%26)), 10))...)
-			*first++
-		}
-		if err := sendAll(out, nil, AppendSegments(nil, to, p, 10, nil)); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// readRuns reads n datagrams of sendRuns.
-func readRuns(t testing.TB, read func(p []byte) (int, error), n int, first *int) {
-	t.Helper()
-	for range n {
-		p := make([]byte, 1000)
-		k, err := read(p)
-		for end := time.Now().Add(patience); errors.Is(err, ErrWouldBlock) && time.Now().Before(end); k, err = read(p) {
-			runtime.Gosched() // a busy kernel delivers late
-		}
-		if want := strings.Repeat(string(rune('a'+*first%26)), 10); string(p[:k]) != want || err != nil {
-			t.Fatalf("datagram %d is %q, %v; want %q", *first, p[:k], err, want)
-		}
-		*first++
-	}
-}
-
-func readNow(c *Conn) func(p []byte) (int, error) {
-	return func(p []byte) (int, error) {
-		n, _, err := c.ReceiveFrom(nil, p, MsgDontWait)
-		return n, err
-	}
-}
-
 // readRaw reads as x/net does, through a RawConn.
 func readRaw(raw syscall.RawConn) func(p []byte) (int, error) {
 	return func(p []byte) (n int, err error) {
@@ -280,61 +241,63 @@ func TestGROOptionOfUser(t *testing.T) {
 	set := func(t *testing.T, c syscall.Conn, on bool) {
 		control(t, c, func(fd int) error { return sys.SetCoalescing(uintptr(fd), on) })
 	}
-	glued := func(t *testing.T, in, out *Conn, to netip.AddrPort) {
-		t.Helper()
-		sent := 0
-		for range 30 {
-			sendRuns(t, out, to, 1, &sent)
-			p, oob := make([]byte, 100), make([]byte, 100)
-			n, oobn, _, _, err := in.ReadMsgUDPAddrPort(p, oob)
-			if stride, _ := sys.TakeStride(oob[:oobn]); n != 30 || stride != 10 || err != nil {
-				t.Fatalf("%d bytes, stride %d, %v; want a run", n, stride, err)
-			}
-			sendRuns(t, out, to, 1, &sent)
-			m := InputMessage{Vectors: [][]byte{p}, Control: oob}
-			n, err = in.ReceiveMessage(nil, &m, 0)
-			if stride, _ := sys.TakeStride(oob[:m.ControlReceived]); n != 30 || stride != 10 || err != nil {
-				t.Fatalf("%d bytes, stride %d, %v; want a run", n, stride, err)
-			}
-		}
-		if s := in.Stats(); s.GRO || s.GROReason != sys.ReasonGROSet {
-			t.Errorf("%+v", s)
-		}
-	}
-	cut := func(t *testing.T, in, out *Conn, to netip.AddrPort) {
-		t.Helper()
-		sent, read := 0, 0
-		sendRuns(t, out, to, 40, &sent)
-		readRuns(t, func(p []byte) (int, error) { return in.Read(p) }, 120, &read)
-		sendRuns(t, out, to, 1, &sent)
-		readRuns(t, readNow(in), 3, &read)
-		if s := in.Stats(); !s.GRO {
-			t.Errorf("%+v", s)
-		}
-	}
 	for _, mode := range []GROMode{GROAuto, GROOn} {
 		for _, deep := range []bool{false, true} {
 			t.Run(fmt.Sprint(mode, deep), func(t *testing.T) {
 				u := listen(t, "udp4", "127.0.0.1")
 				growBuffer(u)
 				set(t, u, true)
-				in, err := New(u, &Config{GRO: mode})
-				if err != nil {
-					t.Fatal(err)
-				}
+				in := newConn(t, u, &Config{GRO: mode})
 				_, out, _ := readPair(t, nil)
 				to := addrPortOf(u)
-				glued(t, in, out, to)
+				checkGlued(t, in, out, to)
 				set(t, in, false)
 				if deep {
-					cut(t, in, out, to)
+					checkApart(t, in, out, to)
 				}
 				set(t, in, true)
-				glued(t, in, out, to)
+				checkGlued(t, in, out, to)
 				set(t, in, false)
-				cut(t, in, out, to)
+				checkApart(t, in, out, to)
 			})
 		}
+	}
+}
+
+// checkGlued: the user's UDP_GRO has reads return runs as the kernel gives
+// them, with their stride.
+func checkGlued(t *testing.T, in, out *Conn, to netip.AddrPort) {
+	t.Helper()
+	p, oob := make([]byte, 100), make([]byte, 100)
+	sent := 0
+	for range 30 {
+		sendRuns(t, out, to, 1, &sent)
+		n, oobn, _, _, err := in.ReadMsgUDPAddrPort(p, oob)
+		if stride, _ := sys.TakeStride(oob[:oobn]); n != 30 || stride != 10 || err != nil {
+			t.Fatalf("%d bytes, stride %d, %v; want a run", n, stride, err)
+		}
+		sendRuns(t, out, to, 1, &sent)
+		m := InputMessage{Vectors: [][]byte{p}, Control: oob}
+		n, err = in.ReceiveMessage(nil, &m, 0)
+		if stride, _ := sys.TakeStride(oob[:m.ControlReceived]); n != 30 || stride != 10 || err != nil {
+			t.Fatalf("%d bytes, stride %d, %v; want a run", n, stride, err)
+		}
+	}
+	if s := in.Stats(); s.GRO || s.GROReason != sys.ReasonGROSet {
+		t.Errorf("%+v", s)
+	}
+}
+
+// checkApart: reads return datagrams, and coalescing is ours.
+func checkApart(t *testing.T, in, out *Conn, to netip.AddrPort) {
+	t.Helper()
+	sent, read := 0, 0
+	sendRuns(t, out, to, 40, &sent)
+	readRuns(t, func(p []byte) (int, error) { return in.Read(p) }, 120, &read)
+	sendRuns(t, out, to, 1, &sent)
+	readRuns(t, readNow(in), 3, &read)
+	if s := in.Stats(); !s.GRO {
+		t.Errorf("%+v", s)
 	}
 }
 
@@ -406,48 +369,33 @@ func TestTwoConns(t *testing.T) {
 		t.Skip("nothing is coalesced here")
 	}
 	for _, modes := range [][2]GROMode{{GROAuto, GROAuto}, {GROOn, GROAuto}, {GROAuto, GROOn}, {GROOn, GROOn}, {GROOff, GROOn}, {GROOn, GROOff}} {
-		t.Run(fmt.Sprint(modes), func(t *testing.T) {
-			u := listen(t, "udp4", "127.0.0.1")
-			growBuffer(u)
-			f, err := u.File()
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer f.Close()
-			twin, err := net.FilePacketConn(f)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer twin.Close()
-			a, err := New(u, &Config{GRO: modes[0]})
-			if err != nil {
-				t.Fatal(err)
-			}
-			_, out, _ := readPair(t, nil)
-			to := addrPortOf(u)
-			sent := 0
-			sendRuns(t, out, to, 20, &sent)
-			read := 0
-			readRuns(t, func(p []byte) (int, error) { return a.Read(p) }, 31, &read)
-			b, err := New(twin.(*net.UDPConn), &Config{GRO: modes[1]})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer b.Close()
-			sendRuns(t, out, to, 40, &sent)
-			got := make(map[string]int)
-			for i := range 149 {
-				p := make([]byte, 100)
-				n, err := readEither(p, []*Conn{a, b}[i%2], []*Conn{b, a}[i%2])
-				if n != 10 || err != nil {
-					t.Fatalf("datagram %d: %q, %v; %+v", i, p[:n], err, a.Stats())
-				}
-				got[string(p[:n])]++
-			}
-			if len(got) != 26 {
-				t.Errorf("%d letters", len(got))
-			}
-		})
+		t.Run(fmt.Sprint(modes), func(t *testing.T) { testTwoConns(t, modes) })
+	}
+}
+
+func testTwoConns(t *testing.T, modes [2]GROMode) {
+	u := listen(t, "udp4", "127.0.0.1")
+	growBuffer(u)
+	other := twin(t, u)
+	a := newConn(t, u, &Config{GRO: modes[0]})
+	_, out, _ := readPair(t, nil)
+	to := addrPortOf(u)
+	sent, read := 0, 0
+	sendRuns(t, out, to, 20, &sent)
+	readRuns(t, func(p []byte) (int, error) { return a.Read(p) }, 31, &read)
+	b := newConn(t, other, &Config{GRO: modes[1]})
+	sendRuns(t, out, to, 40, &sent)
+	got := make(map[string]int)
+	for i := range sent - read {
+		p := make([]byte, 100)
+		n, err := readEither(p, []*Conn{a, b}[i%2], []*Conn{b, a}[i%2])
+		if n != 10 || err != nil {
+			t.Fatalf("datagram %d: %q, %v; %+v", i, p[:n], err, a.Stats())
+		}
+		got[string(p[:n])]++
+	}
+	if len(got) != 26 {
+		t.Errorf("%d letters", len(got))
 	}
 }
 
@@ -462,6 +410,22 @@ func readEither(p []byte, a, b *Conn) (n int, err error) {
 			return n, err
 		}
 	}
+}
+
+// twin is another *net.UDPConn of the socket of u.
+func twin(t *testing.T, u *net.UDPConn) *net.UDPConn {
+	t.Helper()
+	f, err := u.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	c, err := net.FilePacketConn(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c.(*net.UDPConn)
 }
 
 // TestQuiet: coalescing that brings nothing goes off, and comes again with

@@ -26,46 +26,6 @@ import (
 
 var readersFor = flag.Duration("readers", 2*time.Second, "how long TestReaders lets many readers wait for few datagrams")
 
-// readPair is a Conn to read from and one to send to it.
-func readPair(t testing.TB, cfg *Config) (in, out *Conn, to netip.AddrPort) {
-	t.Helper()
-	u := listen(t, "udp4", "127.0.0.1")
-	growBuffer(u)
-	in, err := New(u, cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { in.Close() })
-	if out, err = New(far.listen(t, "udp4", "127.0.0.1"), nil); err != nil {
-		t.Fatal(err)
-	}
-	return in, out, addrPortOf(u)
-}
-
-// sendAll sends all of msgs.
-func sendAll(c *Conn, ctx context.Context, msgs []OutputMessage) error {
-	n, err := c.SendMessages(ctx, msgs, 0)
-	if err == nil && n != len(msgs) {
-		return fmt.Errorf("sent %d of %d", n, len(msgs))
-	}
-	return err
-}
-
-// makeDeep lets a Conn find its queue deep, so that coalescing is on.
-func makeDeep(t testing.TB, in, out *Conn, to netip.AddrPort) {
-	t.Helper()
-	msgs := AppendSegments(nil, to, make([]byte, 200*10), 10, nil)
-	if err := sendAll(out, nil, msgs); err != nil {
-		t.Fatal(err)
-	}
-	p := make([]byte, 100)
-	for range msgs {
-		if _, _, err := in.ReadFromUDPAddrPort(p); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
 // A readerKind reads once, or is cancelled, and says which datagrams it got.
 type readerKind struct {
 	name string
@@ -168,30 +128,10 @@ func testReaders(t *testing.T, mode GROMode, set []int) {
 	if mode == GROAuto {
 		makeDeep(t, in, out, to)
 	}
-	var read sync.Map
-	var count atomic.Int64
+	var read readOnce
 	var wg sync.WaitGroup
 	for _, k := range set {
-		wg.Go(func() {
-			for {
-				err := readerKinds[k].read(in, func(p []byte) {
-					id := binary.BigEndian.Uint32(p)
-					if len(p) != 8 || binary.BigEndian.Uint32(p[4:]) != ^id {
-						t.Errorf("%s: %x", readerKinds[k].name, p)
-					}
-					if by, twice := read.LoadOrStore(id, k); twice {
-						t.Errorf("%d was read by %v and %v", id, by, k)
-					}
-					count.Add(1)
-				})
-				if errors.Is(err, net.ErrClosed) {
-					return
-				}
-				if err != nil && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, ErrWouldBlock) && !errors.Is(err, os.ErrDeadlineExceeded) {
-					t.Errorf("%s: %v", readerKinds[k].name, err)
-				}
-			}
-		})
+		wg.Go(func() { read.untilClosed(t, in, readerKinds[k]) })
 	}
 	sent := uint32(0)
 	for end := time.Now().Add(*readersFor); time.Now().Before(end) && !t.Failed(); {
@@ -208,9 +148,9 @@ func testReaders(t *testing.T, mode GROMode, set []int) {
 			in.SetReadDeadline(time.Now().Add(-time.Second))
 			in.SetReadDeadline(time.Time{})
 		}
-		for limit := time.Now().Add(patience); count.Load() < int64(sent); time.Sleep(20 * time.Microsecond) {
+		for limit := time.Now().Add(patience); read.count.Load() < int64(sent); time.Sleep(20 * time.Microsecond) {
 			if time.Now().After(limit) {
-				t.Errorf("%d of %d datagrams were read; state %d, held %v", count.Load(), sent, in.recv.queue.state.Load(), in.recv.hasHeld.Load())
+				t.Errorf("%d of %d datagrams were read; state %d, held %v", read.count.Load(), sent, in.recv.queue.state.Load(), in.recv.hasHeld.Load())
 				break
 			}
 		}
@@ -218,6 +158,35 @@ func testReaders(t *testing.T, mode GROMode, set []int) {
 	in.Close()
 	atOnce(t, "the end of the readers", wg.Wait)
 	t.Logf("%d datagrams; %+v", sent, in.Stats())
+}
+
+// readOnce counts the datagrams of TestReaders, each of which is its number and
+// the complement of that. Its readers may be many.
+type readOnce struct {
+	by    sync.Map // the kind of reader, of each number
+	count atomic.Int64
+}
+
+// untilClosed reads until in is closed, whatever else ends a read.
+func (r *readOnce) untilClosed(t *testing.T, in *Conn, kind readerKind) {
+	for {
+		err := kind.read(in, func(p []byte) {
+			id := binary.BigEndian.Uint32(p)
+			if len(p) != 8 || binary.BigEndian.Uint32(p[4:]) != ^id {
+				t.Errorf("%s: %x", kind.name, p)
+			}
+			if by, twice := r.by.LoadOrStore(id, kind.name); twice {
+				t.Errorf("%d was read by %v and %v", id, by, kind.name)
+			}
+			r.count.Add(1)
+		})
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, ErrWouldBlock) && !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: %v", kind.name, err)
+		}
+	}
 }
 
 // TestNetReadIsSeen: a read of package net's own that begins while such reads are
