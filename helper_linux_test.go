@@ -428,3 +428,27 @@ func readNow(c *Conn) func(p []byte) (int, error) {
 		return n, err
 	}
 }
+
+// expectTTL reads datagrams, each with the TTL wanted, or any if that is 0.
+func (in *inbox) expectTTL(t *testing.T, want []string, ttl []int) {
+	t.Helper()
+	buf, oob := make([]byte, 2048), make([]byte, 256)
+	for i := range want {
+		in.conn.SetReadDeadline(time.Now().Add(patience))
+		n, oobn, _, _, err := in.conn.ReadMsgUDP(buf, oob)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cm, err := unix.ParseSocketControlMessage(oob[:oobn])
+		if err != nil || len(cm) != 1 {
+			t.Fatalf("control data % x: %v", oob[:oobn], err)
+		}
+		if got := int(binary.NativeEndian.Uint32(cm[0].Data)); string(buf[:n]) != want[i] || ttl[i] != 0 && got != ttl[i] {
+			t.Fatalf("datagram %d is %q with TTL %d, want %q with %d", i, buf[:n], got, want[i], ttl[i])
+		}
+	}
+	in.conn.SetReadDeadline(time.Now().Add(time.Millisecond))
+	if n, err := in.conn.Read(buf); err == nil {
+		t.Errorf("%q arrived besides", buf[:n])
+	}
+}

@@ -8,7 +8,6 @@ package batchconn
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"math"
 	"net"
@@ -50,30 +49,6 @@ func refusingWorlds(t *testing.T, f func(t *testing.T, w *world, errno syscall.E
 		}
 		f(t, w, syscall.EIO)
 	})
-}
-
-// expectTTL reads datagrams, each with the TTL wanted, or any if that is 0.
-func (in *inbox) expectTTL(t *testing.T, want []string, ttl []int) {
-	t.Helper()
-	buf, oob := make([]byte, 2048), make([]byte, 256)
-	for i := range want {
-		in.conn.SetReadDeadline(time.Now().Add(patience))
-		n, oobn, _, _, err := in.conn.ReadMsgUDP(buf, oob)
-		if err != nil {
-			t.Fatal(err)
-		}
-		cm, err := unix.ParseSocketControlMessage(oob[:oobn])
-		if err != nil || len(cm) != 1 {
-			t.Fatalf("control data % x: %v", oob[:oobn], err)
-		}
-		if got := int(binary.NativeEndian.Uint32(cm[0].Data)); string(buf[:n]) != want[i] || ttl[i] != 0 && got != ttl[i] {
-			t.Fatalf("datagram %d is %q with TTL %d, want %q with %d", i, buf[:n], got, want[i], ttl[i])
-		}
-	}
-	in.conn.SetReadDeadline(time.Now().Add(time.Millisecond))
-	if n, err := in.conn.Read(buf); err == nil {
-		t.Errorf("%q arrived besides", buf[:n])
-	}
 }
 
 // TestWriterCutsRefused: what its caller segments and the kernel refuses leaves
@@ -148,60 +123,72 @@ func TestWriterIdleRefused(t *testing.T) {
 // segmentation.
 func TestWriterCutsOnce(t *testing.T) {
 	for _, refused := range []syscall.Errno{syscall.EIO, syscall.EINVAL, syscall.EMSGSIZE, syscall.EPERM} {
-		t.Run(unix.ErrnoName(refused), func(t *testing.T) {
-			world := plainKind.world(t, 1, &Config{GSO: GSOOff})
-			var plainly error
-			k := follow(world.conn, func(call int, ms []ipv4.Message) (int, error) {
-				size, _, _ := sys.FindSegmentControl(ms[0].OOB)
-				switch {
-				case size != 0 && len(ms[0].Buffers[0]) > size:
-					return 0, os.NewSyscallError("sendmmsg", refused)
-				case plainly != nil:
-					return 0, os.NewSyscallError("sendmmsg", plainly)
-				case call%3 == 0:
-					return 0, os.NewSyscallError("sendmmsg", sys.EWOULDBLOCK)
-				}
-				return 1, nil
-			})
-			var failed failures
-			w := NewWriter(world.conn, &WriterConfig{MaxDelay: -1, OnError: failed.add})
-			write := func(p string) error {
-				_, _, err := w.WriteMsgUDPAddrPort([]byte(p), ownControl(3), world.dest[0])
-				return err
-			}
-			const text = "000111222333444555666777888999"
-			if err := write(text); err != nil {
-				t.Fatal(err)
-			}
-			mustWrite(t, w, []byte("end"), world.dest[0])
-			if refused == syscall.EPERM { // says nothing about segmentation
-				checkError(t, w.Flush(nil), refused)
-				return
-			}
-			if err := w.Flush(nil); err != nil || len(failed.errs) != 0 {
-				t.Fatal(err, failed.errs)
-			}
-			if got := string(bytes.Join(k.taken, nil)); got != text+"end" {
-				t.Errorf("%q left", got)
-			}
-			checkError(t, write(text), refused)
-
-			k.taken, plainly = nil, syscall.ENOBUFS
-			if err := write(text); err != nil {
-				t.Fatal(err)
-			}
-			if err := w.Flush(nil); !errors.Is(err, syscall.ENOBUFS) || len(failed.errs) != 1 || len(k.taken) != 0 {
-				t.Errorf("Flush = %v, %d reported, %d left", err, len(failed.errs), len(k.taken))
-			}
-			if err := write(text); err != nil {
-				t.Errorf("remembered though it was not the segmentation: %v", err)
-			}
-			if w.mu.Lock(); w.held.bytes != len(text)+len(ownControl(3)) {
-				t.Errorf("%d bytes are held", w.held.bytes)
-			}
-			w.mu.Unlock()
-		})
+		t.Run(unix.ErrnoName(refused), func(t *testing.T) { testCutsOnce(t, refused) })
 	}
+}
+
+func testCutsOnce(t *testing.T, refused syscall.Errno) {
+	world := plainKind.world(t, 1, &Config{GSO: GSOOff})
+	k := &cutlessKernel{refused: refused}
+	k.fake = follow(world.conn, k.take)
+	var failed failures
+	w := NewWriter(world.conn, &WriterConfig{MaxDelay: -1, OnError: failed.add})
+	write := func(p string) error {
+		_, _, err := w.WriteMsgUDPAddrPort([]byte(p), ownControl(3), world.dest[0])
+		return err
+	}
+	const text = "000111222333444555666777888999"
+	if err := write(text); err != nil {
+		t.Fatal(err)
+	}
+	mustWrite(t, w, []byte("end"), world.dest[0])
+	if refused == syscall.EPERM { // says nothing about segmentation
+		checkError(t, w.Flush(nil), refused)
+		return
+	}
+	if err := w.Flush(nil); err != nil || len(failed.errs) != 0 {
+		t.Fatal(err, failed.errs)
+	}
+	if got := string(bytes.Join(k.taken, nil)); got != text+"end" {
+		t.Errorf("%q left", got)
+	}
+	checkError(t, write(text), refused)
+
+	k.taken, k.plainly = nil, syscall.ENOBUFS
+	if err := write(text); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Flush(nil); !errors.Is(err, syscall.ENOBUFS) || len(failed.errs) != 1 || len(k.taken) != 0 {
+		t.Errorf("Flush = %v, %d reported, %d left", err, len(failed.errs), len(k.taken))
+	}
+	if err := write(text); err != nil {
+		t.Errorf("remembered though it was not the segmentation: %v", err)
+	}
+	if w.mu.Lock(); w.held.bytes != len(text)+len(ownControl(3)) {
+		t.Errorf("%d bytes are held", w.held.bytes)
+	}
+	w.mu.Unlock()
+}
+
+// A cutlessKernel refuses what it would have to cut, and takes other messages
+// one at a time, with a full socket at every third call.
+type cutlessKernel struct {
+	*fake
+	refused error
+	plainly error // refuses the others too
+}
+
+func (k *cutlessKernel) take(call int, ms []ipv4.Message) (int, error) {
+	size, _, _ := sys.FindSegmentControl(ms[0].OOB)
+	switch {
+	case size != 0 && len(ms[0].Buffers[0]) > size:
+		return 0, os.NewSyscallError("sendmmsg", k.refused)
+	case k.plainly != nil:
+		return 0, os.NewSyscallError("sendmmsg", k.plainly)
+	case call%3 == 0:
+		return 0, os.NewSyscallError("sendmmsg", sys.EWOULDBLOCK)
+	}
+	return 1, nil
 }
 
 // TestWriterLargeIsNotCopied: what its caller segments goes down as it is if

@@ -295,15 +295,8 @@ func TestWriterControl(t *testing.T) {
 			in := world.inboxes[0]
 			receiveTTL(t, in, k.v6)
 			w := NewWriter(world.conn, &WriterConfig{MaxDelay: -1})
-			ttl := func(n int) []byte {
-				value := binary.NativeEndian.AppendUint32(nil, uint32(n))
-				if k.v6 {
-					return cmsg(unix.IPPROTO_IPV6, unix.IPV6_HOPLIMIT, value...)
-				}
-				return cmsg(unix.IPPROTO_IP, unix.IP_TTL, value...)
-			}
-			send := func(p, control []byte) {
-				buf, oob := bytes.Clone(p), bytes.Clone(control)
+			send := func(p string, control []byte) {
+				buf, oob := []byte(p), bytes.Clone(control)
 				n, oobn, err := w.WriteMsgUDPAddrPort(buf, oob, world.dest[0])
 				if n != len(p) || oobn != len(control) || err != nil {
 					t.Fatalf("%d, %d, %v", n, oobn, err)
@@ -311,42 +304,33 @@ func TestWriterControl(t *testing.T) {
 				clear(buf)
 				clear(oob)
 			}
-			type arrival struct {
-				p   string
-				ttl int
-			}
-			var want []arrival
+			var want []string
+			var ttls []int
 			for i := range 100 {
-				p := contents(i, 50)
-				send(p, ttl(1+i/7))
-				want = append(want, arrival{string(p), 1 + i/7})
+				want, ttls = append(want, string(contents(i, 50))), append(ttls, 1+i/7)
+				send(want[i], ttlControl(k.v6, ttls[i]))
 			}
 			cut := cmsg(unix.SOL_UDP, unix.UDP_SEGMENT, uint16s(3)...)
-			send([]byte("aaabbbc"), append(cut, ttl(77)...))
-			want = append(want, arrival{"aaa", 77}, arrival{"bbb", 77}, arrival{"c", 77})
+			send("aaabbbc", append(cut, ttlControl(k.v6, 77)...))
+			want, ttls = append(want, "aaa", "bbb", "c"), append(ttls, 77, 77, 77)
 			if err := w.Flush(nil); err != nil {
 				t.Fatal(err)
 			}
-			buf, oob := make([]byte, 2048), make([]byte, 256)
-			for i, a := range want {
-				in.conn.SetReadDeadline(time.Now().Add(patience))
-				n, oobn, _, _, err := in.conn.ReadMsgUDP(buf, oob)
-				if err != nil {
-					t.Fatal(err)
-				}
-				cm, err := unix.ParseSocketControlMessage(oob[:oobn])
-				if err != nil || len(cm) != 1 {
-					t.Fatalf("%d: control data % x: %v", i, oob[:oobn], err)
-				}
-				if got := (arrival{string(buf[:n]), int(binary.NativeEndian.Uint32(cm[0].Data))}); got != a {
-					t.Fatalf("%d: %+v, want %+v", i, got, a)
-				}
-			}
+			in.expectTTL(t, want, ttls)
 			in.expect(t, nil)
 		})
 	}
 }
 
+// ttlControl has a datagram leave with a TTL.
+func ttlControl(v6 bool, ttl int) []byte {
+	if v6 {
+		return cmsgInt(unix.IPPROTO_IPV6, unix.IPV6_HOPLIMIT, ttl)
+	}
+	return cmsgInt(unix.IPPROTO_IP, unix.IP_TTL, ttl)
+}
+
+// receiveTTL has the kernel tell the TTL of what arrives.
 func receiveTTL(t *testing.T, in *inbox, v6 bool) {
 	t.Helper()
 	var err error

@@ -516,41 +516,48 @@ func TestWriterBounds(t *testing.T) {
 		{"default bytes", WriterConfig{}, []int{60000, 60000, 60000, 60000, defaultMaxBytes - 240000}, 1},
 	}
 	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			for _, control := range []bool{false, true} {
-				world, w, k := heldKernel(t, &Config{NonBlocking: true}, &tt.cfg)
-				k.busy(t, w, world.dest[0])
-				write := func(size int) error {
-					if control {
-						_, _, err := w.WriteMsgUDPAddrPort(nil, make([]byte, size), world.dest[0])
-						return err
-					}
-					_, err := w.WriteToUDPAddrPort(make([]byte, size), world.dest[0])
-					return err
-				}
-				for _, size := range tt.fit {
-					if err := write(size); err != nil {
-						t.Fatalf("%d bytes: %v", size, err)
-					}
-				}
-				checkError(t, write(tt.tooMuch), ErrWouldBlock)
-				if got := world.conn.Stats().WouldBlock; got != 1 {
-					t.Errorf("Stats().WouldBlock = %d, want 1", got)
-				}
-				k.letGo()
-				if err := w.Flush(nil); err != nil {
-					t.Fatal(err)
-				}
-				w.mu.Lock()
-				if w.held.messages != 0 || w.held.bytes != 0 {
-					t.Errorf("an empty Writer holds %d messages, %d bytes", w.held.messages, w.held.bytes)
-				}
-				w.mu.Unlock()
-				if err := write(tt.tooMuch); err != nil {
-					t.Errorf("into an empty Writer: %v", err)
-				}
-			}
-		})
+		for _, control := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, control data %v", tt.name, control), func(t *testing.T) {
+				testBounds(t, &tt.cfg, tt.fit, tt.tooMuch, control)
+			})
+		}
+	}
+}
+
+// testBounds makes sure that what fits is accepted beside an empty datagram,
+// too much is not, and an empty Writer takes that too. The sizes are those of
+// payloads, or of control data.
+func testBounds(t *testing.T, cfg *WriterConfig, fit []int, tooMuch int, control bool) {
+	world, w, k := heldKernel(t, &Config{NonBlocking: true}, cfg)
+	k.busy(t, w, world.dest[0])
+	write := func(size int) error {
+		if control {
+			_, _, err := w.WriteMsgUDPAddrPort(nil, make([]byte, size), world.dest[0])
+			return err
+		}
+		_, err := w.WriteToUDPAddrPort(make([]byte, size), world.dest[0])
+		return err
+	}
+	for _, size := range fit {
+		if err := write(size); err != nil {
+			t.Fatalf("%d bytes: %v", size, err)
+		}
+	}
+	checkError(t, write(tooMuch), ErrWouldBlock)
+	if got := world.conn.Stats().WouldBlock; got != 1 {
+		t.Errorf("Stats().WouldBlock = %d, want 1", got)
+	}
+	k.letGo()
+	if err := w.Flush(nil); err != nil {
+		t.Fatal(err)
+	}
+	w.mu.Lock()
+	if w.held.messages != 0 || w.held.bytes != 0 {
+		t.Errorf("an empty Writer holds %d messages, %d bytes", w.held.messages, w.held.bytes)
+	}
+	w.mu.Unlock()
+	if err := write(tooMuch); err != nil {
+		t.Errorf("into an empty Writer: %v", err)
 	}
 }
 
@@ -682,44 +689,17 @@ func TestWriterLongest(t *testing.T) {
 // TestWriterRejectsAtOnce: what can be known to be wrong with a write is its
 // result, and nobody else hears of it.
 func TestWriterRejectsAtOnce(t *testing.T) {
-	v6 := netip.MustParseAddrPort("[::1]:9")
 	forEachKind(t, 1, nil, func(t *testing.T, world *world) {
 		w := NewWriter(world.conn, &WriterConfig{OnError: func(to netip.AddrPort, err error) { t.Errorf("OnError(%v, %v)", to, err) }})
-		rejected := func(want error, n int, err error) {
-			t.Helper()
+		for _, bad := range badWrites(w, world) {
+			n, err := bad.write()
 			if n != 0 {
-				t.Errorf("n = %d", n)
+				t.Errorf("%s: n = %d", bad.name, n)
 			}
-			checkError(t, err, want)
-		}
-		msg := func(n, oobn int, err error) (int, error) { return n + oobn, err }
-		p, some := []byte("x"), netip.MustParseAddrPort("127.0.0.1:9")
-		do := func(want error, f func() (int, error)) {
-			t.Helper()
-			n, err := f()
-			rejected(want, n, err)
-		}
-		if world.connected {
-			do(net.ErrWriteToConnected, func() (int, error) { return w.WriteTo(p, net.UDPAddrFromAddrPort(some)) })
-			do(net.ErrWriteToConnected, func() (int, error) { return w.WriteToUDP(p, net.UDPAddrFromAddrPort(some)) })
-			do(net.ErrWriteToConnected, func() (int, error) { return w.WriteToUDP(p, nil) })
-			do(net.ErrWriteToConnected, func() (int, error) { return w.WriteToUDPAddrPort(p, netip.AddrPort{}) })
-			do(net.ErrWriteToConnected, func() (int, error) { return msg(w.WriteMsgUDP(p, p, net.UDPAddrFromAddrPort(some))) })
-			do(net.ErrWriteToConnected, func() (int, error) { return msg(w.WriteMsgUDPAddrPort(p, p, some)) })
-		} else {
-			do(syscall.EDESTADDRREQ, func() (int, error) { return w.Write(p) })
-			do(syscall.EDESTADDRREQ, func() (int, error) { return w.WriteTo(p, (*net.UDPAddr)(nil)) })
-			do(syscall.EDESTADDRREQ, func() (int, error) { return w.WriteToUDP(p, nil) })
-			do(syscall.EDESTADDRREQ, func() (int, error) { return w.WriteToUDPAddrPort(p, netip.AddrPort{}) })
-			do(syscall.EDESTADDRREQ, func() (int, error) { return msg(w.WriteMsgUDP(p, p, nil)) })
-			do(syscall.EDESTADDRREQ, func() (int, error) { return msg(w.WriteMsgUDPAddrPort(p, p, netip.AddrPort{})) })
-			if !world.v6 {
-				do(errAnyAddr, func() (int, error) { return w.WriteToUDPAddrPort(p, v6) })
-				do(errAnyAddr, func() (int, error) { return w.WriteTo(p, net.UDPAddrFromAddrPort(v6)) })
-			}
+			checkError(t, err, bad.want)
 		}
 		for _, foreign := range []net.Addr{nil, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9}} {
-			if n, err := w.WriteTo(p, foreign); n != 0 || !errors.Is(err, syscall.EINVAL) {
+			if n, err := w.WriteTo([]byte("x"), foreign); n != 0 || !errors.Is(err, syscall.EINVAL) {
 				t.Errorf("WriteTo(%T) = %d, %v; want EINVAL", foreign, n, err)
 			}
 		}
@@ -729,10 +709,51 @@ func TestWriterRejectsAtOnce(t *testing.T) {
 		if err := w.Close(); err != nil {
 			t.Fatal(err)
 		}
-		_, err := writeLetter(w, world, 0, p, world.dest[0])
-		rejected(net.ErrClosed, 0, err)
+		_, err := writeLetter(w, world, 0, []byte("x"), world.dest[0])
+		checkError(t, err, net.ErrClosed)
 		world.inboxes[0].expect(t, nil)
 	})
+}
+
+// A badWrite is one that must be rejected.
+type badWrite struct {
+	name  string
+	want  error
+	write func() (n int, err error)
+}
+
+// badWrites are those of a Writer: a destination on a connected one, none on
+// one that is not, and the wrong family.
+func badWrites(w *Writer, world *world) []badWrite {
+	p, none := []byte("x"), netip.AddrPort{}
+	some := netip.MustParseAddrPort("127.0.0.1:9")
+	udp, v6 := net.UDPAddrFromAddrPort(some), netip.MustParseAddrPort("[::1]:9")
+	msg := func(n, oobn int, err error) (int, error) { return n + oobn, err }
+	if want := net.ErrWriteToConnected; world.connected {
+		return []badWrite{
+			{"WriteTo", want, func() (int, error) { return w.WriteTo(p, udp) }},
+			{"WriteToUDP", want, func() (int, error) { return w.WriteToUDP(p, udp) }},
+			{"WriteToUDP, nil", want, func() (int, error) { return w.WriteToUDP(p, nil) }},
+			{"WriteToUDPAddrPort", want, func() (int, error) { return w.WriteToUDPAddrPort(p, none) }},
+			{"WriteMsgUDP", want, func() (int, error) { return msg(w.WriteMsgUDP(p, p, udp)) }},
+			{"WriteMsgUDPAddrPort", want, func() (int, error) { return msg(w.WriteMsgUDPAddrPort(p, p, some)) }},
+		}
+	}
+	want := syscall.EDESTADDRREQ
+	bad := []badWrite{
+		{"Write", want, func() (int, error) { return w.Write(p) }},
+		{"WriteTo", want, func() (int, error) { return w.WriteTo(p, (*net.UDPAddr)(nil)) }},
+		{"WriteToUDP", want, func() (int, error) { return w.WriteToUDP(p, nil) }},
+		{"WriteToUDPAddrPort", want, func() (int, error) { return w.WriteToUDPAddrPort(p, none) }},
+		{"WriteMsgUDP", want, func() (int, error) { return msg(w.WriteMsgUDP(p, p, nil)) }},
+		{"WriteMsgUDPAddrPort", want, func() (int, error) { return msg(w.WriteMsgUDPAddrPort(p, p, none)) }},
+	}
+	if !world.v6 {
+		bad = append(bad,
+			badWrite{"WriteToUDPAddrPort, IPv6", errAnyAddr, func() (int, error) { return w.WriteToUDPAddrPort(p, v6) }},
+			badWrite{"WriteTo, IPv6", errAnyAddr, func() (int, error) { return w.WriteTo(p, net.UDPAddrFromAddrPort(v6)) }})
+	}
+	return bad
 }
 
 // TestWriterAllocs: once it has grown, a Writer allocates nothing.
@@ -1100,17 +1121,7 @@ func (f *failures) add(to netip.AddrPort, err error) {
 func TestWriterReports(t *testing.T) {
 	for _, mode := range []GSOMode{GSOAuto, GSOOff} {
 		world := plainKind.world(t, 4, &Config{GSO: mode})
-		k := follow(world.conn, nil)
-		k.play = func(_ int, ms []ipv4.Message) (int, error) {
-			i := slices.IndexFunc(ms, func(m ipv4.Message) bool { return m.Addr.(*net.UDPAddr).Port < 3 })
-			if i == 0 {
-				return 0, os.NewSyscallError("sendmmsg", []error{syscall.EPERM, syscall.ENOBUFS, syscall.EINVAL}[ms[0].Addr.(*net.UDPAddr).Port])
-			}
-			if i > 0 {
-				ms = ms[:i]
-			}
-			return k.adapter.writeBatch(ms, 0)
-		}
+		refuseLowPorts(world.conn)
 		var failed failures
 		w := NewWriter(world.conn, &WriterConfig{MaxDelay: -1, OnError: failed.add})
 		want := make([][][]byte, 4)
@@ -1126,17 +1137,7 @@ func TestWriterReports(t *testing.T) {
 			mustWrite(t, w, p, to)
 		}
 		err := w.Flush(nil)
-		if len(failed.errs) != len(bad) {
-			t.Fatalf("%d reported, want %d", len(failed.errs), len(bad))
-		}
-		for i, to := range failed.to {
-			checkError(t, failed.errs[i], []error{syscall.EPERM, syscall.ENOBUFS, syscall.EINVAL}[to.Port()])
-		}
-		slices.SortFunc(bad, netip.AddrPort.Compare)
-		slices.SortFunc(failed.to, netip.AddrPort.Compare)
-		if !slices.Equal(bad, failed.to) {
-			t.Errorf("reported: %v, want %v", failed.to, bad)
-		}
+		failed.checkLowPorts(t, bad)
 		if err != failed.errs[0] {
 			t.Errorf("Flush = %v, want the first that was reported, %v", err, failed.errs[0])
 		}
@@ -1153,6 +1154,43 @@ func TestWriterReports(t *testing.T) {
 		if err := w.Close(); !errors.Is(err, syscall.EPERM) {
 			t.Errorf("Close = %v, want the first error since Flush", err)
 		}
+	}
+}
+
+// lowPortErrors are the errors of ports 0 to 2.
+var lowPortErrors = []error{syscall.EPERM, syscall.ENOBUFS, syscall.EINVAL}
+
+// refuseLowPorts has a Conn's kernel refuse what goes to port 0, 1 or 2.
+func refuseLowPorts(c *Conn) {
+	port := func(m ipv4.Message) int { return m.Addr.(*net.UDPAddr).Port }
+	k := follow(c, nil)
+	k.play = func(_ int, ms []ipv4.Message) (int, error) {
+		i := slices.IndexFunc(ms, func(m ipv4.Message) bool { return port(m) < len(lowPortErrors) })
+		if i == 0 {
+			return 0, os.NewSyscallError("sendmmsg", lowPortErrors[port(ms[0])])
+		}
+		if i > 0 {
+			ms = ms[:i]
+		}
+		return k.adapter.writeBatch(ms, 0)
+	}
+}
+
+// checkLowPorts makes sure that OnError was told of all of bad, each with the
+// error of its port.
+func (f *failures) checkLowPorts(t *testing.T, bad []netip.AddrPort) {
+	t.Helper()
+	if len(f.errs) != len(bad) {
+		t.Fatalf("%d reported, want %d", len(f.errs), len(bad))
+	}
+	for i, to := range f.to {
+		checkError(t, f.errs[i], lowPortErrors[to.Port()])
+	}
+	bad, told := slices.Clone(bad), slices.Clone(f.to)
+	slices.SortFunc(bad, netip.AddrPort.Compare)
+	slices.SortFunc(told, netip.AddrPort.Compare)
+	if !slices.Equal(bad, told) {
+		t.Errorf("reported: %v, want %v", told, bad)
 	}
 }
 
@@ -1763,59 +1801,17 @@ func TestWriterNothingLost(t *testing.T) {
 func testNothingLost(t *testing.T, cfg WriterConfig, nonBlocking bool) {
 	before := runtime.NumGoroutine()
 	world := plainKind.world(t, 3, &Config{GSO: GSOOff, NonBlocking: nonBlocking})
-	k := follow(world.conn, func(call int, ms []ipv4.Message) (int, error) {
-		n := rand.IntN(len(ms))
-		switch rand.IntN(20) {
-		case 0:
-			return n, os.NewSyscallError("sendmmsg", syscall.EPERM)
-		case 1:
-			return n, errors.New("odd")
-		case 2, 3:
-			return 0, os.NewSyscallError("sendmmsg", sys.EWOULDBLOCK)
-		}
-		return n + 1, nil
-	})
+	k := follow(world.conn, takeAtRandom)
 	var reported failures
 	cfg.OnError = reported.add
 	w := NewWriter(world.conn, &cfg)
 	var accepted atomic.Int64
 	var wg sync.WaitGroup
 	for g := range 6 {
-		wg.Go(func() {
-			for i := 0; ; {
-				p := []byte{byte(g), byte(i >> 16), byte(i >> 8), byte(i)}
-				_, err := w.WriteToUDPAddrPort(p, world.dest[0])
-				switch {
-				case err == nil:
-					accepted.Add(1)
-					i++
-				case errors.Is(err, net.ErrClosed):
-					return
-				case errors.Is(err, syscall.EPERM): // of an idle write, and reported to nobody else
-				case !errors.Is(err, ErrWouldBlock) && !errors.Is(err, os.ErrDeadlineExceeded):
-					t.Error(err)
-					return
-				}
-			}
-		})
+		wg.Go(func() { accepted.Add(writeUntilClosed(t, w, byte(g), world.dest[0])) })
 	}
-	wg.Go(func() {
-		for {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.IntN(300))*time.Microsecond)
-			err := w.Flush(ctx)
-			cancel()
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-		}
-	})
-	wg.Go(func() {
-		for w.SetWriteDeadline(time.Now().Add(time.Duration(rand.IntN(1000)-200)*time.Microsecond)) == nil {
-			time.Sleep(200 * time.Microsecond)
-			w.SetWriteDeadline(time.Time{})
-			time.Sleep(200 * time.Microsecond)
-		}
-	})
+	wg.Go(func() { flushUntilClosed(t, w) })
+	wg.Go(func() { moveDeadlineUntilClosed(w) })
 	time.Sleep(20 * time.Millisecond)
 	w.Close()
 	done := make(chan struct{})
@@ -1827,6 +1823,60 @@ func testNothingLost(t *testing.T, cfg WriterConfig, nonBlocking bool) {
 	checkNumbers(t, k.taken)
 	checkEmpty(t, w)
 	awaitGoroutines(t, before)
+}
+
+// takeAtRandom is a kernel that takes what it likes and fails when it likes.
+func takeAtRandom(_ int, ms []ipv4.Message) (int, error) {
+	n := rand.IntN(len(ms))
+	switch rand.IntN(20) {
+	case 0:
+		return n, os.NewSyscallError("sendmmsg", syscall.EPERM)
+	case 1:
+		return n, errors.New("odd")
+	case 2, 3:
+		return 0, os.NewSyscallError("sendmmsg", sys.EWOULDBLOCK)
+	}
+	return n + 1, nil
+}
+
+// writeUntilClosed writes the numbered datagrams of goroutine g and returns how
+// many were accepted.
+func writeUntilClosed(t *testing.T, w *Writer, g byte, to netip.AddrPort) (accepted int64) {
+	for {
+		p := []byte{g, byte(accepted >> 16), byte(accepted >> 8), byte(accepted)}
+		_, err := w.WriteToUDPAddrPort(p, to)
+		switch {
+		case err == nil:
+			accepted++
+		case errors.Is(err, net.ErrClosed):
+			return accepted
+		case errors.Is(err, syscall.EPERM): // of an idle write, and reported to nobody else
+		case !errors.Is(err, ErrWouldBlock) && !errors.Is(err, os.ErrDeadlineExceeded):
+			t.Error(err)
+			return accepted
+		}
+	}
+}
+
+// flushUntilClosed flushes, and gives up after a while.
+func flushUntilClosed(t *testing.T, w *Writer) {
+	for {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.IntN(300))*time.Microsecond)
+		err := w.Flush(ctx)
+		cancel()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+	}
+}
+
+// moveDeadlineUntilClosed has writes end at a deadline, now and then.
+func moveDeadlineUntilClosed(w *Writer) {
+	for w.SetWriteDeadline(time.Now().Add(time.Duration(rand.IntN(1000)-200)*time.Microsecond)) == nil {
+		time.Sleep(200 * time.Microsecond)
+		w.SetWriteDeadline(time.Time{})
+		time.Sleep(200 * time.Microsecond)
+	}
 }
 
 // checkNumbers makes sure that each goroutine's datagrams left in order, none
