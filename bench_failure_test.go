@@ -16,61 +16,67 @@ import (
 // loop of WriteTo that fails as often. They go to port 0, which the kernel
 // refuses sooner than anything else, so that what we add weighs most.
 func BenchmarkFailing(b *testing.B) {
-	const many = 1024
 	for _, test := range []struct {
-		name  string
-		fails func(i int) bool
+		name     string
+		fails    func(i int) bool
+		distinct bool // each that fails goes to an address of its own
 	}{
-		{"All", func(int) bool { return true }},
-		{"AllDistinct", func(int) bool { return true }}, // each to an address of its own
-		{"EveryOther", func(i int) bool { return i%2 == 0 }},
-		{"HalfAtRandom", func(int) bool { return rand.IntN(2) == 0 }},
-		{"HalfInBursts", func(i int) bool { return i/32%2 == 0 }},
-		{"OneInTen", func(i int) bool { return i%10 == 0 }},
-		{"OneInHundred", func(i int) bool { return i%100 == 0 }},
-		{"None", func(int) bool { return false }},
+		{"All", func(int) bool { return true }, false},
+		{"AllDistinct", func(int) bool { return true }, true},
+		{"EveryOther", func(i int) bool { return i%2 == 0 }, false},
+		{"HalfAtRandom", func(int) bool { return rand.IntN(2) == 0 }, false},
+		{"HalfInBursts", func(i int) bool { return i/32%2 == 0 }, false},
+		{"OneInTen", func(i int) bool { return i%10 == 0 }, false},
+		{"OneInHundred", func(i int) bool { return i%100 == 0 }, false},
+		{"None", func(int) bool { return false }, false},
 	} {
 		for _, gso := range []GSOMode{GSOAuto, GSOOff} {
 			b.Run(fmt.Sprintf("%s/segmented=%v", test.name, gso == GSOAuto), func(b *testing.B) {
-				addrs := sinks(b, 1)
-				c, u := benchConn(b, &Config{GSO: gso})
-				msgs, _ := messagesTo(addrs, many, 100)
-				failing := 0
-				for i := range msgs {
-					if test.fails(i) {
-						msgs[i].Addr = netip.AddrPortFrom(addrs[0].Addr(), 0)
-						if test.name == "AllDistinct" {
-							msgs[i].Addr = netip.AddrPortFrom(numbered(i), 0)
-						}
-						failing++
-					}
-				}
-				told := 0
-				w := NewWriter(c, &WriterConfig{MaxDelay: -1, MaxMessages: 2 * many, OnError: func(netip.AddrPort, error) { told++ }})
-				alternate(b,
-					sibling{"WriteTo", many, func() error { return countFailures(failing, loopWriteTo(u, msgs)) }},
-					sibling{"Writer", many, func() error {
-						told = 0
-						for i := range msgs {
-							if _, err := w.WriteToUDPAddrPort(msgs[i].Vectors[0], msgs[i].Addr); err != nil {
-								return err
-							}
-						}
-						w.Flush(nil) // returns the first error of those told
-						return countFailures(failing, told)
-					}},
-					sibling{"SendEach", many, func() error {
-						_, err := c.SendEach(nil, msgs, 0)
-						var batch *BatchError
-						if errors.As(err, &batch) {
-							return countFailures(failing, len(batch.Failed))
-						}
-						return countFailures(failing, 0)
-					}},
-				)
+				benchFailing(b, gso, test.fails, test.distinct)
 			})
 		}
 	}
+}
+
+func benchFailing(b *testing.B, gso GSOMode, fails func(i int) bool, distinct bool) {
+	const many = 1024
+	addrs := sinks(b, 1)
+	c, u := benchConn(b, &Config{GSO: gso})
+	msgs, _ := messagesTo(addrs, many, 100)
+	failing := 0
+	for i := range msgs {
+		if !fails(i) {
+			continue
+		}
+		failing++
+		msgs[i].Addr = netip.AddrPortFrom(addrs[0].Addr(), 0)
+		if distinct {
+			msgs[i].Addr = netip.AddrPortFrom(numbered(i), 0)
+		}
+	}
+	told := 0
+	w := NewWriter(c, &WriterConfig{MaxDelay: -1, MaxMessages: 2 * many, OnError: func(netip.AddrPort, error) { told++ }})
+	alternate(b,
+		sibling{"WriteTo", many, func() error { return countFailures(failing, loopWriteTo(u, msgs)) }},
+		sibling{"Writer", many, func() error {
+			told = 0
+			for i := range msgs {
+				if _, err := w.WriteToUDPAddrPort(msgs[i].Vectors[0], msgs[i].Addr); err != nil {
+					return err
+				}
+			}
+			w.Flush(nil) // returns the first error of those told
+			return countFailures(failing, told)
+		}},
+		sibling{"SendEach", many, func() error {
+			_, err := c.SendEach(nil, msgs, 0)
+			var batch *BatchError
+			if errors.As(err, &batch) {
+				return countFailures(failing, len(batch.Failed))
+			}
+			return countFailures(failing, 0)
+		}},
+	)
 }
 
 // loopWriteTo sends each message by itself and returns how many failed. It

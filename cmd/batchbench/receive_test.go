@@ -39,22 +39,27 @@ func endCollector(c *collector, sent uint64) error {
 	return errors.Join(c.end(sent), <-c.done)
 }
 
-// TestReceiver sends a receiver what it must accept and what it must not.
-func TestReceiver(t *testing.T) {
-	const size = 96
+const received = 96 // bytes of a datagram of receivedTests
+
+// A receivedTest is what sender 1 sends, and what a receiver makes of it.
+type receivedTest struct {
+	name      string
+	datagrams [][]byte
+	sent      uint64 // counted by sender 1
+	want      tally
+	uncounted uint64
+}
+
+// receivedTests are what receiver 1 must accept in run 1, and what it must not.
+func receivedTests() []receivedTest {
+	const size = received
 	composed := func(h header, size int, sequence uint64) []byte {
 		p := make([]byte, size)
 		stamp(p, h.compose(p), sequence)
 		return p
 	}
 	good := header{run: 1, sender: 1, receiver: 1, slot: 3}
-	tests := []struct {
-		name      string
-		datagrams [][]byte
-		sent      uint64 // counted by sender 1
-		want      tally
-		uncounted uint64
-	}{
+	return []receivedTest{
 		{"all", [][]byte{composed(good, size, 0), composed(good, size, 1)}, 2, tally{arrived: 2, bytes: 2 * size}, 0},
 		{"out of order", [][]byte{composed(good, size, 1), composed(good, size, 0)}, 2, tally{arrived: 2, bytes: 2 * size, reordered: 1}, 0},
 		{"lost", [][]byte{composed(good, size, 1)}, 3, tally{arrived: 1, bytes: size}, 0},
@@ -70,13 +75,17 @@ func TestReceiver(t *testing.T) {
 		{"another receiver", [][]byte{composed(header{run: 1, sender: 1, slot: 3}, size, 0)}, 1, tally{damaged: 1}, 0},
 		{"unknown sender", [][]byte{composed(header{run: 1, sender: 2, receiver: 1, slot: 3}, size, 0)}, 1, tally{damaged: 1}, 0},
 	}
-	c0, r := newCollector(t, 1, &options{size: size, senders: 2})
+}
+
+// TestReceiver sends a receiver what it must accept and what it must not.
+func TestReceiver(t *testing.T) {
+	c0, r := newCollector(t, 1, &options{size: received, senders: 2})
 	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(r.addr))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	for _, test := range tests {
+	for _, test := range receivedTests() {
 		t.Run(test.name, func(t *testing.T) {
 			startCollector(t, c0)
 			for _, p := range test.datagrams {

@@ -100,33 +100,26 @@ func TestDo(t *testing.T) {
 		other, err := New()
 		Check(t, err)
 		defer other.Close()
-		of := func() string {
-			link, err := os.Readlink("/proc/thread-self/ns/net")
-			if err != nil {
-				t.Error(err)
-			}
-			return link
-		}
-		home := of()
+		home := ownNetwork(t)
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
 			defer func() {
-				if of() != home {
+				if ownNetwork(t) != home {
 					t.Error("a goroutine that ended is still in the namespace")
 				}
 			}()
 			other.Do(func() error {
-				if of() == home {
+				if ownNetwork(t) == home {
 					t.Error("f is not in the namespace")
 				}
 				ns.Do(func() error {
-					if of() != home {
+					if ownNetwork(t) != home {
 						t.Error("one within another is not in the first")
 					}
 					return nil
 				})
-				if of() == home {
+				if ownNetwork(t) == home {
 					t.Error("f is not in the namespace any more")
 				}
 				runtime.Goexit()
@@ -146,6 +139,15 @@ func TestDo(t *testing.T) {
 		}
 		same.Close()
 	})
+}
+
+// ownNetwork names the namespace of this thread.
+func ownNetwork(t *testing.T) string {
+	link, err := os.Readlink("/proc/thread-self/ns/net")
+	if err != nil {
+		t.Error(err)
+	}
+	return link
 }
 
 // TestRoutes: the MTU is the route's, and a mark leads to another one.
