@@ -19,10 +19,10 @@ import (
 	"github.com/batchconn/batchconn/internal/sys"
 )
 
-// MsgDontWait as a flag makes one send non-blocking. It is the system's
-// MSG_DONTWAIT (send(2)), or a private bit where the system has none. Such a
-// send returns ErrWouldBlock also while the next room is reserved for a sender
-// that has waited for too long.
+// MsgDontWait as a flag makes one send or receive non-blocking. It is the
+// system's MSG_DONTWAIT (send(2)), or a private bit where the system has none.
+// A send returns ErrWouldBlock also while the next room is reserved for a
+// sender that has waited for too long.
 const MsgDontWait = sys.MsgDontWait
 
 // MsgWaitAll as a flag makes ReceiveMessages wait until all messages are
@@ -57,8 +57,9 @@ const (
 // default.
 type Config struct {
 	// NonBlocking makes every send return at once with what fitted, or with
-	// ErrWouldBlock when nothing did: Write, WriteTo and similar methods
-	// included.
+	// ErrWouldBlock when nothing did: Write, WriteTo and similar methods included.
+	// ReceiveMessages, ReceiveMessage and ReceiveFrom do not wait either.
+	// ReadBatch and net's Read family do.
 	NonBlocking bool
 
 	// GSO chooses when neighbouring messages of one size to one destination
@@ -66,9 +67,9 @@ type Config struct {
 	// UDP_SEGMENT). Receivers see the same payloads in the same order either way.
 	GSO GSOMode
 
-	// MaxSegments is the maximum of datagrams in one segmented kernel message.
-	// It bounds the burst that leaves without pacing. 0, and all above 64, mean
-	// 64; 1 means no segmentation.
+	// MaxSegments is the maximum number of datagrams in one segmented kernel
+	// message. It bounds the burst that leaves without pacing. 0, and all above
+	// 64, mean 64; 1 means no segmentation.
 	MaxSegments int
 
 	// DontFragment keeps every datagram whole, here and on the way: all have
@@ -350,7 +351,7 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 	return c.recv.queue.setDeadline(t, c.udpConn.SetReadDeadline)
 }
 
-// Close closes the socket. Sends that wait end with net.ErrClosed, and when
+// Close closes the socket. Calls that wait end with net.ErrClosed, and when
 // Close returns the port can be bound again.
 func (c *Conn) Close() error {
 	if c.isFromNew() {

@@ -21,8 +21,8 @@ type conformanceTest struct {
 }
 
 // conformance are the tests of what is sent and received, whatever is in
-// between. It leaves out those that need segments longer than 1500 bytes, or the
-// order of datagrams of several senders, which merging does not keep.
+// between. It leaves out those that need segments longer than 1500 bytes, or
+// the order of datagrams of several senders, which merging does not keep.
 var conformance = []conformanceTest{
 	{"SendAll", TestSendAll},
 	{"SameSliceAgain", TestSameSliceAgain},
@@ -77,8 +77,8 @@ func TestConformanceOnWire(t *testing.T) {
 	})
 }
 
-// TestFullWire sends through a wire that is slower than the senders, one by one,
-// segmented and not: they wait for room, and all arrives, in order.
+// TestFullWire sends through a wire that is slower than the senders, one by
+// one, segmented and not: they wait for room, and all arrives, in order.
 func TestFullWire(t *testing.T) {
 	netns.Run(t, func(t *testing.T, ns *netns.Namespace) {
 		netns.Check(t, netns.OneProcessor()) // two would not keep the order

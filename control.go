@@ -53,7 +53,7 @@ type ControlMessage struct {
 	// from Local for multicast and broadcast. It is not for sending.
 	Dst netip.Addr
 
-	// IfIndex is the interface that a datagram came by, or shall leave by.
+	// IfIndex is the interface that a datagram came by, or is to leave by.
 	IfIndex int
 
 	// TOS is IPv4's TOS byte or IPv6's traffic class, 0 to 255. Its low two bits
@@ -92,7 +92,7 @@ const (
 
 // Append appends the fields that m.Flags name, as control messages for a
 // datagram to an address, and returns the extended buffer. It allocates nothing
-// if b has room for them; 128 bytes always are enough. b is empty, or ends
+// if b has room for them; 128 bytes are always enough. b is empty, or ends
 // where a control message ends with its padding, as those of this package and
 // x/net do.
 //

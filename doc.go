@@ -6,7 +6,7 @@
 // GLib's g_socket_send_messages and g_socket_receive_messages on top of any
 // [net.UDPConn], with Go's contexts, deadlines and errors.
 //
-// A [Conn] is made of a *net.UDPConn with [New]. It has all methods of that, so
+// [New] makes a [Conn] of a *net.UDPConn. The Conn has all of its methods, so
 // it is a [net.PacketConn], a [net.Conn] and a [syscall.Conn] as before. It
 // adds:
 //
@@ -53,11 +53,12 @@
 // # Waiting
 //
 // A send blocks until all messages are sent, however many they are. A receive
-// blocks until there is one datagram, and then returns what there is. With the
-// flag [MsgWaitAll] it blocks until all messages are filled. With the flag
-// [MsgDontWait], or on a Conn made with Config.NonBlocking, neither waits: it
-// does what can be done at once, or returns [ErrWouldBlock]. Config.NonBlocking
-// holds for the Write family too; the Read family waits all the same.
+// blocks until there is at least one datagram, and then returns what there is.
+// With the flag [MsgWaitAll] it blocks until all messages are filled. With the
+// flag [MsgDontWait], or on a Conn made with Config.NonBlocking, neither waits:
+// it does what can be done at once, or returns [ErrWouldBlock].
+// Config.NonBlocking holds for the Write family too; the Read family waits all
+// the same.
 //
 // When its context is done, a call ends, and no other call does. It returns n
 // if anything was sent or received, else an error that Is ctx.Err(). A nil
@@ -96,16 +97,16 @@
 //     IP: syscall.EINVAL
 //   - refused by the kernel: its errno
 //
-// ErrWouldBlock Is syscall.EAGAIN. Unlike that it is no Timeout, since no
+// ErrWouldBlock Is syscall.EAGAIN. Unlike EAGAIN it is not a Timeout, since no
 // deadline has passed.
 //
-// Some errors the kernel tells once and then forgets: those that ICMP leaves
-// pending on a connected socket. They are ECONNREFUSED, EHOSTUNREACH and
+// The kernel tells some errors once and then forgets them: those that ICMP
+// leaves pending on a connected socket. They are ECONNREFUSED, EHOSTUNREACH and
 // ENETUNREACH, on Unix also ENOPROTOOPT, EHOSTDOWN, EPROTO and EACCES, and on
 // Linux ENONET. If a call meets such an error when n is above 0, the error
 // becomes a pending error of the Conn: the next call, of whatever goroutine,
 // returns it before it sends anything. EMSGSIZE can be pending too (a router
-// asked for shorter datagrams), but mostly is of one message. It becomes a
+// asked for shorter datagrams), but is mostly about one message. It becomes a
 // pending error only if the message that met it then left at a second try; else
 // it may be lost. No message fails for an error of an earlier one. SendEach
 // tries the message that met the error again, and if it leaves, the call ends
@@ -184,7 +185,7 @@
 // On Linux the kernel can hand over a run of datagrams of one sender and size
 // as one message (udp(7), UDP_GRO, kernel 5.12 and later). Reads take it apart:
 // each datagram has its own sender, length and flags, and the control messages
-// of its run. Nobody sees UDP_GRO's own. A datagram that is longer than the
+// of its run. UDP_GRO's own is taken out. A datagram that is longer than the
 // buffers of its message is cut, and the rest is lost, as always in UDP; others
 // of its run are not touched.
 //

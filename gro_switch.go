@@ -175,9 +175,9 @@ const maxDrains = 100
 
 // lateRun is how long the queue must stay empty without the option. A processor
 // that saw it on may be about to queue a run, or have queued it where the
-// socket's memory does not show it yet (udp_prod_queue, Linux 6.18). One that is
-// stopped in between, as those of virtual machines are, may take longer. A test
-// replaces it.
+// socket's memory does not show it yet (udp_prod_queue, Linux 6.18). One that
+// is stopped in between, as those of virtual machines are, may take longer. A
+// test replaces it.
 var lateRun = 20 * time.Microsecond
 
 func (r *receiver) turnOffLocked(fd uintptr) {

@@ -73,7 +73,7 @@ func testReceiverGone(t *testing.T, k kind) bool {
 	defer again.Close()
 	socketError(t, w.bare) // of the last that was sent, if it came late
 	calls := w.conn.Stats().Calls
-	n, err = w.conn.SendTo(nil, []byte("kept"), netip.AddrPort{}, 0)
+	n, err = w.conn.SendTo(nil, []byte("pending"), netip.AddrPort{}, 0)
 	if n != 0 || w.conn.Stats().Calls != calls {
 		t.Fatalf("n = %d, %v after %d calls of the kernel", n, err, w.conn.Stats().Calls-calls)
 	}
@@ -149,7 +149,7 @@ func testPending(t *testing.T, k kind, errno syscall.Errno, icmp func(c *net.UDP
 }
 
 // TestWriterIdlePending: an idle write returns what is pending, as net's does:
-// in the kernel, or kept of an earlier send. It was not accepted then, and
+// in the kernel, or here since an earlier send. It was not accepted then, and
 // nobody else hears of it. A write in a burst returns nothing, and Flush does.
 func TestWriterIdlePending(t *testing.T) {
 	inNamespace(t, func(t *testing.T, lo *loopback) {

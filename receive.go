@@ -620,7 +620,8 @@ func (r *receiver) takeOneLocked(p, control []byte, flags int) (got received) {
 }
 
 // many reads into messages. It returns an error, of the system call or what
-// ended the waiting, only if it filled none; one that would be lost is kept.
+// ended the waiting, only if it filled none; one that would be lost becomes
+// pending.
 func (r *receiver) many(ctx context.Context, msgs []InputMessage, flags int, wait bool) (n int, err error) {
 	if err := r.queue.ends.open(ctx); err != nil {
 		return 0, err

@@ -245,7 +245,8 @@ func addrPort(a net.Addr) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// What is in messages before a read, and after it in those that it did not fill.
+// What is in messages before a read, and after it in those that it did not
+// fill.
 var (
 	untouchedInput = InputMessage{Addr: netip.MustParseAddrPort("[::1]:1"), BytesReceived: untouched, ControlReceived: untouched, Flags: untouched}
 	untouchedXNet  = ipv4.Message{Addr: &net.UDPAddr{Port: 1}, N: untouched, NN: untouched, Flags: untouched}

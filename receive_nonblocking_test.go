@@ -37,8 +37,8 @@ var flaggedReads = map[string]func(c *Conn, flags int) (int, error){
 	},
 }
 
-// TestReceiveNonBlocking: a read that may not wait never does: not where nothing
-// is there, not behind another that waits, and not for the rest of what
+// TestReceiveNonBlocking: a read that may not wait never does: not where
+// nothing is there, not behind another that waits, and not for the rest of what
 // MsgWaitAll wants.
 func TestReceiveNonBlocking(t *testing.T) {
 	for _, cfg := range []Config{{}, {GRO: GROOn}, {GRO: GROOff}, {NonBlocking: true}, {NonBlocking: true, GRO: GROOn}} {
@@ -87,8 +87,8 @@ func testReceiveNonBlocking(t *testing.T, cfg Config, read func(*Conn, int) (int
 	out.Close()
 }
 
-// TestReadFamilyWaits: Config.NonBlocking is not for net's Read family, ReadBatch
-// and WaitReadable.
+// TestReadFamilyWaits: Config.NonBlocking is not for net's Read family,
+// ReadBatch and WaitReadable.
 func TestReadFamilyWaits(t *testing.T) {
 	p := make([]byte, 10)
 	reads := map[string]func(c *Conn) error{

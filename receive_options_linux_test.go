@@ -151,8 +151,8 @@ func checkUserGRO(t *testing.T, in, out *Conn, to netip.AddrPort) {
 	}
 }
 
-// TestUserGROSharedStays: UDP_GRO that the user had set before New stays as it is
-// though others read the socket too: reads return what the kernel gives.
+// TestUserGROSharedStays: UDP_GRO that the user had set before New stays as it
+// is though others read the socket too: reads return what the kernel gives.
 func TestUserGROSharedStays(t *testing.T) {
 	for name, share := range map[string]func(c *Conn) error{
 		"File": func(c *Conn) error {

@@ -90,8 +90,8 @@ func formOf(a netip.AddrPort) *net.UDPAddr {
 	return &net.UDPAddr{IP: a.Addr().AsSlice(), Port: int(a.Port()), Zone: a.Addr().Zone()}
 }
 
-// TestWaitAllPending: an error that ends MsgWaitAll after a datagram is the next
-// read's, whichever that is, once.
+// TestWaitAllPending: an error that ends MsgWaitAll after a datagram is the
+// next read's, whichever that is, once.
 func TestWaitAllPending(t *testing.T) {
 	inNamespace(t, func(t *testing.T, _ *loopback) {
 		for _, mode := range []GROMode{GROAuto, GROOn, GROOff} {
@@ -201,8 +201,8 @@ func TestAskingStaysPlain(t *testing.T) {
 	}
 }
 
-// TestShortAnswersStayPlain: nor does one whose answers are a few datagrams each,
-// of which it waits for the first.
+// TestShortAnswersStayPlain: nor does one whose answers are a few datagrams
+// each, of which it waits for the first.
 func TestShortAnswersStayPlain(t *testing.T) {
 	for _, call := range readCalls {
 		in, out, to := groAuto(t)

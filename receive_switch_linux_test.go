@@ -301,8 +301,8 @@ func checkApart(t *testing.T, in, out *Conn, to netip.AddrPort) {
 	}
 }
 
-// TestGROOff: by the Config or the environment, coalescing never goes on, however
-// deep the queue is.
+// TestGROOff: by the Config or the environment, coalescing never goes on,
+// however deep the queue is.
 func TestGROOff(t *testing.T) {
 	for reason, mode := range map[string]GROMode{"GROOff": GROOff, "BATCHCONN_GRO": GROOn} {
 		t.Run(reason, func(t *testing.T) {

@@ -189,8 +189,8 @@ func (r *readOnce) untilClosed(t *testing.T, in *Conn, kind readerKind) {
 	}
 }
 
-// TestNetReadIsSeen: a read of package net's own that begins while such reads are
-// to end is seen by whoever ends them, or does not begin.
+// TestNetReadIsSeen: a read of package net's own that begins while such reads
+// are to end is seen by whoever ends them, or does not begin.
 func TestNetReadIsSeen(t *testing.T) {
 	if runtime.GOMAXPROCS(0) == 1 {
 		t.Skip("nothing happens at once")
@@ -284,8 +284,8 @@ func TestPassingReader(t *testing.T) {
 	t.Logf("%d of 1200 runs were met by the one that passes", passed)
 }
 
-// TestRestIsTheNextReaders: readers that stand in line, and read once, share the
-// datagrams of a run, though none comes later and reads what is held.
+// TestRestIsTheNextReaders: readers that stand in line, and read once, share
+// the datagrams of a run, though none comes later and reads what is held.
 func TestRestIsTheNextReaders(t *testing.T) {
 	in, out, to := readPair(t, &Config{GRO: GROOn})
 	if !in.Stats().GRO {
@@ -481,8 +481,8 @@ func TestReadDeadlines(t *testing.T) {
 	})
 }
 
-// TestReadDeadlineStays: what ended one read for a reason of its own has left the
-// user's deadline on the socket, and it ends the next, whatever that is.
+// TestReadDeadlineStays: what ended one read for a reason of its own has left
+// the user's deadline on the socket, and it ends the next, whatever that is.
 func TestReadDeadlineStays(t *testing.T) {
 	next := map[string]func(c *Conn) error{
 		"Read":        func(c *Conn) error { _, err := c.Read(make([]byte, 10)); return err },

@@ -46,7 +46,8 @@ func TestSoak(t *testing.T) {
 	}
 }
 
-// TestSoakNarrow is TestSoak where senders have to wait for room again and again.
+// TestSoakNarrow is TestSoak where senders have to wait for room again and
+// again.
 func TestSoakNarrow(t *testing.T) {
 	inNamespace(t, func(t *testing.T, lo *loopback) {
 		lo.setTap(soakNarrow)

@@ -17,14 +17,14 @@ import (
 // A WriterConfig sets what a Writer does for its whole life. The zero
 // WriterConfig is the default.
 type WriterConfig struct {
-	// MaxMessages is the maximum of datagrams held; 0 is 1024.
+	// MaxMessages is the maximum number of datagrams held; 0 is 1024.
 	MaxMessages int
 
-	// MaxBytes is the maximum of payload and control data held; 0 is 256 KiB. A
-	// larger datagram is still accepted, alone. It is held in at most two
-	// buffers, which grow up to that size as they are needed. A Writer that
-	// holds nothing gives them back to a pool for all Writers, unless its
-	// limits are above the default.
+	// MaxBytes is the maximum size of the payloads and control data held; 0 is 256
+	// KiB. A larger datagram is still accepted, alone. It is held in at most two
+	// buffers, which grow up to that size as they are needed. A Writer that holds
+	// nothing gives them back to a pool for all Writers, unless its limits are
+	// above the default.
 	MaxBytes int
 
 	// MaxDelay is how long datagrams are held. 0: they leave as soon as a
@@ -140,8 +140,8 @@ type Writer struct {
 }
 
 // NewWriter makes a Writer of c. Close the Writer instead of c, and set the
-// write deadline through it: it clears that of c, with which datagrams that
-// were accepted would fail. A nil cfg is the zero WriterConfig.
+// write deadline through it: it clears that of c, at which accepted datagrams
+// would fail. A nil cfg is the zero WriterConfig.
 func NewWriter(c *Conn, cfg *WriterConfig) *Writer {
 	if c == nil {
 		c = new(Conn) // whose methods return an error
