@@ -111,6 +111,22 @@ func TestWriteCounting(t *testing.T) {
 	}
 }
 
+// inletAndSender makes an Inlet of u, and what sends to it.
+func inletAndSender(t *testing.T, u *net.UDPConn) (*Inlet, *net.UDPConn) {
+	t.Helper()
+	in, err := NewInlet(u)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { in.Close() })
+	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(in.Addr()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return in, c
+}
+
 // TestInlet: all that was sent is there, in order, and what is longer is told
 // from what fits.
 func TestInlet(t *testing.T) {
@@ -118,16 +134,7 @@ func TestInlet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	in, err := NewInlet(u)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer in.Close()
-	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(in.Addr()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	in, c := inletAndSender(t, u)
 	m := NewMailbag(3, 10)
 	if n, err := in.Read(m); n != 0 || err != nil {
 		t.Fatalf("empty: %d, %v", n, err)
@@ -164,16 +171,7 @@ func TestDrops(t *testing.T) {
 		t.Fatal(err)
 	}
 	u.SetReadBuffer(20000)
-	in, err := NewInlet(u)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer in.Close()
-	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(in.Addr()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	in, c := inletAndSender(t, u)
 	const sent = 500
 	for range sent {
 		if _, err := c.Write(make([]byte, 1000)); err != nil {

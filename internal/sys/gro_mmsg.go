@@ -55,12 +55,15 @@ func AwaitReceivers() error {
 	return nil
 }
 
-// coalesceOptions are socket options with which a run tells something else than
-// its datagrams would, or more than fits in ControlRoom.
-var coalesceOptions = []struct {
+// A reasonOption is a socket option that is a reason not to coalesce.
+type reasonOption struct {
 	level, name int
 	reason      string
-}{
+}
+
+// coalesceOptions are socket options with which a run tells something else than
+// its datagrams would, or more than fits in ControlRoom.
+var coalesceOptions = []reasonOption{
 	{unix.SOL_IP, unix.IP_RECVOPTS, "IP_RECVOPTS is set"},
 	{unix.SOL_IP, unix.IP_RETOPTS, "IP_RETOPTS is set"},
 	{unix.SOL_IP, unix.IP_PASSSEC, "IP_PASSSEC is set"},
@@ -74,10 +77,7 @@ var coalesceOptions = []struct {
 
 // mixedOptions tell what differs between the datagrams that older kernels
 // merged.
-var mixedOptions = []struct {
-	level, name int
-	reason      string
-}{
+var mixedOptions = []reasonOption{
 	{unix.SOL_IP, unix.IP_RECVTOS, "IP_RECVTOS"},
 	{unix.SOL_IP, unix.IP_RECVTTL, "IP_RECVTTL"},
 	{unix.SOL_IPV6, unix.IPV6_RECVTCLASS, "IPV6_RECVTCLASS"},
