@@ -35,7 +35,7 @@ var muxKinds = append(kinds[:len(kinds):len(kinds)],
 // finds these methods.
 var _, _ ice.AddrPortReaderWriter = (*batchconn.Conn)(nil), (*batchconn.Writer)(nil)
 
-// newPeer is a peer connection behind a mux of its own on one loopback port.
+// newPeer is a peer connection behind a mux of its own, all on one port.
 func newPeer(t *testing.T, c net.PacketConn) *webrtc.PeerConnection {
 	t.Helper()
 	mux := ice.NewUDPMuxDefault(ice.UDPMuxParams{UDPConn: c})
