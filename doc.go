@@ -200,8 +200,8 @@
 // returned (as x/net's and pion's PacketConn made of a Conn do) or through
 // File, turns coalescing off for good before its first read. What was queued by
 // then is read through the Conn only. A run that still arrives in that moment
-// is seen by such a reader as one long datagram. If the user has set UDP_GRO,
-// reads return what the kernel gives, untouched.
+// is seen by such a reader, or by the Conn, as one long datagram. If the user
+// has set UDP_GRO, reads return what the kernel gives, untouched.
 //
 // [GROOff], and BATCHCONN_GRO=off in the environment, turn it off. [GROOn] has
 // it on from New. [Stats].GROReason says why it is off. Before Linux 6.9
