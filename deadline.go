@@ -406,7 +406,7 @@ func (q *queue) arm(p *place, pause time.Duration) parker {
 	now := sinceEpoch(time.Now())
 	p.used = now
 	p.pauseEnd, p.interrupted = now+int64(pause), false
-	if pause != q.rule.longPause || p.wakeAt < now+int64(pause/2) || p.wakeAt > q.wakeLocked(p) {
+	if pause != q.rule.longPause || p.wakeAt < now+int64(pause/4) || p.wakeAt > q.wakeLocked(p) {
 		q.wakeInTimeLocked(p) // else near enough: moving a timer may wake a thread of the runtime's
 	}
 	return p.parker
