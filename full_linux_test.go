@@ -117,6 +117,9 @@ var fullSends = map[string]func(nw *narrows, p []byte) error{
 // allocates next to nothing: it does not try in vain before each wait, for
 // which x/net makes an error.
 func TestWaitingForRoomNoAllocation(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector empties pools")
+	}
 	inNamespace(t, func(t *testing.T, lo *loopback) {
 		nw := newNarrows(t, lo, netns.Bucket{Rate: 12_500_000, Burst: 64 << 10, Limit: 16 << 20}, &Config{GSO: GSOOff})
 		nw.u.SetWriteBuffer(100 << 10)
@@ -135,6 +138,32 @@ func TestWaitingForRoomNoAllocation(t *testing.T) {
 		send(5)
 		if n := send(50); n > 50 {
 			t.Errorf("%d allocations in 50 waits", n)
+		}
+	})
+}
+
+// TestErrorAfterFullSocket: a socket that was full and has room again makes no
+// call wait that met an error of a message: not even where poll(2) does not yet
+// call it writable.
+func TestErrorAfterFullSocket(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		nw := filled(t, lo, nil)
+		_, err := nw.c.SendMessages(nil, nw.messages(1, 0, 2), MsgDontWait) // which notes it
+		checkError(t, err, ErrWouldBlock)
+		nw.u.SetWriteBuffer(16 << 10)
+		for nw.poll()&unix.POLLOUT != 0 {
+			if err := nw.sendOnce(payload(0, 0)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		msgs := nw.messages(1, 0, 3)
+		msgs[1].Vectors = [][]byte{make([]byte, 65508)}
+		n, err := nw.c.SendMessages(nil, msgs, 0)
+		if n != 1 || err != nil {
+			t.Fatalf("%d, %v; want the first alone", n, err)
+		}
+		if parked := nw.c.Stats().Parked; parked != 0 {
+			t.Errorf("it waited %d times for the room that there was", parked)
 		}
 	})
 }

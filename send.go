@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -271,10 +272,11 @@ func sendtoError(errno syscall.Errno) error {
 // n.
 //
 // A batch call that was cut met a full socket or an error, and does not say
-// which. Where it was the full socket the last time, a call that may wait does
-// not try in vain before it waits: x/net makes an error for each such try.
+// which. Where it was the full socket the last time, a call that may wait asks,
+// and does not try in vain before it waits: x/net makes an error for each such
+// try.
 func (s *sender) put(ctx context.Context, b *outBatch, flags int, wait, cut bool) (n int, err error) {
-	if s.queue.mustWait(wait) || wait && cut && s.wasFull.Load() {
+	if s.queue.mustWait(wait) || wait && cut && s.wasFull.Load() && s.bufferIsFull() {
 		err = ErrWouldBlock
 	} else {
 		n, err = s.write(b, flags)
@@ -315,6 +317,7 @@ func (s *sender) write(b *outBatch, flags int) (n int, err error) {
 			case full:
 				err = ErrWouldBlock
 			case !known || again:
+				s.noteFull(false)
 				return 0, cause(err)
 			default: // it has room, but perhaps had none
 				again, err = true, nil
@@ -337,6 +340,26 @@ func (s *sender) noteFull(full bool) {
 		s.wasFull.Store(full)
 	}
 }
+
+func (s *sender) bufferIsFull() bool {
+	l := bufferLooks.Get().(*bufferLook)
+	defer bufferLooks.Put(l)
+	l.full = false
+	s.queue.ends.raw.Control(l.look)
+	return l.full
+}
+
+// A bufferLook is pooled, so that a call that waits allocates nothing.
+type bufferLook struct {
+	full bool
+	look func(fd uintptr)
+}
+
+var bufferLooks = sync.Pool{New: func() any {
+	l := new(bufferLook)
+	l.look = func(fd uintptr) { l.full = sys.SendBufferFull(fd) }
+	return l
+}}
 
 // isCallRefused reports whether err, of a system call, is about that call and
 // not about what was sent: the kernel does not know it, or a seccomp filter
