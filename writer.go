@@ -115,7 +115,7 @@ type Writer struct {
 
 	run    func()             // the flusher, made once so that starting it allocates nothing
 	ctx    context.Context    // done when Close waits no longer
-	cancel context.CancelFunc //
+	cancel context.CancelFunc
 
 	mu       sync.Mutex
 	held     holding
