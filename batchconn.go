@@ -329,9 +329,9 @@ func (c *Conn) WaitReadable(ctx context.Context) error {
 // An error in the socket's error queue does not count as room, nor does what is
 // reserved for a sender that has waited long, and while senders keep the buffer
 // more than half full there is none. It waits under Config.NonBlocking too, and
-// ends with an error that Is ctx.Err() when
-// ctx is done, os.ErrDeadlineExceeded at the write deadline, and net.ErrClosed
-// when the Conn is closed. A nil ctx is never done.
+// ends with an error that Is ctx.Err() when ctx is done, os.ErrDeadlineExceeded
+// at the write deadline, and net.ErrClosed when the Conn is closed. A nil ctx
+// is never done.
 func (c *Conn) WaitWritable(ctx context.Context) error {
 	if err := c.send.queue.await(ctx); err != nil {
 		return c.send.opError(err, netip.AddrPort{})
