@@ -114,13 +114,15 @@ type Conn struct {
 // zero Config.
 //
 // The error says what is wrong: c is nil or closed, or is not an IPv4 or IPv6
-// datagram socket, or cfg is not valid. After an error c is still the caller's.
+// datagram socket, or cfg is not valid, or the system lacks what it asks for.
+// After an error c is still the caller's.
 //
-// On Linux the first New of a process sends itself a datagram on loopback, to
-// see whether the kernel segments. That takes less than a millisecond. It takes
-// 50 where loopback answers nothing; then the first New after a second tries
-// again. Every New that comes meanwhile waits for the same test. No send waits
-// for it.
+// On Linux the first New of a process sends itself a few bytes on loopback, to
+// see whether the kernel segments and coalesces. That takes less than a
+// millisecond. Where loopback answers nothing, each of the two tests takes 50
+// milliseconds. Then segmentation is tested again by the first New after a
+// second, and coalescing by every New that may coalesce. Every New that comes
+// meanwhile waits for the same test. No send waits for it.
 func New(c *net.UDPConn, cfg *Config) (*Conn, error) {
 	if c == nil {
 		return nil, errors.New("batchconn: New: nil *net.UDPConn")
@@ -195,11 +197,11 @@ func (cfg *Config) validate() error {
 //
 // The kernel reports some errors only once: those by which ICMP answers for the
 // peer of a connected socket, such as ECONNREFUSED and EHOSTUNREACH. If such an
-// error is met after n > 0, it is pending here, and the next send returns it
-// before it sends anything. One that the kernel meets in the middle of a
-// sendmmsg it forgets by itself (see the BUGS of sendmmsg(2)). On a socket that
-// is not connected such an error is of no message: it stays in the error queue
-// (ip(7), IP_RECVERR), and the message is sent.
+// error is met after n > 0, it is pending here, and the next send or receive
+// returns it before it does anything else. One that the kernel meets in the
+// middle of a sendmmsg it forgets by itself (see the BUGS of sendmmsg(2)). On a
+// socket that is not connected such an error is of no message: it stays in the
+// error queue (ip(7), IP_RECVERR), and the message is sent.
 //
 // A call that never has to wait allocates nothing where the system has a batch
 // call.
@@ -265,7 +267,9 @@ func (c *Conn) WriteBatch(ms []ipv4.Message, flags int) (int, error) {
 
 // ReceiveMessages reads datagrams into msgs, one a message, and returns how
 // many it filled, always the first n of msgs; the others are untouched. The
-// error is nil unless n is 0.
+// error is nil unless n is 0. An error of the kernel's that is met after n > 0
+// is returned by the next call. Errors are one *[net.OpError]; test them with
+// [errors.Is].
 //
 // It waits until there is at least one datagram and then takes what is there,
 // up to len(msgs). With [MsgWaitAll] it waits until all messages are filled.
@@ -281,7 +285,8 @@ func (c *Conn) WriteBatch(ms []ipv4.Message, flags int) (int, error) {
 // returned by the next reads, whatever their names, in the kernel's order.
 //
 // Other flags go to the kernel as they are (recvmsg(2)). MSG_PEEK fills one
-// message and leaves its datagram to be read. MSG_ERRQUEUE is never waited for.
+// message and leaves its datagram to be read. MSG_TRUNC has BytesReceived count
+// the lost rest too. MSG_ERRQUEUE is never waited for.
 func (c *Conn) ReceiveMessages(ctx context.Context, msgs []InputMessage, flags int) (n int, err error) {
 	n, err = c.recv.many(ctx, msgs, flags, c.recv.mayWait(flags))
 	return n, c.recv.wrap(err)
@@ -323,10 +328,10 @@ func (c *Conn) WaitReadable(ctx context.Context) error {
 // (GLib's G_IO_OUT condition): on Linux, until half of the send buffer is free.
 // An error in the socket's error queue does not count as room, nor does what is
 // reserved for a sender that has waited long, and while senders keep the buffer
-// more than half full there is none. It blocks whether
-// or not the Conn is NonBlocking, and ends with an error that Is ctx.Err() when
-// ctx is done, os.ErrDeadlineExceeded at the write deadline, and net.ErrClosed
-// when the Conn is closed. A nil ctx is never done.
+// more than half full there is none. It waits under Config.NonBlocking too, and
+// ends with an error that Is ctx.Err() when ctx is done, os.ErrDeadlineExceeded
+// at the write deadline, and net.ErrClosed when the Conn is closed. A nil ctx
+// is never done.
 func (c *Conn) WaitWritable(ctx context.Context) error {
 	if err := c.send.queue.await(ctx); err != nil {
 		return c.send.opError(err, netip.AddrPort{})
@@ -340,7 +345,7 @@ func (c *Conn) SetWriteDeadline(t time.Time) error {
 	return c.send.queue.setDeadline(t, c.udpConn.SetWriteDeadline)
 }
 
-// SetDeadline sets the read and the write deadline.
+// SetDeadline sets the read and the write deadline; the zero time is none.
 func (c *Conn) SetDeadline(t time.Time) error {
 	return cmp.Or(c.SetWriteDeadline(t), c.SetReadDeadline(t))
 }
@@ -351,8 +356,8 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 	return c.recv.queue.setDeadline(t, c.udpConn.SetReadDeadline)
 }
 
-// Close closes the socket. Calls that wait end with net.ErrClosed, and when
-// Close returns the port can be bound again.
+// Close closes the socket, and drops what was read ahead. Calls that wait end
+// with net.ErrClosed, and when Close returns the port can be bound again.
 func (c *Conn) Close() error {
 	if c.isFromNew() {
 		c.send.queue.close()

@@ -179,7 +179,7 @@ func BenchmarkSingle(b *testing.B) {
 // BenchmarkBatchSize: the cost of a message does not depend on how many there
 // are in a call, except for its share of the system call. All go through the
 // same messages, since those of a large call do not stay in the processor's
-// caches, whoever sends them.
+// caches, whatever sends them.
 func BenchmarkBatchSize(b *testing.B) {
 	const maxMessages = 16384
 	addrs := sinks(b, 16)

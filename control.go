@@ -150,7 +150,7 @@ func (m *ControlMessage) ECN() int { return m.TOS & 3 }
 
 // ReceiveControl chooses the control messages that the system adds to received
 // datagrams: those for the fields of which, and none for the other fields.
-// Where the socket receives both families it is of both.
+// On a socket that receives both families it holds for both.
 //
 // What the system cannot do is [errors.ErrUnsupported], and then nothing is
 // changed. The error is a *[net.OpError] with Op "set".

@@ -104,13 +104,13 @@
 // leaves pending on a connected socket. They are ECONNREFUSED, EHOSTUNREACH and
 // ENETUNREACH, on Unix also ENOPROTOOPT, EHOSTDOWN, EPROTO and EACCES, and on
 // Linux ENONET. If a call meets such an error when n is above 0, the error
-// becomes a pending error of the Conn: the next call, of whatever goroutine,
-// returns it before it sends anything. EMSGSIZE can be pending too (a router
-// asked for shorter datagrams), but is mostly about one message. It becomes a
-// pending error only if the message that met it then left at a second try; else
-// it may be lost. No message fails for an error of an earlier one. SendEach
-// tries the message that met the error again, and if it leaves, the call ends
-// with that error.
+// becomes a pending error of the Conn: the next call, of whatever goroutine and
+// in either direction, returns it before it does anything else. EMSGSIZE can be
+// pending too (a router asked for shorter datagrams), but is mostly about one
+// message. It becomes a pending error only if the message that met it then left
+// at a second try; else it may be lost. No message fails for an error of an
+// earlier one. SendEach tries the message that met the error again, and if it
+// leaves, the call ends with that error.
 //
 // On a socket that is not connected there are such errors only with an error
 // queue (IP_RECVERR, ip(7)). They are of earlier messages, to any destination.
@@ -163,8 +163,8 @@
 // device that cannot do it, is sent again plainly, and its destination is
 // remembered for ten seconds. After EIO from three destinations within a minute
 // segmentation is off for the Conn for an hour. Once MSG_MORE was used it is
-// off for good; what other goroutines send while that leaves a datagram open is
-// added to it, as with every socket.
+// off for good. While MSG_MORE leaves a datagram open, what other goroutines
+// send is added to that datagram, as with every socket.
 //
 // What is different: a queue or filter that drops takes the whole run. A
 // policer or shaper whose burst is smaller than a run drops all of it: bound

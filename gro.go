@@ -60,7 +60,7 @@ type gro struct {
 	wanted  bool // it would be on if none of net's own reads were under way
 	settled bool // it is off, and no run can come any more but those in the queue
 
-	controls int32 // Controls of the user's under way, which are to see the socket as he left it
+	controls int32 // Controls of the user's under way, which are to see the socket as the user left it
 	resume   bool  // it was on before them
 
 	turn  int32         // how often it went on

@@ -23,8 +23,9 @@ type OutputMessage struct {
 	// has returned.
 	Vectors []OutputVector
 
-	// Control holds raw control messages, as Marshal of ipv4.ControlMessage
-	// and ipv6.ControlMessage makes them (cmsg(3)).
+	// Control holds raw control messages (cmsg(3)), as [ControlMessage.Append]
+	// or Marshal of x/net's ControlMessage makes them. It is only read, and not
+	// after the send has returned.
 	Control []byte
 
 	// BytesSent is set by the send that sends the datagram, to its payload
@@ -37,17 +38,18 @@ type OutputMessage struct {
 type InputVector = []byte
 
 // An InputMessage is room for one datagram (GLib's GInputMessage). A slice of
-// messages belongs to one call at a time.
+// messages belongs to one call at a time, with its buffers; none is used after
+// the receive has returned.
 type InputMessage struct {
 	// Vectors are where the datagram is scattered to, in order.
 	Vectors []InputVector
 
-	// Control is room for control messages.
+	// Control is room for control messages, which [ControlMessage.Parse] reads.
 	Control []byte
 
 	// Set by a receive for every message that it fills.
 	Addr            netip.AddrPort // of the sender; an IPv4 address Is4, on IPv6 sockets too
-	BytesReceived   int            // bytes put into Vectors
+	BytesReceived   int            // bytes put into Vectors; with MSG_TRUNC all of the datagram's
 	ControlReceived int            // bytes put into Control
 	Flags           int            // MsgTruncated, MsgControlTruncated and what else recvmsg(2) says
 }

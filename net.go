@@ -47,8 +47,9 @@ func (c *Conn) SetReadBuffer(bytes int) error { return c.udpConn.SetReadBuffer(b
 // SetWriteBuffer is UDPConn's.
 func (c *Conn) SetWriteBuffer(bytes int) error { return c.udpConn.SetWriteBuffer(bytes) }
 
-// File is UDPConn's; on the zero Conn it returns EINVAL. Options that are set
-// through the file after New are not seen, see [Conn.SyscallConn].
+// File is UDPConn's; on the zero Conn it returns EINVAL. It turns coalescing
+// and reading ahead off for good. Options that are set through the file after
+// New are not seen, see [Conn.SyscallConn].
 func (c *Conn) File() (*os.File, error) {
 	if !c.isFromNew() {
 		return nil, syscall.EINVAL
@@ -174,7 +175,8 @@ func (c *Conn) addrPort(addr *net.UDPAddr) (to netip.AddrPort, err error) {
 }
 
 // SyscallConn returns the socket's RawConn, as UDPConn does. Options set
-// through its Control are seen by the next send.
+// through its Control are seen by the next send. Its Read turns coalescing and
+// reading ahead off for good: what was read ahead is not for its caller.
 func (c *Conn) SyscallConn() (syscall.RawConn, error) {
 	if !c.isFromNew() {
 		return c.udpConn.SyscallConn()

@@ -46,9 +46,8 @@ const privateReceiveFlags = MsgWaitAll | sys.PrivateFlags
 //     as well. It leaves it, and the place, to the next in line.
 
 const (
-	// deepAfter is how many datagrams in a row reads got without waiting when the
-	// queue is taken to be deep, if there is still one, or if the last call
-	// brought deepCall.
+	// The queue is taken to be deep once reads got deepAfter datagrams in a row
+	// without waiting, and there is still one, or the last call brought deepCall.
 	deepAfter = 8
 	deepCall  = 4
 
@@ -57,8 +56,8 @@ const (
 	// something.
 	quietAfter = 512
 
-	// lookEvery is how often a read of net's own looks whether there is more, and
-	// looksDeep how many of those must find something. It is a prime, so that
+	// One in lookEvery reads of net's own looks whether there is more, and
+	// looksDeep looks in a row must find something. lookEvery is a prime, so that
 	// bursts of whatever size are not looked at only where they end.
 	lookEvery = 31
 	looksDeep = 2
@@ -83,9 +82,9 @@ type receiver struct {
 
 	unreturned pendingErrors // errors of reads that returned datagrams instead
 
-	// The Read family is package net's own until the queue is found deep: not ours
-	// says so. Reads that are in net's are counted, since coalescing may only go
-	// on when none is.
+	// ours is false while the Read family is package net's own, which it is until
+	// the queue is found deep. net counts the reads that are in net's, since
+	// coalescing may only go on when none is.
 	ours atomic.Bool
 	net  netReads
 

@@ -8,7 +8,8 @@ import "sync/atomic"
 
 // Stats are the counters of a Conn since New. They count the sends of this
 // package, a Writer's among them, and, under Config.NonBlocking, the Write
-// family; net's own Write family passes by uncounted.
+// family; net's own Write family passes by uncounted. They count all reads
+// except those through SyscallConn and File.
 type Stats struct {
 	Messages   uint64 // datagrams sent
 	Bytes      uint64 // payload bytes sent
@@ -23,7 +24,7 @@ type Stats struct {
 
 	Received      uint64 // datagrams received
 	ReceivedBytes uint64 // payload bytes received; of a datagram that was cut, at least what there was room for
-	ReceiveCalls  uint64 // calls to the kernel that receive, whether they received anything or not
+	ReceiveCalls  uint64 // calls to the kernel that receive, whether they received anything or not; those of net's own reads only if they did
 	Coalesced     uint64 // datagrams that came inside a coalesced message
 	Dropped       uint64 // what the kernel dropped because the receive buffer was full, since the socket was made; a run is one
 	GRO           bool   // coalescing is on, or will be while the queue is deep

@@ -113,9 +113,9 @@ type Writer struct {
 	cfg         WriterConfig
 	peer        netip.Addr // of a connected Conn
 
-	run    func()             // the flusher, made once so that starting it allocates nothing
-	ctx    context.Context    // done when Close waits no longer
-	cancel context.CancelFunc //
+	run    func()          // the flusher, made once so that starting it allocates nothing
+	ctx    context.Context // done when Close waits no longer
+	cancel context.CancelFunc
 
 	mu       sync.Mutex
 	held     holding
