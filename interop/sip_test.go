@@ -19,7 +19,7 @@ import (
 
 // runSIP has a client ask a server, both on connections that serve.
 func runSIP(t *testing.T, s site) cost {
-	server, at := newSIPAgent(t, s, far)
+	server, agent := newSIPAgent(t), newSIPAgent(t)
 	answers, err := sipgo.NewServer(server)
 	if err != nil {
 		t.Fatal(err)
@@ -27,7 +27,7 @@ func runSIP(t *testing.T, s site) cost {
 	answers.OnOptions(func(r *sip.Request, tx sip.ServerTransaction) {
 		tx.Respond(sip.NewResponseFromRequest(r, 200, "OK", []byte(hashOf(string(r.Body())))))
 	})
-	agent, from := newSIPAgent(t, s, near)
+	at, from := serveSIP(t, s, far, server), serveSIP(t, s, near, agent) // once who answers is known
 	client, err := sipgo.NewClient(agent, sipgo.WithClientConnectionAddr(from.String()), sipgo.WithClientAddr(from.String()))
 	if err != nil {
 		t.Fatal(err)
@@ -53,13 +53,18 @@ func runSIP(t *testing.T, s site) cost {
 	})
 }
 
-// newSIPAgent is one that serves on a connection, which it closes.
-func newSIPAgent(t *testing.T, s site, end int) (*sipgo.UserAgent, *net.UDPAddr) {
+func newSIPAgent(t *testing.T) *sipgo.UserAgent {
 	t.Helper()
 	agent, err := sipgo.NewUA()
 	if err != nil {
 		t.Fatal(err)
 	}
+	return agent
+}
+
+// serveSIP has an agent serve on a connection, which it closes.
+func serveSIP(t *testing.T, s site, end int, agent *sipgo.UserAgent) *net.UDPAddr {
+	t.Helper()
 	c := s.open(t, end)
 	served := make(chan error, 1)
 	go func() { served <- agent.TransportLayer().ServeUDP(c) }()
@@ -74,5 +79,5 @@ func newSIPAgent(t *testing.T, s site, end int) (*sipgo.UserAgent, *net.UDPAddr)
 			t.Fatal("the agent does not serve")
 		}
 	}
-	return agent, addr
+	return addr
 }
