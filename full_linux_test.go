@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/batchconn/batchconn/internal/netns"
+	"github.com/batchconn/batchconn/internal/sys"
 )
 
 // TestFragmentsFindNoRoom: a datagram whose first fragment finds room and whose
@@ -119,6 +120,9 @@ var fullSends = map[string]func(nw *narrows, p []byte) error{
 func TestWaitingForRoomNoAllocation(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector empties pools")
+	}
+	if !sys.HaveBatchCall {
+		t.Skip("one datagram a system call")
 	}
 	inNamespace(t, func(t *testing.T, lo *loopback) {
 		nw := newNarrows(t, lo, netns.Bucket{Rate: 12_500_000, Burst: 64 << 10, Limit: 16 << 20}, &Config{GSO: GSOOff})
