@@ -118,11 +118,11 @@ type Conn struct {
 // After an error c is still the caller's.
 //
 // On Linux the first New of a process sends itself a few bytes on loopback, to
-// see whether the kernel segments and coalesces. That takes less than a
-// millisecond. Where loopback answers nothing, each of the two tests takes 50
-// milliseconds. Then segmentation is tested again by the first New after a
-// second, and coalescing by every New that may coalesce. Every New that comes
-// meanwhile waits for the same test. No send waits for it.
+// see whether the kernel segments and coalesces. Every New that comes meanwhile
+// waits for the same two tests, and no send does. Where loopback answers
+// nothing, each of them takes 50 milliseconds. Then the first New after a
+// second tests again; until then Conns are made that segment and do not
+// coalesce.
 func New(c *net.UDPConn, cfg *Config) (*Conn, error) {
 	if c == nil {
 		return nil, errors.New("batchconn: New: nil *net.UDPConn")

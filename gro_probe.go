@@ -6,7 +6,6 @@ package batchconn
 
 import (
 	"net"
-	"sync"
 	"syscall"
 	"time"
 
@@ -14,76 +13,32 @@ import (
 )
 
 // coalesceTest is whether this kernel says what it coalesces.
-var coalesceTest = &runTest{try: coalescesOn}
-
-// A runTest sends a run of two datagrams, of two bytes and of one, to a socket
-// that coalesces, and looks at what is read. Only an answer is remembered:
-// where loopback is down or filtered, the next New tests again.
-type runTest struct {
-	try func(ip net.IP) (failed, known bool)
-
-	mu            sync.Mutex
-	failed, known bool
-	trying        chan struct{} // closed when the try that is under way has ended
-}
+var coalesceTest = &loopbackTest{try: coalescesOn}
 
 const (
 	reasonGlued      = "the kernel does not say what it coalesces: a test on loopback was wrong"
 	reasonUnanswered = "a test of UDP_GRO on loopback was not answered"
 )
 
-// disabledReason is why nothing must be coalesced, as far as the test knows.
-func (t *runTest) disabledReason() string {
-	t.mu.Lock()
-	if !t.known {
-		if trying := t.trying; trying != nil {
-			t.mu.Unlock()
-			<-trying
-			t.mu.Lock()
-		} else {
-			t.test()
-		}
-	}
-	defer t.mu.Unlock()
-	switch {
-	case !t.known:
-		return reasonUnanswered
-	case t.failed:
+// gluedReason is why nothing must be coalesced, as far as the test knows. It
+// waits for the test.
+func gluedReason() string {
+	switch coalesceTest.result(true) {
+	case loopbackPassed:
+		return ""
+	case loopbackFailed:
 		return reasonGlued
 	}
-	return ""
+	return reasonUnanswered
 }
 
-// test tries. mu is locked, but not meanwhile.
-func (t *runTest) test() {
-	trying := make(chan struct{})
-	t.trying = trying
-	t.mu.Unlock()
-	var failed, known bool
-	for _, ip := range []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback} {
-		if failed, known = t.try(ip); known {
-			break
-		}
-	}
-	t.mu.Lock()
-	t.failed, t.known, t.trying = failed, known, nil
-	close(trying)
-}
-
-// runTestWait bounds how long one address may take.
-const runTestWait = 25 * time.Millisecond
-
-// coalescesOn sends abc in datagrams of two bytes.
+// coalescesOn sends abc in datagrams of two bytes to a socket that coalesces.
 func coalescesOn(ip net.IP) (failed, known bool) {
-	in, err := net.ListenUDP("udp", &net.UDPAddr{IP: ip})
+	in, out, err := dialSelf(ip)
 	if err != nil {
 		return false, false
 	}
 	defer in.Close()
-	out, err := net.DialUDP("udp", nil, in.LocalAddr().(*net.UDPAddr))
-	if err != nil {
-		return false, false
-	}
 	defer out.Close()
 	raw, err := in.SyscallConn()
 	if err != nil {
@@ -96,7 +51,7 @@ func coalescesOn(ip net.IP) (failed, known bool) {
 	if _, _, err := out.WriteMsgUDP([]byte("abc"), sys.AppendSegmentControl(nil, 2, nil), nil); err != nil {
 		return false, false
 	}
-	in.SetReadDeadline(time.Now().Add(runTestWait))
+	in.SetReadDeadline(time.Now().Add(loopbackWait))
 	return readsAsSent(raw, out.LocalAddr().(*net.UDPAddr))
 }
 

@@ -37,13 +37,27 @@ func (r *receiver) initGRO(mode GROMode) {
 	r.shareSocket()
 	r.mu.Lock() // from here on a Conn of the same socket may turn it off
 	defer r.mu.Unlock()
-	if r.gro.off == "" && r.probeLocked() == "" {
-		r.gro.off = coalesceTest.disabledReason()
+	if r.gro.off == "" {
+		r.lookLocked()
 	}
-	r.gro.users = r.gro.reason == sys.ReasonGROSet
+	if r.gro.off == "" && r.gro.reason == "" {
+		r.gro.off = gluedReason()
+	}
 	if mode == GROOn {
 		r.turnOnLocked()
 	}
+}
+
+// lookLocked looks, in New, only at what must be known then: whether the socket
+// has the option, and the user has set it. Most sockets' queues are never found
+// deep, and nobody asks them for the rest.
+func (r *receiver) lookLocked() {
+	g := &r.gro
+	if err := r.queue.ends.raw.Control(func(fd uintptr) { g.reason = sys.NoOptionReason(fd) }); err != nil {
+		g.reason = err.Error()
+	}
+	g.users = g.reason == sys.ReasonGROSet
+	g.probed = g.reason != ""
 }
 
 // probeLocked asks the socket whether it may coalesce.

@@ -124,8 +124,10 @@ func (g *gso) init(raw syscall.RawConn, cfg *Config) {
 	if cfg.MaxSegments > 0 {
 		g.segments = min(g.segments, cfg.MaxSegments)
 	}
-	g.stale.Store(true)
-	g.probe()
+	g.stale.Store(true) // what the socket may do is looked at when it first matters: most sockets send no runs
+	if sys.HaveBatchCall && g.ownReason() == "" {
+		segmentTest.result(true)
+	}
 }
 
 // probe asks the socket anew, one caller at a time.
@@ -135,14 +137,14 @@ func (g *gso) probe() *gsoState {
 	if s := g.current(); s != nil {
 		return s
 	}
-	was := g.state.Swap(nil) // before stale: a caller that comes now waits for what we find
-	g.stale.Store(false)     // before looking: an option that is changed now makes it stale again
-	s := g.look(was == nil)
+	g.state.Store(nil)   // before stale: a caller that comes now waits for what we find
+	g.stale.Store(false) // before looking: an option that is changed now makes it stale again
+	s := g.look()
 	if s.disabledReason == "" && time.Now().Before(g.eioUntil) {
 		s.disabledReason, s.retry = eioReason, g.eioUntil
 	}
 	g.state.Store(s)
-	if s.disabledReason == testUnderWay {
+	if s.disabledReason == reasonUntested {
 		g.stale.Store(true) // the next send asks again
 	}
 	return s
@@ -176,8 +178,7 @@ func (s *gsoState) paced() int {
 }
 
 // look looks at the socket's options, and finds out whether segmentation is on.
-// In New it waits for the self-test.
-func (g *gso) look(inNew bool) *gsoState {
+func (g *gso) look() *gsoState {
 	s := new(gsoState)
 	err := g.raw.Control(func(fd uintptr) {
 		s.disabledReason = sys.NoSegmentsReason(fd)
@@ -192,7 +193,7 @@ func (g *gso) look(inNew bool) *gsoState {
 	case s.runs.PacingRate != 0 && s.paced() < 2*(1+pacedHeaders):
 		s.disabledReason = "SO_MAX_PACING_RATE is below two datagrams a millisecond"
 	default:
-		s.disabledReason = selfTest.disabledReason(inNew)
+		s.disabledReason = untestedReason()
 	}
 	return s
 }
@@ -285,84 +286,4 @@ func (g *gso) disable(until time.Time) {
 func isRefusal(err error) bool {
 	return errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EMSGSIZE) ||
 		errors.Is(err, syscall.EIO) || errors.Is(err, syscall.EPERM)
-}
-
-// A refusal is a run that the kernel refused with err. It is the route that
-// refuses, so one peer behind a small MTU slows no other, and ports do not
-// matter.
-type refusal struct {
-	to   netip.Addr
-	size int // segments of this size or larger are refused
-	err  error
-}
-
-const (
-	// A device that cannot segment answers EIO for all that goes through it.
-	// After so many destinations within a minute it is taken to be the
-	// socket's.
-	maxEIO    = 3
-	eioWindow = time.Minute
-	eioRetry  = time.Hour
-)
-
-// refusals are the destinations that refused runs of late. Most Conns have
-// none, and take no memory for them.
-type refusals struct{ had atomic.Pointer[hadRefusals] }
-
-type hadRefusals struct {
-	sizes refusalTable
-	mu    sync.Mutex
-	eio   []recentEIO // each of another destination
-}
-
-// tooLarge is the size from which on segments to an address are refused, or 0.
-func (t *refusals) tooLarge(to netip.Addr) int {
-	had := t.had.Load()
-	if had == nil {
-		return 0
-	}
-	return had.sizes.tooLarge(to)
-}
-
-// table is where refusals are remembered.
-func (t *refusals) table() *hadRefusals {
-	if had := t.had.Load(); had != nil {
-		return had
-	}
-	t.had.CompareAndSwap(nil, new(hadRefusals))
-	return t.had.Load()
-}
-
-type recentEIO struct {
-	to      netip.Addr
-	expires time.Time
-}
-
-// add remembers a refusal. It reports whether so many destinations answered EIO
-// that it must be the socket.
-func (t *hadRefusals) add(r refusal, now time.Time) (ofSocket bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if errors.Is(r.err, syscall.EIO) {
-		r.size = 1 // no size will do
-		ofSocket = t.countEIOLocked(r.to, now)
-	}
-	t.sizes.add(r.to, r.size)
-	return ofSocket
-}
-
-// countEIOLocked reports whether that many destinations had EIO of late.
-func (t *hadRefusals) countEIOLocked(to netip.Addr, now time.Time) bool {
-	recent := []recentEIO{{to, now.Add(eioWindow)}}
-	for _, r := range t.eio {
-		if r.to != to && now.Before(r.expires) {
-			recent = append(recent, r)
-		}
-	}
-	t.eio = recent
-	if len(recent) < maxEIO {
-		return false
-	}
-	t.eio = nil
-	return true
 }

@@ -65,12 +65,12 @@ func TestProbeUnderWay(t *testing.T) {
 	}
 }
 
-// testAgain has the self-test made anew, by try.
-func testAgain(t *testing.T, try func(ip net.IP) (failed, known bool)) {
+// testAgain has a test on loopback made anew, by try.
+func testAgain(t *testing.T, test **loopbackTest, try func(ip net.IP) (failed, known bool)) {
 	t.Helper()
-	was := selfTest
-	selfTest = &loopbackTest{try: try}
-	t.Cleanup(func() { selfTest = was })
+	was := *test
+	*test = &loopbackTest{try: try}
+	t.Cleanup(func() { *test = was })
 }
 
 // bareConn is a Conn from New and nothing else. Any goroutine may make one.
@@ -99,32 +99,32 @@ func TestSelfTestRemembered(t *testing.T) {
 		a := answers[ip.String()]
 		return a[0], a[1]
 	}}
-	check := func(what string, inNew bool, reason string, want ...string) {
+	check := func(what string, inNew bool, result loopbackResult, want ...string) {
 		t.Helper()
 		asked = nil
-		if got := lt.disabledReason(inNew); got != reason || !slices.Equal(asked, want) {
-			t.Errorf("%s: off because %q, after asking %v, want %q after %v", what, got, asked, reason, want)
+		if got := lt.result(inNew); got != result || !slices.Equal(asked, want) {
+			t.Errorf("%s: %d, after asking %v, want %d after %v", what, got, asked, result, want)
 		}
 	}
 	const inNew, inSend = true, false
-	check("no answer", inNew, "", v4, v6)
+	check("no answer", inNew, loopbackSilent, v4, v6)
 	clock.advance(time.Second - 1)
-	check("within a second", inNew, "")
+	check("within a second", inNew, loopbackSilent)
 	clock.advance(1)
-	check("after a second, not in New", inSend, "")
-	check("after a second", inNew, "", v4, v6)
-	check("at once after that", inNew, "")
+	check("after a second, not in New", inSend, loopbackSilent)
+	check("after a second", inNew, loopbackSilent, v4, v6)
+	check("at once after that", inNew, loopbackSilent)
 	answers[v6] = [2]bool{true, true}
 	clock.advance(time.Second)
-	check("wrong on IPv6", inNew, testFailed, v4, v6)
+	check("wrong on IPv6", inNew, loopbackFailed, v4, v6)
 	clock.advance(time.Hour)
-	check("wrong before", inNew, testFailed)
-	check("wrong before, not in New", inSend, testFailed)
+	check("wrong before", inNew, loopbackFailed)
+	check("wrong before, not in New", inSend, loopbackFailed)
 	lt.answered = false
 	answers[v4] = [2]bool{false, true}
-	check("right on IPv4", inNew, "", v4)
+	check("right on IPv4", inNew, loopbackPassed, v4)
 	clock.advance(time.Hour)
-	check("right before", inNew, "")
+	check("right before", inNew, loopbackPassed)
 }
 
 // TestSelfTestTogether: all that make Conns meanwhile wait for one test, and no
@@ -133,7 +133,7 @@ func TestSelfTestTogether(t *testing.T) {
 	const many = 20
 	w := plainKind.world(t, 1, nil) // sends while the others are made
 	begun, goOn := make(chan net.IP), make(chan bool)
-	testAgain(t, func(ip net.IP) (failed, known bool) {
+	testAgain(t, &segmentTest, func(ip net.IP) (failed, known bool) {
 		begun <- ip
 		<-goOn
 		return false, false
@@ -155,7 +155,7 @@ func TestSelfTestTogether(t *testing.T) {
 	if n := receive(t, "a send", sent); n != 2 {
 		t.Errorf("%d were sent", n)
 	}
-	if s := w.conn.Stats(); s.Segmented != 0 || s.GSOReason != testUnderWay {
+	if s := w.conn.Stats(); s.Segmented != 0 || s.GSOReason != reasonUntested {
 		t.Errorf("before the kernel has answered %d were segmented; %q", s.Segmented, s.GSOReason)
 	}
 	select {
@@ -180,7 +180,7 @@ func TestSelfTestTogether(t *testing.T) {
 // nothing was tested, segments after the test, which is made meanwhile.
 func TestSelfTestBySend(t *testing.T) {
 	begun, goOn := make(chan net.IP), make(chan bool)
-	testAgain(t, func(ip net.IP) (failed, known bool) {
+	testAgain(t, &segmentTest, func(ip net.IP) (failed, known bool) {
 		begun <- ip
 		return <-goOn, true
 	})
@@ -207,8 +207,9 @@ func TestSelfTestBySend(t *testing.T) {
 	send(3)
 }
 
-// TestSelfTestFiltered: where loopback answers nothing New takes 50 ms, also if
-// many are made at once; an answer that comes after some of them is heard.
+// TestSelfTestFiltered: where loopback answers nothing New takes 50 ms for each
+// of its two tests, also if many are made at once, and for a second no more; an
+// answer that comes late is heard.
 func TestSelfTestFiltered(t *testing.T) {
 	inNamespace(t, func(t *testing.T, lo *loopback) {
 		lo.setTap(shut)
@@ -216,7 +217,8 @@ func TestSelfTestFiltered(t *testing.T) {
 		for range 4 { // the burst, after which nothing passes
 			c.SendTo(nil, make([]byte, 1000), addrPortOf(c), 0)
 		}
-		testAgain(t, selfTest.try)
+		testAgain(t, &segmentTest, segmentTest.try)
+		testAgain(t, &coalesceTest, coalesceTest.try)
 		const many = 20
 		var wg sync.WaitGroup
 		start := time.Now()
@@ -228,14 +230,21 @@ func TestSelfTestFiltered(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if took := time.Since(start); took < 50*time.Millisecond || took > 300*time.Millisecond {
+		if took := time.Since(start); took < 100*time.Millisecond || took > 400*time.Millisecond {
 			t.Errorf("%d New at once took %v", many, took)
 		}
+		start = time.Now()
+		for range many {
+			bareConn(t)
+		}
+		if took := time.Since(start); took > 400*time.Millisecond {
+			t.Errorf("%d New after them took %v", many, took)
+		}
 
-		testAgain(t, selfTest.try)
+		testAgain(t, &segmentTest, segmentTest.try)
 		time.AfterFunc(10*time.Millisecond, func() { lo.setTap(open) })
-		if r := selfTest.disabledReason(true); r != "" || !selfTest.answered {
-			t.Errorf("an answer that came late was not heard; %q", r)
+		if r := segmentTest.result(true); r != loopbackPassed {
+			t.Errorf("an answer that came late was not heard: %d", r)
 		}
 	})
 }

@@ -90,7 +90,7 @@ var readErrors = []syscall.Errno{
 func readInjected(t *testing.T, errno syscall.Errno) {
 	was := coalesceTest
 	defer func() { coalesceTest = was }()
-	coalesceTest = &runTest{known: true} // its calls are not to meet the error
+	coalesceTest = &loopbackTest{answered: true} // its calls are not to meet the error
 	for _, mode := range []GROMode{GROAuto, GROOn} {
 		for _, way := range []injectedRead{
 			{"ReceiveMessages", func(c *Conn, got func([]byte)) error { return receiveInto(c, nil, 7, MsgDontWait, got) }},

@@ -322,7 +322,7 @@ func TestGROOff(t *testing.T) {
 }
 
 // TestGRONotTested: nothing is coalesced where the test has no answer, or a
-// wrong one.
+// wrong one. That there was none is remembered for a second.
 func TestGRONotTested(t *testing.T) {
 	if !sys.HaveBatchCall {
 		t.Skip("nothing is coalesced here")
@@ -330,16 +330,30 @@ func TestGRONotTested(t *testing.T) {
 	was := coalesceTest
 	defer func() { coalesceTest = was }()
 	for want, answer := range map[string][2]bool{reasonUnanswered: {false, false}, reasonGlued: {true, true}, "": {false, true}} {
-		tries := 0
-		coalesceTest = &runTest{try: func(net.IP) (bool, bool) { tries++; return answer[0], answer[1] }}
-		for range 2 {
+		tries, clock := 0, newStoppedClock()
+		coalesceTest = &loopbackTest{clock: clock.now, try: func(net.IP) (bool, bool) { tries++; return answer[0], answer[1] }}
+		perTest := 1 // else both families are tried
+		if !answer[1] {
+			perTest = 2
+		}
+		check := func(tests int) {
+			t.Helper()
 			in, _, _ := readPair(t, nil)
 			if s := in.Stats(); s.GROReason != want || s.GRO != (want == "") {
 				t.Errorf("%+v, want %q", s, want)
 			}
+			if tries != tests*perTest {
+				t.Errorf("%q: %d tries, want %d", want, tries, tests*perTest)
+			}
 		}
-		if once := answer[1]; once != (tries == 1) {
-			t.Errorf("%q: %d tries", want, tries)
+		check(1)
+		clock.advance(loopbackSilence - 1)
+		check(1)
+		clock.advance(1)
+		if answer[1] {
+			check(1)
+		} else {
+			check(2)
 		}
 	}
 }

@@ -5,11 +5,93 @@
 package batchconn
 
 import (
+	"errors"
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
+
+// A refusal is a run that the kernel refused with err. It is the route that
+// refuses, so one peer behind a small MTU slows no other, and ports do not
+// matter.
+type refusal struct {
+	to   netip.Addr
+	size int // segments of this size or larger are refused
+	err  error
+}
+
+const (
+	// A device that cannot segment answers EIO for all that goes through it.
+	// After so many destinations within a minute it is taken to be the
+	// socket's.
+	maxEIO    = 3
+	eioWindow = time.Minute
+	eioRetry  = time.Hour
+)
+
+// refusals are the destinations that refused runs of late. Most Conns have
+// none, and take no memory for them.
+type refusals struct{ record atomic.Pointer[refusalRecord] }
+
+type refusalRecord struct {
+	sizes refusalTable
+	mu    sync.Mutex
+	eio   []recentEIO // each of another destination
+}
+
+// tooLarge is the size from which on segments to an address are refused, or 0.
+func (t *refusals) tooLarge(to netip.Addr) int {
+	record := t.record.Load()
+	if record == nil {
+		return 0
+	}
+	return record.sizes.tooLarge(to)
+}
+
+// table is where refusals are remembered.
+func (t *refusals) table() *refusalRecord {
+	if record := t.record.Load(); record != nil {
+		return record
+	}
+	t.record.CompareAndSwap(nil, new(refusalRecord))
+	return t.record.Load()
+}
+
+type recentEIO struct {
+	to      netip.Addr
+	expires time.Time
+}
+
+// add remembers a refusal. It reports whether so many destinations answered EIO
+// that it must be the socket.
+func (t *refusalRecord) add(r refusal, now time.Time) (ofSocket bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if errors.Is(r.err, syscall.EIO) {
+		r.size = 1 // no size will do
+		ofSocket = t.countEIOLocked(r.to, now)
+	}
+	t.sizes.add(r.to, r.size)
+	return ofSocket
+}
+
+// countEIOLocked reports whether that many destinations had EIO of late.
+func (t *refusalRecord) countEIOLocked(to netip.Addr, now time.Time) bool {
+	recent := []recentEIO{{to, now.Add(eioWindow)}}
+	for _, r := range t.eio {
+		if r.to != to && now.Before(r.expires) {
+			recent = append(recent, r)
+		}
+	}
+	t.eio = recent
+	if len(recent) < maxEIO {
+		return false
+	}
+	t.eio = nil
+	return true
+}
 
 const (
 	// maxRefusals bounds the memory of a table: 4096 entries are half a

@@ -98,16 +98,8 @@ func NoCoalescingReason(fd uintptr, forced bool) string {
 }
 
 func noCoalescingReason(fd uintptr, forced bool, release string) string {
-	major, minor, _ := ParseRelease(release)
-	before := func(x, y int) bool { return major < x || major == x && minor < y }
-	if before(5, 12) { // which do not let us see whether it is set; 5.0.0 to 5.0.12 crash (CVE-2019-11683)
-		return fmt.Sprintf("kernel %s is older than 5.12", release)
-	}
-	switch on, known := Coalescing(fd); {
-	case !known:
-		return "the socket has no UDP_GRO"
-	case on:
-		return ReasonGROSet
+	if reason := noOptionReason(fd, release); reason != "" {
+		return reason
 	}
 	for _, o := range coalesceOptions {
 		if v, _, ok := sockopt(int(fd), o.level, o.name); ok && v != 0 {
@@ -118,6 +110,24 @@ func noCoalescingReason(fd uintptr, forced bool, release string) string {
 		return "a filter is attached to the socket"
 	}
 	return mergesMarks(fd, forced, release)
+}
+
+// NoOptionReason is the part of [NoCoalescingReason] that the other options
+// have nothing to do with: whether there is UDP_GRO, and it is not set.
+func NoOptionReason(fd uintptr) string { return noOptionReason(fd, KernelRelease()) }
+
+func noOptionReason(fd uintptr, release string) string {
+	major, minor, _ := ParseRelease(release)
+	if major < 5 || major == 5 && minor < 12 { // which do not let us see whether it is set; 5.0.0 to 5.0.12 crash (CVE-2019-11683)
+		return fmt.Sprintf("kernel %s is older than 5.12", release)
+	}
+	switch on, known := Coalescing(fd); {
+	case !known:
+		return "the socket has no UDP_GRO"
+	case on:
+		return ReasonGROSet
+	}
+	return ""
 }
 
 // MergesMarks says why a socket that coalesces must not: it asks for TOS or

@@ -18,10 +18,13 @@ const ControlRoom = 512
 // ReasonGROSet is what NoCoalescingReason says when the option is set already.
 const ReasonGROSet = "UDP_GRO is set on the socket"
 
+const reasonNoGRO = "UDP_GRO is not used on this system"
+
 // NoCoalescingReason says why a socket must not coalesce.
-func NoCoalescingReason(fd uintptr, forced bool) string {
-	return "UDP_GRO is not used on this system"
-}
+func NoCoalescingReason(fd uintptr, forced bool) string { return reasonNoGRO }
+
+// NoOptionReason says the same.
+func NoOptionReason(fd uintptr) string { return reasonNoGRO }
 
 // MergesMarks says why a socket that coalesces must not.
 func MergesMarks(fd uintptr, forced bool) string { return "" }
