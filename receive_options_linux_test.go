@@ -251,7 +251,11 @@ func TestFileUnderLoad(t *testing.T) {
 	was := lateRun
 	defer func() { lateRun = was }()
 	lateRun = 100 * time.Millisecond // emulated processors stop at any point, and for long
-	for range 30 {
+	rounds := 30
+	if testing.Short() {
+		rounds = 8
+	}
+	for range rounds {
 		in, out, to := coalescing(t)
 		sent, taken := 0, make(chan struct{})
 		go func() {
