@@ -52,8 +52,10 @@ var emptyVector = []OutputVector{{}}
 
 // destinations is where a socket sends to.
 type destinations struct {
-	connected bool                      // to its peer alone
-	accepts   func(to netip.Addr) error // else to these; says why not, in net's words
+	connected bool // to its peer alone
+	family    interface {
+		accepts(to netip.Addr) error // else to these; says why not, in net's words
+	}
 }
 
 // check says why nothing can be sent to an address, the zero one being that of
@@ -67,7 +69,7 @@ func (d *destinations) check(to netip.AddrPort) error {
 	case d.connected:
 		return net.ErrWriteToConnected
 	}
-	return d.accepts(to.Addr())
+	return d.family.accepts(to.Addr())
 }
 
 // A plan is what a batch is made by.

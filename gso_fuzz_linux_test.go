@@ -99,7 +99,7 @@ func FuzzBatch(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data, steps []byte, segments byte) {
 		msgs, steps := fuzzMessages(data, fuzzControls), steps[:min(len(steps), 64)]
 		var s sender
-		s.to.accepts = (*adapterV4)(nil).accepts
+		s.to.family = (*adapterV4)(nil)
 		p := plan{to: &s.to, refusals: &s.gso.refusals, limits: segmentLimits{segments: maxSegments, headers: sys.CountedHeaders}}
 		if segments > 0 {
 			p.limits.segments = min(int(segments), maxSegments)

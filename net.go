@@ -165,7 +165,7 @@ func (c *Conn) addrPort(addr *net.UDPAddr) (to netip.AddrPort, err error) {
 	default:
 		to = netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(addr.Port))
 	}
-	if err := c.send.to.accepts(to.Addr()); err != nil {
+	if err := c.send.kernel.accepts(to.Addr()); err != nil {
 		return to, err
 	}
 	if addr.Port < 0 || addr.Port > math.MaxUint16 { // of which net asks the system

@@ -7,7 +7,6 @@
 package batchconn
 
 import (
-	"net/netip"
 	"slices"
 	"testing"
 
@@ -20,7 +19,7 @@ import (
 // with it, and holds nothing of the user's.
 func TestPooledBatch(t *testing.T) {
 	p := &plan{
-		to:       &destinations{accepts: func(netip.Addr) error { return nil }},
+		to:       &destinations{family: &adapterV4{}},
 		limits:   segmentLimits{segments: maxSegments},
 		refusals: new(refusals),
 	}

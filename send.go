@@ -63,7 +63,7 @@ func (s *sender) init(c *net.UDPConn, raw syscall.RawConn, isIPv6 bool, cfg *Con
 	} else {
 		s.kernel = newAdapterV4(c, raw)
 	}
-	s.to = destinations{c.RemoteAddr() != nil, s.kernel.accepts}
+	s.to = destinations{c.RemoteAddr() != nil, s.kernel}
 	s.portable = newAdapterPortable(s.kernel, c, raw, isIPv6)
 	s.noBatchCall.Store(!sys.HaveBatchCall)
 	s.name = socketName{c, networkOf(c)}
@@ -106,11 +106,15 @@ func (s *sender) lone(ctx context.Context, msgs []OutputMessage, flags int) (n i
 		return 0, outcome{}, false
 	}
 	m := &msgs[0]
-	if o, done = s.single(ctx, m.Vectors[0], m.Addr, flags); !done || o.err != nil {
-		return 0, o, done
+	done, err := s.single(ctx, m.Vectors[0], m.Addr, flags)
+	switch {
+	case !done:
+		return 0, outcome{}, false
+	case err != nil:
+		return 0, rejected(err, m.Addr), true
 	}
 	m.BytesSent = len(m.Vectors[0])
-	return 1, o, true
+	return 1, outcome{}, true
 }
 
 // sendOne sends a copy of msg that lives in the pooled batch, so that nothing
@@ -124,9 +128,9 @@ func (s *sender) sendOne(ctx context.Context, msg OutputMessage, flags int) (int
 // sendPacket sends a datagram of one vector.
 func (s *sender) sendPacket(ctx context.Context, p, control []byte, to netip.AddrPort, flags int) (int, error) {
 	if len(control) == 0 {
-		if o, done := s.single(ctx, p, to, flags); done {
-			if o.err != nil {
-				return 0, s.report(o)
+		if done, err := s.single(ctx, p, to, flags); done {
+			if err != nil {
+				return 0, s.report(rejected(err, to))
 			}
 			return len(p), nil
 		}
@@ -230,13 +234,13 @@ func (s *sender) transmit(ctx context.Context, b *outBatch, msgs []OutputMessage
 // batch and to take it apart again is a sixth of the time of so short a call.
 // It reports false if it sent nothing and met no error of the datagram's: then
 // transmit has to do it, which waits for room and says what is wrong with a
-// send.
-func (s *sender) single(ctx context.Context, p []byte, to netip.AddrPort, flags int) (o outcome, done bool) {
+// send. An error is the datagram's.
+func (s *sender) single(ctx context.Context, p []byte, to netip.AddrPort, flags int) (done bool, err error) {
 	if flags&^MsgDontWait != 0 || s.noSendto.Load() || s.queue.ends.check(ctx) != nil || s.pending.any() || s.queue.takers.Load() != 0 ||
 		s.to.check(to) != nil || to.Addr().Zone() != "" {
-		return outcome{}, false
+		return false, nil
 	}
-	err := s.kernel.sendto(p, to, flags&^sys.PrivateFlags)
+	err = s.kernel.sendto(p, to, flags&^sys.PrivateFlags)
 	errno, ofKernel := err.(syscall.Errno)
 	if err == nil || ofKernel {
 		s.counters.calls.Add(1)
@@ -244,15 +248,15 @@ func (s *sender) single(ctx context.Context, p []byte, to netip.AddrPort, flags 
 	switch {
 	case err == nil:
 		s.counters.sent(tally{messages: 1, bytes: len(p)})
-		return outcome{}, true
+		return true, nil
 	case !ofKernel, errno == sys.EWOULDBLOCK, errno == syscall.EINTR,
 		errno == syscall.ENOBUFS && sys.FullIsENOBUFS, s.isQueued(err):
-		return outcome{}, false
+		return false, nil
 	case isCallRefused(err, sys.IsSendtoRefused):
 		s.noSendto.Store(true)
-		return outcome{}, false
+		return false, nil
 	}
-	return rejected(sendtoError(errno), to), true
+	return true, sendtoError(errno)
 }
 
 // lastSendtoError is made once for as long as the kernel's answer is the same.

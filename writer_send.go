@@ -283,7 +283,10 @@ func (w *Writer) tryLone(d *packet) (blocked bool, err error) {
 	switch {
 	case o.err != nil:
 	case len(d.control) == 0:
-		o, done = w.engine.single(nil, d.payload, d.to, 0)
+		var err error
+		if done, err = w.engine.single(nil, d.payload, d.to, 0); err != nil {
+			o = rejected(err, d.to)
+		}
 	default:
 		b := newOutBatch()
 		defer b.free()
