@@ -93,14 +93,16 @@ func (r *report) ends() {
 			{"datagrams/s", rate},
 			{"x", func(row Row) string { return row.WallGain.plusMinus("%.2f") }},
 			{"CPU ns, both", cpuOf},
-			{"sender's", func(row Row) string { return fmt.Sprintf("%.0f", row.SendCPU.Median) }},
-			{"receiver's", func(row Row) string { return fmt.Sprintf("%.0f", row.ReceiveCPU.Median) }},
+			{"sender's", sendCPUOf},
+			{"receiver's", receiveCPUOf},
 			{"calls to send", func(row Row) string { return callsOf(row.SendCalls) }},
 			{"to receive", func(row Row) string { return callsOf(row.ReceiveCalls) }},
 			{"arrived", func(row Row) string { return share(row.Arrived) }},
 		})
 		r.matrix("Thousands of datagrams a second", all, kilo)
 		r.matrix("How many times as many as the first", all, func(row Row) string { return fmt.Sprintf("%.2f", row.WallGain.Median) })
+		r.matrix("Processor time of the sender's side for a datagram that it sent, ns", all, sendCPUOf)
+		r.matrix("Processor time of the receiver's side for a datagram that it received, ns", all, receiveCPUOf)
 		r.matrix("Arrived", all, func(row Row) string { return share(row.Arrived) })
 	}
 }
@@ -175,6 +177,9 @@ func (s Spread) plusMinus(format string) string {
 func rate(row Row) string  { return fmt.Sprintf("%.2f M", row.Rate.Median/1e6) }
 func kilo(row Row) string  { return fmt.Sprintf("%.0f", row.Rate.Median/1e3) }
 func cpuOf(row Row) string { return fmt.Sprintf("%.0f", row.CPU.Median) }
+
+func sendCPUOf(row Row) string    { return fmt.Sprintf("%.0f", row.SendCPU.Median) }
+func receiveCPUOf(row Row) string { return fmt.Sprintf("%.0f", row.ReceiveCPU.Median) }
 
 // callsOf is nothing where they were not counted.
 func callsOf(v float64) string {
