@@ -7,7 +7,6 @@ package interop
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -83,15 +82,7 @@ func exchange(s *quic.Stream, out, in []byte) error {
 		return s.Close()
 	})
 	g.Go(func() error {
-		h := sha256.New()
-		n, err := io.Copy(h, s)
-		if err != nil {
-			return fmt.Errorf("read: %w", err)
-		}
-		if digest(h.Sum(nil)) != sha256.Sum256(in) {
-			return fmt.Errorf("read %d bytes that are not the %d sent", n, len(in))
-		}
-		return nil
+		return readAll(s, in)
 	})
 	return g.Wait()
 }

@@ -199,6 +199,8 @@ func runFanOut(t *testing.T, at site, packets int) (took cost) {
 	return took
 }
 
+type digest = [sha256.Size]byte
+
 // checkViewers compares what each received, all of it and in order, with what
 // was sent.
 func checkViewers(t *testing.T, viewers []*viewer, want digest) {

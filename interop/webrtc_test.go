@@ -5,8 +5,8 @@
 package interop
 
 import (
+	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -223,7 +223,7 @@ func readTrack(track *webrtc.TrackRemote, first uint16, window <-chan struct{}) 
 			continue
 		}
 		want := mediaPacket(next, payload)
-		if p.SequenceNumber != next || p.Timestamp != want.Timestamp || sha256.Sum256(p.Payload) != sha256.Sum256(want.Payload) {
+		if p.SequenceNumber != next || p.Timestamp != want.Timestamp || !bytes.Equal(p.Payload, want.Payload) {
 			return fmt.Errorf("packet %d is not what was sent: sequence number %d", next-first, p.SequenceNumber-first)
 		}
 		next++

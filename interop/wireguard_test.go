@@ -8,7 +8,6 @@ import (
 	"bytes"
 	"crypto/ecdh"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
@@ -212,7 +211,7 @@ func (b *batchTUN) check(from byte) error {
 	for i := range tunnelBatches() * tunnelBatch {
 		select {
 		case p := <-b.inbound:
-			if sha256.Sum256(p) != sha256.Sum256(tunnelled(from, i, payload)) {
+			if !bytes.Equal(p, tunnelled(from, i, payload)) {
 				return fmt.Errorf("packet %d from %d is not what was sent: %s...", i, from, hex.EncodeToString(p[:min(len(p), 28)]))
 			}
 		case <-time.After(patience / 2):

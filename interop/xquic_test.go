@@ -6,10 +6,8 @@ package interop
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
 	"fmt"
-	"io"
 	"net"
 	"testing"
 
@@ -90,15 +88,7 @@ func exchangeXQUIC(ctx context.Context, s *quic.Stream, out, in []byte) error {
 		return nil
 	})
 	g.Go(func() error {
-		h := sha256.New()
-		n, err := io.Copy(h, s)
-		if err != nil {
-			return fmt.Errorf("read: %w", err)
-		}
-		if digest(h.Sum(nil)) != sha256.Sum256(in) {
-			return fmt.Errorf("read %d bytes that are not the %d sent", n, len(in))
-		}
-		return nil
+		return readAll(s, in)
 	})
 	return g.Wait()
 }
