@@ -58,7 +58,7 @@ type gro struct {
 	users   bool // the user had set it at New, or at the end of a Control
 	probed  bool // reason is of the options as they are
 	wanted  bool // it would be on if none of net's own reads were under way
-	settled bool // it is off, and no run can come any more but those in the queue
+	settled bool // it is off: reads are plain again once the queue was empty
 
 	controls int32 // Controls of the user's under way, which are to see the socket as the user left it
 	resume   bool  // it was on before them

@@ -117,7 +117,8 @@ func (r *receiver) isPaused() bool {
 }
 
 // settleLocked turns coalescing off because it brings nothing, if the socket's
-// queue is empty, and in a while lets reads be plain again.
+// queue is empty, and lets reads be plain again. Aware reads would be of no use
+// to a run that comes late: without the option the kernel does not say its size.
 func (r *receiver) settleLocked() {
 	g := &r.gro
 	if r.quiet = 0; !g.on || g.mode == GROOn {
@@ -138,18 +139,7 @@ func (r *receiver) settleLocked() {
 	}
 	g.pause = min(max(2*g.pause, minPause), maxPause)
 	r.pauseLocked(g.pause)
-	turn := g.turn
-	go func() {
-		// A processor that saw the option on puts into the queue what it has, and
-		// then has passed the barrier.
-		if sys.AwaitReceivers() != nil {
-			return
-		}
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		// What is in the queue can still be a run. An empty queue ends that.
-		g.settled = !g.on && g.turn == turn && g.off == ""
-	}()
+	g.settled = true
 }
 
 // control calls f with the descriptor, unless it is closed.

@@ -476,6 +476,24 @@ func TestQuiet(t *testing.T) {
 	}
 }
 
+// TestSettledAtOnce: when coalescing has settled, the next read that finds the
+// queue empty is the last that is aware. Until then each read costs more.
+func TestSettledAtOnce(t *testing.T) {
+	in, _, _ := readPair(t, nil)
+	in.recv.mu.Lock()
+	in.recv.turnOnLocked()
+	on := in.recv.gro.on
+	in.recv.settleLocked()
+	settled := on && !in.recv.gro.on
+	in.recv.mu.Unlock()
+	if !on {
+		t.Skip(in.Stats().GROReason)
+	}
+	if _, err := readNow(in)(nil); !settled || !errors.Is(err, ErrWouldBlock) || in.recv.isAware.Load() {
+		t.Errorf("settled %v; read: %v; aware %v", settled, err, in.recv.isAware.Load())
+	}
+}
+
 // TestSwitchingStorm: a sender segments without a break, readers read, and
 // everything is turned on and off: no datagram is glued, split or doubled.
 func TestSwitchingStorm(t *testing.T) {

@@ -43,18 +43,6 @@ func SocketCookie(fd uintptr) uint64 {
 	return binary.NativeEndian.Uint64(cookie[:])
 }
 
-// AwaitReceivers returns when every processor that was receiving a packet when
-// it was called has done with it: what it found of a socket's options then is
-// past. The kernel receives in RCU read-side critical sections, and this waits
-// for those (membarrier(2), MEMBARRIER_CMD_GLOBAL), some milliseconds.
-func AwaitReceivers() error {
-	const global = 1 // MEMBARRIER_CMD_GLOBAL of linux/membarrier.h
-	if _, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, global, 0, 0); errno != 0 {
-		return errno
-	}
-	return nil
-}
-
 // A reasonOption is a socket option that is a reason not to coalesce.
 type reasonOption struct {
 	level, name int

@@ -45,6 +45,3 @@ func TakeStride(control []byte) (stride int, rest []byte) { return 0, control }
 func PutControl(dst, src []byte) (n int, truncated bool) {
 	panic("batchconn: no coalescing on this system")
 }
-
-// AwaitReceivers is not called where nothing is coalesced.
-func AwaitReceivers() error { return errors.ErrUnsupported }
