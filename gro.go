@@ -63,9 +63,13 @@ type gro struct {
 	controls int32 // Controls of the user's under way, which are to see the socket as the user left it
 	resume   bool  // it was on before them
 
-	turn  int32         // how often it went on
-	pause time.Duration // how long it stayed off when it last brought nothing
+	turn    int32         // how often it went on
+	brought bool          // there were runs since
+	pause   time.Duration // how long it stayed off when it last brought nothing
 }
+
+// mayCome reports whether it may be turned on one day, as far as is known.
+func (g *gro) mayCome() bool { return g.off == "" && (!g.probed || g.reason == "") }
 
 // disabledReason is why coalescing is off, as far as is known.
 func (g *gro) disabledReason() string {

@@ -73,7 +73,7 @@ func (r *receiver) probeLocked() string {
 // mayTurnOnLocked reports whether coalescing may be turned on.
 func (r *receiver) mayTurnOnLocked() bool {
 	g := &r.gro
-	if g.off != "" || g.probed && g.reason != "" || g.controls > 0 || r.queue.ends.closed.Load() {
+	if !g.mayCome() || g.controls > 0 || r.queue.ends.closed.Load() {
 		return false
 	}
 	if r.isPaused() {
@@ -92,9 +92,9 @@ func (r *receiver) turnOnLocked() {
 	if g.wanted = r.net.underWay() != 0; g.wanted {
 		return // but when those reads come again, they come to us
 	}
-	g.on, g.settled = true, false
+	g.on, g.settled, g.brought = true, false, false
 	g.turn++
-	r.quiet = 0
+	r.quiet, r.empties = 0, 0
 	r.isAware.Store(true) // before the option
 	r.control(func(fd uintptr) {
 		if err := sys.SetCoalescing(fd, true); err != nil {
@@ -121,7 +121,8 @@ func (r *receiver) isPaused() bool {
 // to a run that comes late: without the option the kernel does not say its size.
 func (r *receiver) settleLocked() {
 	g := &r.gro
-	if r.quiet = 0; !g.on || g.mode == GROOn {
+	shallow := 2*r.empties >= r.quiet
+	if r.quiet, r.empties = 0, 0; !g.on || g.mode == GROOn {
 		return
 	}
 	r.control(func(fd uintptr) {
@@ -137,8 +138,10 @@ func (r *receiver) settleLocked() {
 	if g.on {
 		return
 	}
-	g.pause = min(max(2*g.pause, minPause), maxPause)
-	r.pauseLocked(g.pause)
+	if !g.brought || !shallow { // else it was of use, and there only is not much to read now
+		g.pause = min(max(2*g.pause, minPause), maxPause)
+		r.pauseLocked(g.pause)
+	}
 	g.settled = true
 }
 
@@ -215,8 +218,7 @@ func (r *receiver) drainLocked(fd uintptr) {
 	for {
 		b := inBatches.Get().(*inBatch)
 		b.ready(maxAhead, nil)
-		k, errno := r.recv(&b.in, fd, maxAhead, 0)
-		r.stats.calls++
+		k, errno := r.recvLocked(&b.in, fd, maxAhead, 0)
 		if errno == 0 {
 			b.take(k, nil)
 			r.countLocked(b)

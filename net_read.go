@@ -5,13 +5,17 @@
 package batchconn
 
 import (
+	"context"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/net/ipv4"
+
+	"github.com/batchconn/batchconn/internal/sys"
 )
 
 // What pion/ice looks for.
@@ -237,7 +241,7 @@ func (c *netReads) total() (done, bytes uint64) {
 
 // lookForMore looks whether the queue is deep, and if so ends net's own reads.
 func (r *receiver) lookForMore() {
-	if r.direct || r.isPaused() {
+	if r.direct {
 		return
 	}
 	o := r.newReading(0)
@@ -248,11 +252,111 @@ func (r *receiver) lookForMore() {
 	}
 	if r.deepLooks++; r.deepLooks >= looksDeep {
 		r.deepLooks = 0
-		if r.turnOnLocked(); !r.ours.Load() {
-			r.pauseLocked(minPause) // it may not, and each look costs something
+		if r.turnOnLocked(); !r.ours.Load() { // it may not, or not yet
+			r.startQuickLocked()
 		}
 	}
 	r.release(o)
+}
+
+// A quickRead is how the Read family reads while the queue is deep and nothing
+// coalesces: by one recvfrom(2), made at once, without a place in line, and
+// without what it costs to tell Go's scheduler of a system call. It is one for
+// all reads of a Conn, under the receiver's mu. What it reads is the caller's at
+// once, so there is nothing held, and nobody to kick.
+type quickRead struct {
+	r     *receiver
+	p     []byte
+	name  sys.Name
+	from  bool // whether name is wanted
+	n     int
+	errno syscall.Errno
+
+	found  int32 // datagrams since the queue was found empty
+	judged bool  // the next that finds it empty is the same read again, that waits
+
+	try func(fd uintptr) // attempt
+}
+
+func (r *receiver) startQuickLocked() {
+	if r.quick == nil {
+		r.quick = &quickRead{r: r}
+		r.quick.try = r.quick.attempt
+	}
+	r.quick.found = 0
+	r.isQuick.Store(true)
+	r.ours.Store(true)
+}
+
+// quickLocked is when the queue was found empty: if it was not deep, quick reads
+// end.
+func (r *receiver) quickLocked() {
+	if !r.isQuick.Load() {
+		return
+	}
+	q := r.quick
+	if q.judged {
+		q.judged = false
+		return
+	}
+	if q.found < deepAfter {
+		r.isQuick.Store(false)
+	}
+	q.found = 0
+}
+
+// oneQuickly is one that finds something in the kernel's queue, or fails. If it
+// is not done, the read has to wait, or to go another way.
+func (r *receiver) oneQuickly(ctx context.Context, p []byte, call string) (got received, err error, done bool) {
+	if r.queue.state.Load() != unparked {
+		return got, nil, false // those that wait were here before
+	}
+	if err := r.queue.ends.check(ctx); err != nil {
+		return got, err, true
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.isQuick.Load() || r.held != nil || r.isAware.Load() {
+		return got, nil, false
+	}
+	q := r.quick
+	q.p, q.from = p, call == "recvfrom"
+	err = r.queue.ends.raw.Control(q.try)
+	q.p = nil
+	switch {
+	case err != nil:
+		return got, cause(err), true
+	case q.errno == sys.EWOULDBLOCK:
+		q.judged = false
+		r.emptyLocked()
+		q.judged = true
+		r.leaveToNetLocked()
+		return got, nil, false
+	case q.errno != 0:
+		return got, os.NewSyscallError(call, q.errno), true
+	}
+	got.n = q.n
+	if q.from {
+		got.from = q.name.AddrPort()
+	}
+	return got, nil, true
+}
+
+// attempt makes the call.
+func (q *quickRead) attempt(fd uintptr) {
+	var name *sys.Name
+	if q.from {
+		name = &q.name
+	}
+	r := q.r
+	r.stats.calls++
+	if q.n, q.errno = sys.Recvfrom(fd, q.p, 0, name); q.errno != 0 {
+		return
+	}
+	r.stats.received++
+	r.stats.bytes += uint64(q.n)
+	q.found++
+	r.noteLocked(fd, 1, false)
 }
 
 // Read calls f as a RawConn does. f reads the socket itself, so coalescing and

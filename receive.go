@@ -51,6 +51,10 @@ const (
 	deepAfter = 8
 	deepCall  = 4
 
+	// pausedFor is how many datagrams, while coalescing pauses, are read before
+	// the clock is asked again whether it still does.
+	pausedFor = 256
+
 	// quietAfter is how many kernel messages without a run show that coalescing
 	// brings nothing. Then it goes off again, since reading for it costs
 	// something.
@@ -80,6 +84,9 @@ type receiver struct {
 	full        bool // under mu: the last call brought as many as it asked for
 	runs        bool // under mu: the last call brought a run
 
+	quick   *quickRead  // under mu
+	isQuick atomic.Bool // changes with mu, and is read without
+
 	unreturned pendingErrors // errors of reads that returned datagrams instead
 
 	// ours is false while the Read family is package net's own, which it is until
@@ -98,6 +105,7 @@ type receiver struct {
 	depth      int32      // datagrams in a row that were there already
 	ahead      int32      // kernel messages to ask for while aware
 	quiet      int32      // kernel messages since the last run
+	empties    int32      // how often since then the queue was found empty
 	deepLooks  int32      // how often in a row a look found something
 	gro        gro
 	stats      receiveCounters
@@ -150,6 +158,8 @@ type reading struct {
 	look  bool // only look whether there is something
 	from  bool // whether name is wanted
 
+	several bool // there is room for more than one datagram
+
 	plain  bool // what came is in the user's buffers, and not held
 	again  bool // nothing is ready for the way that is to be gone now
 	inLine bool // it has the place
@@ -195,7 +205,7 @@ func (r *receiver) newReading(flags int) *reading {
 // free puts o back without anything of the user's in it.
 func (o *reading) free() {
 	o.r, o.p, o.from, o.long = nil, nil, false, nil
-	o.look, o.plain, o.again, o.inLine, o.done = false, false, false, false, false
+	o.look, o.several, o.plain, o.again, o.inLine, o.done = false, false, false, false, false, false
 	o.tries, o.n, o.errno = 0, 0, 0
 	clear(o.direct)
 	o.direct = o.direct[:0]
@@ -275,8 +285,8 @@ func (r *receiver) release(o *reading) {
 		r.dropLocked() // Close came in between
 	}
 	leaves := r.held != nil
-	if !leaves && !r.isAware.Load() && !r.gro.wanted {
-		r.ours.Store(false) // nothing keeps reads from being net's own
+	if !leaves {
+		r.leaveToNetLocked()
 	}
 	r.mu.Unlock()
 	if o.inLine {
@@ -285,6 +295,14 @@ func (r *receiver) release(o *reading) {
 		r.queue.kick()
 	}
 	o.free()
+}
+
+// leaveToNetLocked has the Read family be package net's own, where nothing is
+// held, unless something else keeps it from that.
+func (r *receiver) leaveToNetLocked() {
+	if !r.isAware.Load() && !r.gro.wanted && !r.isQuick.Load() {
+		r.ours.Store(false)
+	}
 }
 
 // attempt looks for something for o, and returns with r.mu locked if there is.
@@ -316,7 +334,9 @@ func (o *reading) attempt(fd uintptr) bool {
 
 // emptyLocked is when the kernel's queue was found empty.
 func (r *receiver) emptyLocked() {
-	r.depth, r.ahead, r.gro.wanted = 0, 1, false
+	r.quietLocked(0, true)
+	r.quickLocked()
+	r.depth, r.ahead, r.gro.wanted = min(r.depth, 0), 1, false
 	if r.gro.settled {
 		r.gro.settled = false
 		r.isAware.Store(false)
@@ -325,7 +345,6 @@ func (r *receiver) emptyLocked() {
 
 // callLocked makes one call to the kernel.
 func (r *receiver) callLocked(fd uintptr, o *reading) syscall.Errno {
-	r.stats.calls++
 	if r.isAware.Load() && !o.past {
 		o.plain = false
 		return r.readAheadLocked(fd, o)
@@ -342,13 +361,15 @@ func (r *receiver) callLocked(fd uintptr, o *reading) syscall.Errno {
 		if o.from {
 			name = &o.name
 		}
+		r.stats.calls++
 		o.n, errno = sys.Recvfrom(fd, o.p, int(o.flags), name)
 		bytes = min(o.n, len(o.p))
 	} else if o.long != nil {
 		o.n = 1
+		r.stats.calls++
 		bytes, errno = o.readLong(fd)
 	} else {
-		o.n, errno = r.recv(&o.in, fd, o.in.Len(), int(o.flags))
+		o.n, errno = r.recvLocked(&o.in, fd, o.in.Len(), int(o.flags))
 		datagrams = o.n
 		for i := range o.n {
 			n, _, _ := o.in.Got(i)
@@ -393,6 +414,9 @@ func (o *reading) readLong(fd uintptr) (n int, errno syscall.Errno) {
 // blocks: then this read takes those messages, and none is copied.
 func (r *receiver) readAheadLocked(fd uintptr, o *reading) syscall.Errno {
 	n := int(max(r.ahead, 1))
+	if o.several && !r.sender.noBatchCall.Load() {
+		n = max(n, 2) // a call that comes back with less has found the end, which else another had to
+	}
 	if r.gro.off != "" {
 		n = 1 // others may read the socket, and what is held is not for them
 	}
@@ -402,16 +426,16 @@ func (r *receiver) readAheadLocked(fd uintptr, o *reading) syscall.Errno {
 	}
 	b := inBatches.Get().(*inBatch)
 	b.ready(n, direct)
-	k, errno := r.recv(&b.in, fd, n, int(o.flags)&^(sys.MsgPeek|sys.MsgTrunc))
+	k, errno := r.recvLocked(&b.in, fd, n, int(o.flags)&^(sys.MsgPeek|sys.MsgTrunc))
 	if errno != 0 {
 		b.free()
 		return errno
 	}
 	b.take(k, direct)
 	if r.runs = b.runs; r.runs {
-		r.quiet, r.gro.pause = 0, 0
-	} else if r.quiet += int32(k); r.quiet >= quietAfter && k < n {
-		r.settleLocked()
+		r.quiet, r.empties, r.gro.pause, r.gro.brought = 0, 0, 0, true
+	} else {
+		r.quietLocked(k, k < n)
 	}
 	datagrams := r.countLocked(b)
 	r.holdLocked(b)
@@ -423,6 +447,18 @@ func (r *receiver) readAheadLocked(fd uintptr, o *reading) syscall.Errno {
 		}
 	}
 	return 0
+}
+
+// quietLocked is when a call brought k messages and no run. empty says that the
+// queue was empty after them.
+func (r *receiver) quietLocked(k int, empty bool) {
+	r.quiet += int32(k)
+	if !empty {
+		return
+	}
+	if r.empties++; r.quiet >= quietAfter {
+		r.settleLocked()
+	}
 }
 
 // countLocked counts what b brought.
@@ -465,9 +501,10 @@ func (r *receiver) aheadLocked(b *inBatch, full bool) {
 	r.ahead = int32(max(1, min(2*b.n, maxAhead, cacheSize*b.n/bytes)))
 }
 
-// recv makes the system call. A kernel or a seccomp filter that refuses the
-// batch call and takes the single one is not asked for batches again.
-func (r *receiver) recv(in *sys.InMessages, fd uintptr, n, flags int) (int, syscall.Errno) {
+// recvLocked makes the system call. A kernel or a seccomp filter that refuses
+// the batch call and takes the single one is not asked for batches again.
+func (r *receiver) recvLocked(in *sys.InMessages, fd uintptr, n, flags int) (int, syscall.Errno) {
+	r.stats.calls++
 	if n == 1 || r.sender.noBatchCall.Load() {
 		return in.RecvOne(fd, flags)
 	}
@@ -475,6 +512,7 @@ func (r *receiver) recv(in *sys.InMessages, fd uintptr, n, flags int) (int, sysc
 	if errno == 0 || errno == sys.EWOULDBLOCK || !in.Refused(fd, errno) {
 		return k, errno
 	}
+	r.stats.calls++
 	k, errno = in.RecvOne(fd, flags)
 	if errno == 0 || errno == sys.EWOULDBLOCK {
 		r.sender.noBatchCall.Store(true)
@@ -486,23 +524,27 @@ func (r *receiver) recv(in *sys.InMessages, fd uintptr, n, flags int) (int, sysc
 // first. A caller that asks and answers may find each answer there already, but
 // nothing after it.
 func (r *receiver) noteLocked(fd uintptr, datagrams int, waited bool) {
-	if r.gro.on {
+	if r.gro.on || !r.gro.mayCome() {
 		return
 	}
 	if waited {
-		r.depth = 0
+		r.depth = min(r.depth, 0)
 		datagrams--
 	}
 	if r.depth += int32(datagrams); r.depth < deepAfter {
 		return
 	}
-	in, _ := sys.Readable(fd)
-	if in || datagrams >= deepCall {
-		r.turnOnLocked()
+	r.depth = 0
+	if r.isPaused() {
+		r.depth = -pausedFor
+		return
 	}
-	if !r.gro.on {
-		r.depth = 0
+	if datagrams < deepCall {
+		if in, _ := sys.Readable(fd); !in {
+			return
+		}
 	}
+	r.turnOnLocked()
 }
 
 // dropFirstLocked drops the first message that is held, whose datagrams are
@@ -550,6 +592,11 @@ func (r *receiver) one(ctx context.Context, p, control []byte, flags int, wait b
 			return got, nil
 		}
 		r.mu.Unlock()
+	}
+	if r.isQuick.Load() && wait && flags == 0 && len(p) > 0 && call != "recvmsg" && !r.anyPending() {
+		if got, err, done := r.oneQuickly(ctx, p, call); done {
+			return got, err
+		}
 	}
 	return r.oneSlowly(ctx, p, control, flags, wait, call)
 }
@@ -706,6 +753,7 @@ func (r *receiver) some(ctx context.Context, msgs []InputMessage, flags int, wai
 		}
 	}
 	o := r.newReading(flags &^ privateReceiveFlags)
+	o.several = len(msgs) > 1
 	if o.past || !r.isAware.Load() {
 		o.add(msgs)
 	} else if flags&sys.MsgPeek == 0 {

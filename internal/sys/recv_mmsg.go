@@ -63,7 +63,7 @@ func Recvfrom(fd uintptr, p []byte, flags int, from *Name) (int, syscall.Errno) 
 		sizeAt = &size
 	}
 	for {
-		n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),
 			uintptr(flags|DontWait), uintptr(unsafe.Pointer(from)), uintptr(unsafe.Pointer(sizeAt)))
 		if errno == 0 {
 			return int(n), 0
@@ -178,7 +178,7 @@ func (m *InMessages) Recv(fd uintptr, n, flags int) (int, syscall.Errno) {
 func (m *InMessages) RecvOne(fd uintptr, flags int) (int, syscall.Errno) {
 	h := &m.hdrs[0]
 	for {
-		n, _, errno := unix.Syscall(unix.SYS_RECVMSG, fd, uintptr(unsafe.Pointer(&h.hdr)), uintptr(flags|DontWait))
+		n, _, errno := unix.RawSyscall(unix.SYS_RECVMSG, fd, uintptr(unsafe.Pointer(&h.hdr)), uintptr(flags|DontWait))
 		if errno == 0 {
 			h.len = uint32(n)
 			return 1, 0

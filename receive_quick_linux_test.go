@@ -1,0 +1,277 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+//go:build linux && !android && !batchconn_portable
+
+package batchconn
+
+import (
+	"encoding/binary"
+	"errors"
+	"math/rand/v2"
+	"net"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// quickPair is a readPair whose Conn reads quickly: its queue is deep, and
+// coalescing pauses. out does not segment.
+func quickPair(t *testing.T) (in, out *Conn, readAll func(sent, read *int)) {
+	t.Helper()
+	in, _, to := readPair(t, nil)
+	out, err := New(listen(t, "udp4", "127.0.0.1"), &Config{GSO: GSOOff})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { out.Close() })
+	in.recv.retry.Store(sinceEpoch(time.Now().Add(time.Hour)))
+	readAll = func(sent, read *int) {
+		t.Helper()
+		sendRuns(t, out, to, 100, sent)
+		readRuns(t, in.Read, *sent-*read, read)
+	}
+	sent, read := 0, 0
+	if readAll(&sent, &read); !in.recv.isQuick.Load() {
+		t.Fatal("a deep queue does not have reads be quick")
+	}
+	return in, out, readAll
+}
+
+// TestQuickReads: reads of a deep queue that does not coalesce are quick, of
+// whatever name, and tell each datagram once, in order. Where it no longer is
+// deep they are net's own again.
+func TestQuickReads(t *testing.T) {
+	in, out, readAll := quickPair(t)
+	to := addrPortOf(in)
+	reads := []func(p []byte) (int, error){
+		in.Read,
+		func(p []byte) (int, error) { n, _, err := in.ReadFrom(p); return n, err },
+		func(p []byte) (int, error) { n, _, err := in.ReadFromUDPAddrPort(p); return n, err },
+		func(p []byte) (int, error) { n, _, _, _, err := in.ReadMsgUDPAddrPort(p, nil); return n, err },
+		func(p []byte) (int, error) { n, _, err := in.ReceiveFrom(nil, p, 0); return n, err },
+		readNow(in),
+	}
+	sent, read := 0, 0
+	readAll(&sent, &read)
+	was := in.Stats()
+	sendRuns(t, out, to, 200, &sent)
+	for range 100 {
+		for _, one := range reads {
+			readRuns(t, one, 1, &read)
+		}
+	}
+	if s := in.Stats(); s.Received-was.Received != 600 || s.ReceivedBytes-was.ReceivedBytes != 6000 || s.ReceiveCalls-was.ReceiveCalls != 600 {
+		t.Errorf("%+v\nafter %+v; want 600 datagrams more, by as many calls", s, was)
+	}
+	if !in.recv.isQuick.Load() {
+		t.Error("not quick, and the queue was deep all the time")
+	}
+	_, from, err := func() (int, net.Addr, error) {
+		sendRuns(t, out, to, 1, &sent)
+		return in.ReadFrom(make([]byte, 10))
+	}()
+	if err != nil || from.String() != out.LocalAddr().String() {
+		t.Errorf("from %v, %v; want %v", from, err, out.LocalAddr())
+	}
+	for read++; read < sent; {
+		readRuns(t, in.Read, 1, &read)
+	}
+	for range 3 { // one at a time, each waited for
+		go func() {
+			awaitReader(t, in)
+			sendAll(out, nil, AppendSegments(nil, to, []byte(strings.Repeat(string(rune('a'+sent%26)), 10)), 10, nil))
+		}()
+		readRuns(t, in.Read, 1, &read)
+		sent++
+	}
+	if in.recv.isQuick.Load() || in.recv.ours.Load() {
+		t.Error("quick, and each datagram was waited for")
+	}
+	nothingMore(t, in)
+}
+
+// TestQuickReadEnds: the deadline, Close and errors end a quick read as they
+// end others.
+func TestQuickReadEnds(t *testing.T) {
+	in, out, readAll := quickPair(t)
+	to := addrPortOf(in)
+	sent, read := 0, 0
+	sendRuns(t, out, to, 1, &sent)
+	in.SetReadDeadline(time.Now().Add(-time.Second))
+	if _, err := in.Read(make([]byte, 10)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%v past the deadline", err)
+	}
+	in.SetReadDeadline(time.Now().Add(patience))
+	readRuns(t, in.Read, 3, &read)
+	readAll(&sent, &read)
+	in.SetReadDeadline(time.Now().Add(time.Millisecond))
+	if _, err := in.Read(make([]byte, 10)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%v at the deadline", err)
+	}
+	in.SetReadDeadline(time.Time{})
+	sendRuns(t, out, to, 1, &sent)
+	in.Close()
+	_, _, err := in.ReadFromUDPAddrPort(make([]byte, 10))
+	if op, ok := err.(*net.OpError); !ok || op.Err != net.ErrClosed {
+		t.Errorf("%v of a closed Conn", err)
+	}
+}
+
+// TestQuickReadRefused: what the kernel has pending is told once, and as net
+// tells it.
+func TestQuickReadRefused(t *testing.T) {
+	inNamespace(t, func(t *testing.T, _ *loopback) {
+		in, _ := connectedPair(t, nil)
+		in.recv.mu.Lock()
+		in.recv.startQuickLocked()
+		in.recv.mu.Unlock()
+		sendUnreachable(t, in.LocalAddr().(*net.UDPAddr), in.RemoteAddr().(*net.UDPAddr), 3, 0)
+		awaitError(t, in.conn())
+		in.SetReadDeadline(time.Now().Add(patience)) // if the error is lost
+		_, err := in.Read(make([]byte, 10))
+		var call *os.SyscallError
+		if !errors.Is(err, unix.ECONNREFUSED) || !errors.As(err, &call) || call.Syscall != "read" {
+			t.Errorf("%v; want read: ECONNREFUSED", err)
+		}
+		nothingMore(t, in)
+	})
+}
+
+// TestQuickReaders: quick reads beside all others, that wait or may not wait,
+// while they are turned on and off: each datagram gets to one, and none is
+// left.
+func TestQuickReaders(t *testing.T) {
+	in, segmenting, to := readPair(t, nil)
+	plain, err := New(listen(t, "udp4", "127.0.0.1"), &Config{GSO: GSOOff})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var read readOnce
+	var wg sync.WaitGroup
+	for _, k := range []int{0, 1, 3, 4, 4, 5} {
+		wg.Go(func() { read.untilClosed(t, in, readerKinds[k]) })
+	}
+	sent := uint32(0)
+	for end := time.Now().Add(*readersFor); time.Now().Before(end) && !t.Failed(); {
+		in.recv.mu.Lock()
+		in.recv.startQuickLocked()
+		in.recv.retry.Store(rand.Int64N(2) * sinceEpoch(time.Now().Add(time.Hour)))
+		in.recv.mu.Unlock()
+		var p []byte
+		for range 1 + rand.IntN(60)*rand.IntN(2) {
+			p = binary.BigEndian.AppendUint32(p, sent)
+			p = binary.BigEndian.AppendUint32(p, ^sent)
+			sent++
+		}
+		out := []*Conn{segmenting, plain}[rand.IntN(2)]
+		if err := sendAll(out, nil, AppendSegments(nil, to, p, 8, nil)); err != nil {
+			t.Fatal(err)
+		}
+		for limit := time.Now().Add(patience); read.count.Load() < int64(sent); time.Sleep(20 * time.Microsecond) {
+			if time.Now().After(limit) {
+				t.Fatalf("%d of %d datagrams were read; state %d, held %v", read.count.Load(), sent, in.recv.queue.state.Load(), in.recv.hasHeld.Load())
+			}
+		}
+	}
+	stats := in.Stats()
+	in.Close()
+	atOnce(t, "the end of the readers", wg.Wait)
+	if stats.Received != uint64(sent) {
+		t.Errorf("%d datagrams; %+v", sent, stats)
+	}
+}
+
+// TestSettlesWhileAsking: a Conn that was busy, and now asks and answers, stops
+// coalescing, and begins again at once when it is busy again.
+func TestSettlesWhileAsking(t *testing.T) {
+	in, out, to := readPair(t, nil)
+	if !in.Stats().GRO {
+		t.Skip(in.Stats().GROReason)
+	}
+	sent, read := 0, 0
+	for range 2 {
+		for end := time.Now().Add(patience); !in.optionOn(); {
+			if time.Now().After(end) {
+				t.Fatalf("never on: %+v", in.recv.gro)
+			}
+			sendRuns(t, out, to, 30, &sent)
+			readRuns(t, in.Read, 90, &read)
+		}
+		sendRuns(t, out, to, 30, &sent)
+		readRuns(t, in.Read, 90, &read)
+		turn := in.recv.gro.turn
+		asks := 0
+		for end := time.Now().Add(patience); in.recv.isAware.Load() || in.recv.ours.Load(); asks++ {
+			if time.Now().After(end) {
+				t.Fatalf("never off: %+v", in.recv.gro)
+			}
+			if _, err := readNow(in)(make([]byte, 10)); !errors.Is(err, ErrWouldBlock) {
+				t.Fatal(err)
+			}
+			if err := sendAll(out, nil, []OutputMessage{{Addr: to, Vectors: [][]byte{[]byte(strings.Repeat(string(rune('a'+sent%26)), 10))}}}); err != nil {
+				t.Fatal(err)
+			}
+			sent++
+			readRuns(t, in.Read, 1, &read)
+		}
+		if in.recv.gro.turn != turn || in.recv.isPaused() {
+			t.Errorf("after %d asks: %+v", asks, in.recv.gro)
+		}
+	}
+}
+
+// TestOneCallABurst: a burst that came as one run costs ReceiveMessages one
+// call to the kernel, if there is room for more.
+func TestOneCallABurst(t *testing.T) {
+	in, out, to := coalescing(t)
+	sent, read := 0, 0
+	for range 5 {
+		was := in.Stats().ReceiveCalls
+		sendRuns(t, out, to, 1, &sent)
+		if err := in.WaitReadable(nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := receiveInto(in, nil, 10, 0, func([]byte) { read++ }); err != nil || read != sent {
+			t.Fatalf("%d of %d, %v", read, sent, err)
+		}
+		if calls := in.Stats().ReceiveCalls - was; calls != 1 {
+			t.Errorf("%d calls", calls)
+		}
+	}
+}
+
+// TestReceiveCallsAreExact: a call is counted if it is made, and if it is
+// refused, and no other is.
+func TestReceiveCallsAreExact(t *testing.T) {
+	in, out, to := readPair(t, nil)
+	o := in.recv.newReading(0) // as if coalescing had been on when it was made ready
+	if err := in.recv.obtainNow(o); err != nil || !o.again {
+		t.Fatalf("%v, again %v", err, o.again)
+	}
+	in.recv.release(o)
+	if s := in.Stats(); s.ReceiveCalls != 0 {
+		t.Errorf("%d calls, and none was made", s.ReceiveCalls)
+	}
+	if runtime.GOARCH == "386" || runtime.GOARCH == "s390x" {
+		return // there filters do not tell the calls of socketcall(2) apart
+	}
+	forbid(t, unix.SYS_RECVMMSG, syscall.ENOSYS)
+	sent, read := 0, 0
+	for _, calls := range []uint64{2, 3} { // recvmmsg is tried once
+		sendRuns(t, out, to, 1, &sent)
+		if err := receiveInto(in, nil, 5, 0, func([]byte) { read++ }); err != nil {
+			t.Fatal(err)
+		}
+		if s := in.Stats(); s.ReceiveCalls != calls {
+			t.Errorf("%d calls, want %d", s.ReceiveCalls, calls)
+		}
+	}
+}
