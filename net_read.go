@@ -5,7 +5,6 @@
 package batchconn
 
 import (
-	"context"
 	"net"
 	"net/netip"
 	"os"
@@ -135,17 +134,22 @@ func (c *Conn) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
 
 //go:noinline
 func (r *receiver) readFrom(b []byte, call string) (int, netip.AddrPort, error) {
+	if r.isQuick.Load() {
+		if n, from, err, done := r.readQuickly(b, call); done {
+			return n, from, r.wrap(err)
+		}
+	}
 	got, err := r.one(nil, b, nil, 0, true, call)
 	return got.n, got.from, r.wrap(err)
 }
 
 //go:noinline
 func (r *receiver) readFromUDP(b []byte) (int, *net.UDPAddr, error) {
-	got, err := r.one(nil, b, nil, 0, true, "recvfrom")
+	n, from, err := r.readFrom(b, "recvfrom")
 	if err != nil {
-		return 0, nil, r.wrap(err)
+		return 0, nil, err
 	}
-	return got.n, newUDPAddr(got.from, r.isIPv6), nil
+	return n, newUDPAddr(from, r.isIPv6), nil
 }
 
 //go:noinline
@@ -305,41 +309,46 @@ func (r *receiver) quickLocked() {
 	q.found = 0
 }
 
-// oneQuickly is one that finds something in the kernel's queue, or fails. If it
-// is not done, the read has to wait, or to go another way.
-func (r *receiver) oneQuickly(ctx context.Context, p []byte, call string) (got received, err error, done bool) {
-	if r.queue.state.Load() != unparked {
-		return got, nil, false // those that wait were here before
+// readQuickly reads a datagram if there is one. If done is false, the read has
+// to wait, or to go another way.
+func (r *receiver) readQuickly(p []byte, call string) (n int, from netip.AddrPort, err error, done bool) {
+	if r.hasHeld.Load() || r.queue.state.Load() != unparked || len(p) == 0 || r.anyPending() {
+		return // those that wait were here before
 	}
-	if err := r.queue.ends.check(ctx); err != nil {
-		return got, err, true
+	if err := r.queue.ends.check(nil); err != nil {
+		return 0, from, err, true
 	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !r.isQuick.Load() || r.held != nil || r.isAware.Load() {
-		return got, nil, false
-	}
 	q := r.quick
+	if !r.isQuick.Load() || r.held != nil || r.isAware.Load() {
+		r.mu.Unlock()
+		return
+	}
 	q.p, q.from = p, call == "recvfrom"
 	err = r.queue.ends.raw.Control(q.try)
 	q.p = nil
+	n, done = q.n, true
 	switch {
 	case err != nil:
-		return got, cause(err), true
+		n, err = 0, cause(err)
 	case q.errno == sys.EWOULDBLOCK:
-		q.judged = false
-		r.emptyLocked()
-		q.judged = true
-		r.leaveToNetLocked()
-		return got, nil, false
+		r.emptyQuicklyLocked()
+		done = false
 	case q.errno != 0:
-		return got, os.NewSyscallError(call, q.errno), true
+		err = os.NewSyscallError(call, q.errno)
+	case q.from:
+		from = q.name.AddrPort()
 	}
-	got.n = q.n
-	if q.from {
-		got.from = q.name.AddrPort()
-	}
-	return got, nil, true
+	r.mu.Unlock()
+	return n, from, err, done
+}
+
+// emptyQuicklyLocked is when a quick read found the queue empty.
+func (r *receiver) emptyQuicklyLocked() {
+	r.quick.judged = false
+	r.emptyLocked()
+	r.quick.judged = true
+	r.leaveToNetLocked()
 }
 
 // attempt makes the call.

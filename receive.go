@@ -593,11 +593,6 @@ func (r *receiver) one(ctx context.Context, p, control []byte, flags int, wait b
 		}
 		r.mu.Unlock()
 	}
-	if r.isQuick.Load() && wait && flags == 0 && len(p) > 0 && call != "recvmsg" && !r.anyPending() {
-		if got, err, done := r.oneQuickly(ctx, p, call); done {
-			return got, err
-		}
-	}
 	return r.oneSlowly(ctx, p, control, flags, wait, call)
 }
 
