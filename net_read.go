@@ -35,7 +35,7 @@ func (c *Conn) Read(b []byte) (n int, err error) {
 			return n, err
 		}
 	}
-	n, _, err = c.recv.readFrom(b, "read")
+	n, _, err = c.recv.readFrom(b, false)
 	return n, err
 }
 
@@ -67,7 +67,7 @@ func (c *Conn) ReadFromUDPAddrPort(b []byte) (n int, addr netip.AddrPort, err er
 			return n, addr, err
 		}
 	}
-	return c.recv.readFrom(b, "recvfrom")
+	return c.recv.readFrom(b, true)
 }
 
 // ReadMsgUDP is UDPConn's.
@@ -133,11 +133,19 @@ func (c *Conn) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
 // of net's own needs little stack, and shall not need more because of us.
 
 //go:noinline
-func (r *receiver) readFrom(b []byte, call string) (int, netip.AddrPort, error) {
+func (r *receiver) readFrom(b []byte, wantFrom bool) (int, netip.AddrPort, error) {
 	if r.isQuick.Load() {
-		if n, from, err, done := r.readQuickly(b, call); done {
+		n, from, err, done := r.readQuickly(b, wantFrom)
+		if err != nil {
 			return n, from, r.wrap(err)
 		}
+		if done {
+			return n, from, nil
+		}
+	}
+	call := "read"
+	if wantFrom {
+		call = "recvfrom"
 	}
 	got, err := r.one(nil, b, nil, 0, true, call)
 	return got.n, got.from, r.wrap(err)
@@ -145,7 +153,7 @@ func (r *receiver) readFrom(b []byte, call string) (int, netip.AddrPort, error) 
 
 //go:noinline
 func (r *receiver) readFromUDP(b []byte) (int, *net.UDPAddr, error) {
-	n, from, err := r.readFrom(b, "recvfrom")
+	n, from, err := r.readFrom(b, true)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -269,12 +277,12 @@ func (r *receiver) lookForMore() {
 // all reads of a Conn, under the receiver's mu. What it reads is the caller's at
 // once, so there is nothing held, and nobody to kick.
 type quickRead struct {
-	r     *receiver
-	p     []byte
-	name  sys.Name
-	from  bool // whether name is wanted
-	n     int
-	errno syscall.Errno
+	r        *receiver
+	p        []byte
+	wantFrom bool
+	name     sys.Name
+	n        int
+	errno    syscall.Errno
 
 	found  int32 // datagrams since the queue was found empty
 	judged bool  // the next that finds it empty is the same read again, that waits
@@ -311,7 +319,7 @@ func (r *receiver) quickLocked() {
 
 // readQuickly reads a datagram if there is one. If done is false, the read has
 // to wait, or to go another way.
-func (r *receiver) readQuickly(p []byte, call string) (n int, from netip.AddrPort, err error, done bool) {
+func (r *receiver) readQuickly(p []byte, wantFrom bool) (n int, from netip.AddrPort, err error, done bool) {
 	if r.hasHeld.Load() || r.queue.state.Load() != unparked || len(p) == 0 || r.anyPending() {
 		return // those that wait were here before
 	}
@@ -324,7 +332,7 @@ func (r *receiver) readQuickly(p []byte, call string) (n int, from netip.AddrPor
 		r.mu.Unlock()
 		return
 	}
-	q.p, q.from = p, call == "recvfrom"
+	q.p, q.wantFrom = p, wantFrom
 	err = r.queue.ends.raw.Control(q.try)
 	q.p = nil
 	n, done = q.n, true
@@ -334,9 +342,11 @@ func (r *receiver) readQuickly(p []byte, call string) (n int, from netip.AddrPor
 	case q.errno == sys.EWOULDBLOCK:
 		r.emptyQuicklyLocked()
 		done = false
+	case q.errno != 0 && wantFrom:
+		err = os.NewSyscallError("recvfrom", q.errno)
 	case q.errno != 0:
-		err = os.NewSyscallError(call, q.errno)
-	case q.from:
+		err = os.NewSyscallError("read", q.errno)
+	case wantFrom:
 		from = q.name.AddrPort()
 	}
 	r.mu.Unlock()
@@ -354,7 +364,7 @@ func (r *receiver) emptyQuicklyLocked() {
 // attempt makes the call.
 func (q *quickRead) attempt(fd uintptr) {
 	var name *sys.Name
-	if q.from {
+	if q.wantFrom {
 		name = &q.name
 	}
 	r := q.r

@@ -44,6 +44,10 @@ const privateReceiveFlags = MsgWaitAll | sys.PrivateFlags
 //     meantime, and does not leave held, is no reason to wake.
 //   - A read that is kicked because its context is done may find something held
 //     as well. It leaves it, and the place, to the next in line.
+//   - A quick read (quickRead) passes by the queue, takes one datagram, and
+//     leaves nothing. If a read parks meanwhile and is woken for that datagram,
+//     it finds nothing and parks again. Reads that begin while one is parked are
+//     not quick.
 
 const (
 	// The queue is taken to be deep once reads got deepAfter datagrams in a row
@@ -84,8 +88,7 @@ type receiver struct {
 	full        bool // under mu: the last call brought as many as it asked for
 	runs        bool // under mu: the last call brought a run
 
-	quick   *quickRead  // under mu
-	isQuick atomic.Bool // changes with mu, and is read without
+	quick *quickRead // under mu; nil if it never was used
 
 	unreturned pendingErrors // errors of reads that returned datagrams instead
 
@@ -98,6 +101,7 @@ type receiver struct {
 	// These change with mu, and are read without.
 	hasHeld atomic.Bool  // held is not nil
 	isAware atomic.Bool  // runs can come: reads go into blocks, and are cut
+	isQuick atomic.Bool  // the Read family may read quickly, if it is not aware
 	retry   atomic.Int64 // since epoch: when coalescing may go on again
 
 	mu         sync.Mutex // held while working, never while waiting

@@ -52,6 +52,14 @@ func networkOrder(v *uint16) uint16 {
 	return uint16(b[0])<<8 | uint16(b[1])
 }
 
+// The receives here do not wait, and so last no longer than it takes to copy
+// what they bring, which the scheduler does not interrupt either. Those of few
+// messages do without telling it of the system call, which is a fifth of what a
+// datagram costs.
+
+// fewMessages is how many those are at most.
+const fewMessages = 8
+
 // Recvfrom receives one datagram with recvfrom(2), the cheapest call there is,
 // and does not wait. from may be nil. It does not allocate.
 func Recvfrom(fd uintptr, p []byte, flags int, from *Name) (int, syscall.Errno) {
@@ -163,8 +171,15 @@ func (m *InMessages) Recv(fd uintptr, n, flags int) (int, syscall.Errno) {
 		return m.RecvOne(fd, flags)
 	}
 	for {
-		k, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&m.hdrs[0])), uintptr(n),
-			uintptr(flags|DontWait), 0, 0)
+		var k uintptr
+		var errno syscall.Errno
+		if n <= fewMessages {
+			k, _, errno = unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&m.hdrs[0])), uintptr(n),
+				uintptr(flags|DontWait), 0, 0)
+		} else {
+			k, _, errno = unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&m.hdrs[0])), uintptr(n),
+				uintptr(flags|DontWait), 0, 0)
+		}
 		if errno == 0 {
 			return int(k), 0
 		}
