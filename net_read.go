@@ -35,7 +35,7 @@ func (c *Conn) Read(b []byte) (n int, err error) {
 			return n, err
 		}
 	}
-	n, _, err = c.recv.readFrom(b, false)
+	n, _, err = c.recv.readFrom(b, byRead)
 	return n, err
 }
 
@@ -67,7 +67,7 @@ func (c *Conn) ReadFromUDPAddrPort(b []byte) (n int, addr netip.AddrPort, err er
 			return n, addr, err
 		}
 	}
-	return c.recv.readFrom(b, true)
+	return c.recv.readFrom(b, byRecvfrom)
 }
 
 // ReadMsgUDP is UDPConn's.
@@ -133,27 +133,27 @@ func (c *Conn) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
 // of net's own needs little stack, and shall not need more because of us.
 
 //go:noinline
-func (r *receiver) readFrom(b []byte, wantFrom bool) (int, netip.AddrPort, error) {
+func (r *receiver) readFrom(b []byte, by netCall) (n int, from netip.AddrPort, err error) {
 	if r.isQuick.Load() {
-		n, from, err, done := r.readQuickly(b, wantFrom)
+		q, err := r.quickly(b, nil, by)
 		if err != nil {
-			return n, from, r.wrap(err)
+			return 0, from, r.wrap(err)
 		}
-		if done {
+		if q != nil {
+			if n = q.n; by == byRecvfrom {
+				from = q.name.AddrPort()
+			}
+			r.mu.Unlock()
 			return n, from, nil
 		}
 	}
-	call := "read"
-	if wantFrom {
-		call = "recvfrom"
-	}
-	got, err := r.one(nil, b, nil, 0, true, call)
+	got, err := r.one(nil, b, nil, 0, true, by.String())
 	return got.n, got.from, r.wrap(err)
 }
 
 //go:noinline
 func (r *receiver) readFromUDP(b []byte) (int, *net.UDPAddr, error) {
-	n, from, err := r.readFrom(b, true)
+	n, from, err := r.readFrom(b, byRecvfrom)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -162,11 +162,26 @@ func (r *receiver) readFromUDP(b []byte) (int, *net.UDPAddr, error) {
 
 //go:noinline
 func (r *receiver) readMsg(b, oob []byte) (n, oobn, flags int, from netip.AddrPort, err error) {
-	got, err := r.one(nil, b, oob, 0, true, "recvmsg")
+	got, done, err := r.readMsgQuickly(b, oob)
+	if !done {
+		got, err = r.one(nil, b, oob, 0, true, byRecvmsg.String())
+	}
 	if err != nil {
 		got.from = r.zeroAddrPort() // as in net
 	}
 	return got.n, got.control, got.flags, got.from, r.wrap(err)
+}
+
+func (r *receiver) readMsgQuickly(b, oob []byte) (got received, done bool, err error) {
+	if !r.isQuick.Load() {
+		return got, false, nil
+	}
+	q, err := r.quickly(b, oob, byRecvmsg)
+	if q != nil {
+		got = q.msg
+		r.mu.Unlock()
+	}
+	return got, q != nil || err != nil, err
 }
 
 // zeroAddrPort is the zero address of the socket's family.
@@ -272,23 +287,38 @@ func (r *receiver) lookForMore() {
 }
 
 // A quickRead is how the Read family reads while the queue is deep and nothing
-// coalesces: by one recvfrom(2), made at once, without a place in line, and
-// without what it costs to tell Go's scheduler of a system call. It is one for
-// all reads of a Conn, under the receiver's mu. What it reads is the caller's at
-// once, so there is nothing held, and nobody to kick.
+// coalesces: by one call to the kernel, made at once, without a place in line,
+// and without what it costs to tell Go's scheduler of a system call. It is one
+// for all reads of a Conn, under the receiver's mu. What it reads is the
+// caller's at once, so nothing is held, and nobody is to be kicked.
 type quickRead struct {
-	r        *receiver
-	p        []byte
-	wantFrom bool
-	name     sys.Name
-	n        int
-	errno    syscall.Errno
+	r          *receiver
+	p, control []byte
+	by         netCall
+
+	errno syscall.Errno
+	n     int
+	name  sys.Name
+	in    sys.InMessages // of one message, for recvmsg(2)
+	msg   received       // what came in it
 
 	found  int32 // datagrams since the queue was found empty
 	judged bool  // the next that finds it empty is the same read again, that waits
 
 	try func(fd uintptr) // attempt
 }
+
+// A netCall is the system call of a method of the Read family.
+type netCall uint8
+
+const (
+	byRead     netCall = iota // recvfrom(2), but not for the address
+	byRecvfrom                // recvfrom(2)
+	byRecvmsg                 // recvmsg(2)
+)
+
+// String is the call's name in errors, which is net's.
+func (by netCall) String() string { return [...]string{"read", "recvfrom", "recvmsg"}[by] }
 
 func (r *receiver) startQuickLocked() {
 	if r.quick == nil {
@@ -317,40 +347,37 @@ func (r *receiver) quickLocked() {
 	q.found = 0
 }
 
-// readQuickly reads a datagram if there is one. If done is false, the read has
-// to wait, or to go another way.
-func (r *receiver) readQuickly(p []byte, wantFrom bool) (n int, from netip.AddrPort, err error, done bool) {
+// quickly reads a datagram that is there. It returns with r.mu locked, for the
+// caller to look at what came. If it returns nil and no error, the read has to
+// wait, or to go another way.
+func (r *receiver) quickly(p, control []byte, by netCall) (*quickRead, error) {
 	if r.hasHeld.Load() || r.queue.state.Load() != unparked || len(p) == 0 || r.anyPending() {
-		return // those that wait were here before
+		return nil, nil // those that wait were here before
 	}
 	if err := r.queue.ends.check(nil); err != nil {
-		return 0, from, err, true
+		return nil, err
 	}
 	r.mu.Lock()
 	q := r.quick
 	if !r.isQuick.Load() || r.held != nil || r.isAware.Load() {
 		r.mu.Unlock()
-		return
+		return nil, nil
 	}
-	q.p, q.wantFrom = p, wantFrom
-	err = r.queue.ends.raw.Control(q.try)
-	q.p = nil
-	n, done = q.n, true
+	q.p, q.control, q.by = p, control, by
+	err := r.queue.ends.raw.Control(q.try)
+	q.p, q.control = nil, nil
 	switch {
 	case err != nil:
-		n, err = 0, cause(err)
+		err = cause(err)
 	case q.errno == sys.EWOULDBLOCK:
 		r.emptyQuicklyLocked()
-		done = false
-	case q.errno != 0 && wantFrom:
-		err = os.NewSyscallError("recvfrom", q.errno)
 	case q.errno != 0:
-		err = os.NewSyscallError("read", q.errno)
-	case wantFrom:
-		from = q.name.AddrPort()
+		err = os.NewSyscallError(by.String(), q.errno)
+	default:
+		return q, nil
 	}
 	r.mu.Unlock()
-	return n, from, err, done
+	return nil, err
 }
 
 // emptyQuicklyLocked is when a quick read found the queue empty.
@@ -363,19 +390,28 @@ func (r *receiver) emptyQuicklyLocked() {
 
 // attempt makes the call.
 func (q *quickRead) attempt(fd uintptr) {
-	var name *sys.Name
-	if q.wantFrom {
-		name = &q.name
+	q.r.stats.calls++
+	switch q.by {
+	case byRead:
+		q.n, q.errno = sys.Recvfrom(fd, q.p, 0, nil)
+	case byRecvfrom:
+		q.n, q.errno = sys.Recvfrom(fd, q.p, 0, &q.name)
+	default:
+		q.in.Reset(1, 1)
+		q.in.AddOne(q.p, q.control)
+		_, q.errno = q.in.RecvOne(fd, 0)
+		q.msg.n, q.msg.control, q.msg.flags = q.in.Got(0)
+		q.msg.from = q.in.From(0)
+		q.in.Forget()
+		q.n = q.msg.n
 	}
-	r := q.r
-	r.stats.calls++
-	if q.n, q.errno = sys.Recvfrom(fd, q.p, 0, name); q.errno != 0 {
+	if q.errno != 0 {
 		return
 	}
-	r.stats.received++
-	r.stats.bytes += uint64(q.n)
+	q.r.stats.received++
+	q.r.stats.bytes += uint64(q.n)
 	q.found++
-	r.noteLocked(fd, 1, false)
+	q.r.noteLocked(fd, 1, false)
 }
 
 // Read calls f as a RawConn does. f reads the socket itself, so coalescing and

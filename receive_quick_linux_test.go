@@ -145,25 +145,57 @@ func TestQuickReadRefused(t *testing.T) {
 	})
 }
 
-// TestQuickReaders: quick reads beside all others, that wait or may not wait,
-// while they are turned on and off: each datagram gets to one, and none is
-// left.
+// TestQuickReadsEndAtRuns: when coalescing goes on, no read is quick, which
+// would take a run for a datagram. When it goes off, they are quick again.
+func TestQuickReadsEndAtRuns(t *testing.T) {
+	in, plain, _ := quickPair(t)
+	if !in.Stats().GRO {
+		t.Skip(in.Stats().GROReason)
+	}
+	segmenting := newConn(t, listen(t, "udp4", "127.0.0.1"), nil)
+	in.recv.retry.Store(0) // as if the pause were over
+	sent, read := 0, 0
+	for _, out := range []*Conn{segmenting, plain} {
+		for end := time.Now().Add(patience); in.recv.isAware.Load() != (out == segmenting); {
+			sendRuns(t, out, addrPortOf(in), 50, &sent)
+			readRuns(t, in.Read, 150, &read)
+			if _, err := readNow(in)(nil); !errors.Is(err, ErrWouldBlock) {
+				t.Fatal(err)
+			}
+			if time.Now().After(end) {
+				t.Fatalf("%+v", in.recv.gro)
+			}
+		}
+		sendRuns(t, out, addrPortOf(in), 50, &sent)
+		readRuns(t, in.Read, 150, &read)
+	}
+	nothingMore(t, in)
+}
+
+// TestQuickReaders: quick reads beside reads that may not wait, while coalescing
+// goes on and off: each datagram gets to one, whole, and none is left.
 func TestQuickReaders(t *testing.T) {
 	in, segmenting, to := readPair(t, nil)
-	plain, err := New(listen(t, "udp4", "127.0.0.1"), &Config{GSO: GSOOff})
-	if err != nil {
-		t.Fatal(err)
-	}
+	plain := newConn(t, listen(t, "udp4", "127.0.0.1"), &Config{GSO: GSOOff})
 	var read readOnce
 	var wg sync.WaitGroup
-	for _, k := range []int{0, 1, 3, 4, 4, 5} {
-		wg.Go(func() { read.untilClosed(t, in, readerKinds[k]) })
+	atOnceOnly := readerKind{"MsgDontWait", func(c *Conn, got func([]byte)) error {
+		runtime.Gosched()
+		return receiveInto(c, nil, 1+rand.IntN(5), MsgDontWait, got)
+	}}
+	for _, kind := range []readerKind{readerKinds[4], atOnceOnly} {
+		wg.Go(func() { read.untilClosed(t, in, kind) })
 	}
 	sent := uint32(0)
 	for end := time.Now().Add(*readersFor); time.Now().Before(end) && !t.Failed(); {
 		in.recv.mu.Lock()
 		in.recv.startQuickLocked()
-		in.recv.retry.Store(rand.Int64N(2) * sinceEpoch(time.Now().Add(time.Hour)))
+		in.recv.retry.Store(0)
+		if rand.IntN(4) == 0 {
+			in.recv.turnOnLocked()
+		} else {
+			in.recv.settleLocked()
+		}
 		in.recv.mu.Unlock()
 		var p []byte
 		for range 1 + rand.IntN(60)*rand.IntN(2) {
@@ -184,9 +216,10 @@ func TestQuickReaders(t *testing.T) {
 	stats := in.Stats()
 	in.Close()
 	atOnce(t, "the end of the readers", wg.Wait)
-	if stats.Received != uint64(sent) {
+	if stats.Received != uint64(sent) || stats.Coalesced == 0 && stats.GRO {
 		t.Errorf("%d datagrams; %+v", sent, stats)
 	}
+	t.Logf("%d datagrams, turned on %d times; %+v", sent, in.recv.gro.turn, stats)
 }
 
 // TestSettlesWhileAsking: a Conn that was busy, and now asks and answers, stops
