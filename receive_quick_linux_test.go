@@ -197,15 +197,17 @@ func TestQuickReaders(t *testing.T) {
 			in.recv.settleLocked()
 		}
 		in.recv.mu.Unlock()
-		var p []byte
-		for range 1 + rand.IntN(60)*rand.IntN(2) {
-			p = binary.BigEndian.AppendUint32(p, sent)
-			p = binary.BigEndian.AppendUint32(p, ^sent)
-			sent++
-		}
-		out := []*Conn{segmenting, plain}[rand.IntN(2)]
-		if err := sendAll(out, nil, AppendSegments(nil, to, p, 8, nil)); err != nil {
-			t.Fatal(err)
+		for range 1 + rand.IntN(4) {
+			var p []byte
+			for range 1 + rand.IntN(30)*rand.IntN(2) {
+				p = binary.BigEndian.AppendUint32(p, sent)
+				p = binary.BigEndian.AppendUint32(p, ^sent)
+				sent++
+			}
+			out := []*Conn{segmenting, plain}[rand.IntN(2)]
+			if err := sendAll(out, nil, AppendSegments(nil, to, p, 8, nil)); err != nil {
+				t.Fatal(err)
+			}
 		}
 		for limit := time.Now().Add(patience); read.count.Load() < int64(sent); time.Sleep(20 * time.Microsecond) {
 			if time.Now().After(limit) {
