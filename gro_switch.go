@@ -118,7 +118,8 @@ func (r *receiver) isPaused() bool {
 
 // settleLocked turns coalescing off because it brings nothing, if the socket's
 // queue is empty, and lets reads be plain again. Aware reads would be of no use
-// to a run that comes late: without the option the kernel does not say its size.
+// to a run that comes late: without the option the kernel does not say its
+// size.
 func (r *receiver) settleLocked() {
 	g := &r.gro
 	shallow := 2*r.empties >= r.quiet

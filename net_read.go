@@ -330,8 +330,8 @@ func (r *receiver) startQuickLocked() {
 	r.ours.Store(true)
 }
 
-// quickLocked is when the queue was found empty: if it was not deep, quick reads
-// end.
+// quickLocked is when the queue was found empty: if it was not deep, quick
+// reads end.
 func (r *receiver) quickLocked() {
 	if !r.isQuick.Load() {
 		return

@@ -172,8 +172,9 @@ func TestQuickReadsEndAtRuns(t *testing.T) {
 	nothingMore(t, in)
 }
 
-// TestQuickReaders: quick reads beside reads that may not wait, while coalescing
-// goes on and off: each datagram gets to one, whole, and none is left.
+// TestQuickReaders: quick reads beside reads that may not wait, while
+// coalescing goes on and off: each datagram gets to one, whole, and none is
+// left.
 func TestQuickReaders(t *testing.T) {
 	in, segmenting, to := readPair(t, nil)
 	plain := newConn(t, listen(t, "udp4", "127.0.0.1"), &Config{GSO: GSOOff})
