@@ -120,16 +120,18 @@ func readBatches(r interface {
 
 // BenchmarkReadBursts: what reading costs, by what the sender does.
 func BenchmarkReadBursts(b *testing.B) {
-	for _, sender := range []GSOMode{GSOAuto, GSOOff} {
-		b.Run(fmt.Sprintf("segmenting=%v", sender == GSOAuto), func(b *testing.B) {
-			benchReads(b, &Config{GSO: sender}, 64, 1200,
-				newReader(b, "Net", nil, func(c *Conn, u *net.UDPConn) func() (int, error) { return loopOf(u.ReadFromUDPAddrPort) }),
-				newReader(b, "XNet8", nil, func(c *Conn, u *net.UDPConn) func() (int, error) { return readBatches(ipv4.NewPacketConn(u), 8) }),
-				newReader(b, "ReceiveMessages", &Config{}, func(c *Conn, u *net.UDPConn) func() (int, error) { return readMessages(c, 64) }),
-				newReader(b, "ReadFromUDPAddrPort", &Config{}, func(c *Conn, u *net.UDPConn) func() (int, error) { return loopOf(c.ReadFromUDPAddrPort) }),
-				newReader(b, "ReadBatch8", &Config{}, func(c *Conn, u *net.UDPConn) func() (int, error) { return readBatches(c, 8) }),
-			)
-		})
+	for _, burst := range []int{64, 4} {
+		for _, sender := range []GSOMode{GSOAuto, GSOOff} {
+			b.Run(fmt.Sprintf("burst=%d/segmenting=%v", burst, sender == GSOAuto), func(b *testing.B) {
+				benchReads(b, &Config{GSO: sender}, burst, 1200,
+					newReader(b, "Net", nil, func(c *Conn, u *net.UDPConn) func() (int, error) { return loopOf(u.ReadFromUDPAddrPort) }),
+					newReader(b, "XNet8", nil, func(c *Conn, u *net.UDPConn) func() (int, error) { return readBatches(ipv4.NewPacketConn(u), 8) }),
+					newReader(b, "ReceiveMessages", &Config{}, func(c *Conn, u *net.UDPConn) func() (int, error) { return readMessages(c, 64) }),
+					newReader(b, "ReadFromUDPAddrPort", &Config{}, func(c *Conn, u *net.UDPConn) func() (int, error) { return loopOf(c.ReadFromUDPAddrPort) }),
+					newReader(b, "ReadBatch8", &Config{}, func(c *Conn, u *net.UDPConn) func() (int, error) { return readBatches(c, 8) }),
+				)
+			})
+		}
 	}
 }
 
