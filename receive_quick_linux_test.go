@@ -85,12 +85,17 @@ func TestQuickReads(t *testing.T) {
 		readRuns(t, in.Read, 1, &read)
 	}
 	for range 3 { // one at a time, each waited for
+		msgs := AppendSegments(nil, to, []byte(strings.Repeat(string(rune('a'+sent%26)), 10)), 10, nil)
+		sent++
+		done := make(chan error)
 		go func() {
 			awaitReader(t, in)
-			sendAll(out, nil, AppendSegments(nil, to, []byte(strings.Repeat(string(rune('a'+sent%26)), 10)), 10, nil))
+			done <- sendAll(out, nil, msgs)
 		}()
 		readRuns(t, in.Read, 1, &read)
-		sent++
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
 	}
 	if in.recv.isQuick.Load() || in.recv.ours.Load() {
 		t.Error("quick, and each datagram was waited for")
