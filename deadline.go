@@ -100,7 +100,7 @@ func (e *ends) check(ctx context.Context) error {
 // expired reports whether the user's deadline has passed.
 func (e *ends) expired() bool {
 	at := e.deadline.Load()
-	return at != 0 && sinceEpoch(time.Now()) >= at
+	return at != 0 && int64(time.Since(epoch)) >= at // which asks for one clock; time.Now asks for two
 }
 
 // cancelled is check when ctx has said that it is done. A context of the user's

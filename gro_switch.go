@@ -113,7 +113,7 @@ func (r *receiver) pauseLocked(d time.Duration) { r.retry.Store(sinceEpoch(time.
 
 func (r *receiver) isPaused() bool {
 	at := r.retry.Load()
-	return at != 0 && sinceEpoch(time.Now()) < at
+	return at != 0 && int64(time.Since(epoch)) < at
 }
 
 // settleLocked turns coalescing off because it brings nothing, if the socket's
