@@ -5,6 +5,7 @@
 package batchconn
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math"
@@ -459,6 +460,9 @@ func (q *queue) setDeadline(t time.Time, set func(time.Time) error) error {
 func deadlineSinceEpoch(t time.Time) int64 {
 	if t.IsZero() {
 		return 0
+	}
+	if t != t.Round(0) { // it has a monotonic reading, as epoch has
+		return cmp.Or(sinceEpoch(t), -1)
 	}
 	moment := time.Now() // one: between two the deadline would move
 	now, left := sinceEpoch(moment), int64(t.Sub(moment))
