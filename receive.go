@@ -103,6 +103,7 @@ type receiver struct {
 	isAware atomic.Bool  // runs can come: reads go into blocks, and are cut
 	isQuick atomic.Bool  // the Read family may read quickly, if it is not aware
 	retry   atomic.Int64 // since epoch: when coalescing may go on again
+	asked   atomic.Int32 // twice what the last plain batch call brought
 
 	mu         sync.Mutex // held while working, never while waiting
 	held, last *inBatch   // read ahead, oldest first
@@ -754,7 +755,7 @@ func (r *receiver) some(ctx context.Context, msgs []InputMessage, flags int, wai
 	o := r.newReading(flags &^ privateReceiveFlags)
 	o.several = len(msgs) > 1
 	if o.past || !r.isAware.Load() {
-		o.add(msgs)
+		o.add(msgs[:min(len(msgs), max(minPlain, int(r.asked.Load())))])
 	} else if flags&sys.MsgPeek == 0 {
 		o.addDirect(msgs)
 	}
@@ -770,6 +771,7 @@ func (r *receiver) some(ctx context.Context, msgs []InputMessage, flags int, wai
 	case o.plain:
 		n, more = o.n, o.long != nil || o.n == o.in.Len()
 		if o.long == nil {
+			r.asked.Store(int32(2 * o.n))
 			o.give(msgs[:n])
 		}
 	default:

@@ -316,3 +316,29 @@ func TestReceiveCallsAreExact(t *testing.T) {
 		}
 	}
 }
+
+// TestAsksForWhatComes: a plain call makes no more messages ready than are
+// likely to come, and one that finds more than it asked for goes on.
+func TestAsksForWhatComes(t *testing.T) {
+	in, out, to := readPair(t, &Config{GRO: GROOff})
+	sent, read := 0, 0
+	for _, step := range []struct{ runs, asked, calls int }{
+		{1, 6, 1},     // few
+		{100, 104, 7}, // 300 datagrams: 8, 16, 32, three times 64, and 52 that are fewer than asked for
+		{1, 6, 1},
+	} {
+		was := in.Stats().ReceiveCalls
+		sendRuns(t, out, to, step.runs, &sent)
+		msgs := make([]InputMessage, 400)
+		for i := range msgs {
+			msgs[i].Vectors = [][]byte{make([]byte, 64)}
+		}
+		n, err := in.ReceiveMessages(nil, msgs, 0)
+		if read += n; err != nil || read != sent {
+			t.Fatalf("%d of %d, %v", read, sent, err)
+		}
+		if calls := int(in.Stats().ReceiveCalls - was); int(in.recv.asked.Load()) != step.asked || calls != step.calls {
+			t.Errorf("%d datagrams: %d calls, then asks for %d; want %d, %d", n, calls, in.recv.asked.Load(), step.calls, step.asked)
+		}
+	}
+}
