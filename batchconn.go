@@ -65,6 +65,7 @@ type Config struct {
 	// GSO chooses when neighbouring messages of one size to one destination
 	// may go to the kernel as one segmented message (Linux, udp(7)
 	// UDP_SEGMENT). Receivers see the same payloads in the same order either way.
+	// BATCHCONN_GSO=off in the environment is GSOOff.
 	GSO GSOMode
 
 	// MaxSegments is the maximum number of datagrams in one segmented kernel
@@ -189,22 +190,9 @@ func (cfg *Config) validate() error {
 // at a message that cannot be sent. A nil ctx is never done. flags go to the
 // kernel as they are (sendmsg(2)).
 //
-// What can be wrong with a message: no destination on an unconnected socket
-// (syscall.EDESTADDRREQ), a destination on a connected one
-// ([net.ErrWriteToConnected]), an address of the wrong family
-// (*[net.AddrError]), too long (syscall.EMSGSIZE), or whatever errno the
-// kernel answers. Errors are one *[net.OpError]; test them with [errors.Is].
-//
-// The kernel reports some errors only once: those by which ICMP answers for the
-// peer of a connected socket, such as ECONNREFUSED and EHOSTUNREACH. If such an
-// error is met after n > 0, it is pending here, and the next send or receive
-// returns it before it does anything else. One that the kernel meets in the
-// middle of a sendmmsg it forgets by itself (see the BUGS of sendmmsg(2)). On a
-// socket that is not connected such an error is of no message: it stays in the
-// error queue (ip(7), IP_RECVERR), and the message is sent.
-//
-// A call that never has to wait allocates nothing where the system has a batch
-// call.
+// Errors are one *[net.OpError]; test them with [errors.Is]. The package
+// documentation lists, under Errors, what can be wrong with a message, and says
+// what becomes of an error that the kernel tells once.
 func (c *Conn) SendMessages(ctx context.Context, msgs []OutputMessage, flags int) (n int, err error) {
 	return c.send.result(c.send.send(ctx, msgs, flags))
 }
@@ -326,12 +314,11 @@ func (c *Conn) WaitReadable(ctx context.Context) error {
 
 // WaitWritable waits until the socket has room, as poll(2)'s POLLOUT says it
 // (GLib's G_IO_OUT condition): on Linux, until half of the send buffer is free.
-// An error in the socket's error queue does not count as room, nor does what is
-// reserved for a sender that has waited long, and while senders keep the buffer
-// more than half full there is none. It waits under Config.NonBlocking too, and
-// ends with an error that Is ctx.Err() when ctx is done, os.ErrDeadlineExceeded
-// at the write deadline, and net.ErrClosed when the Conn is closed. A nil ctx
-// is never done.
+// Neither an error in the socket's error queue nor room that is reserved for a
+// sender that has waited long counts. While senders keep the buffer more than
+// half full, it waits. It waits under Config.NonBlocking too, and ends with an
+// error that Is ctx.Err() when ctx is done, os.ErrDeadlineExceeded at the write
+// deadline, and net.ErrClosed when the Conn is closed. A nil ctx is never done.
 func (c *Conn) WaitWritable(ctx context.Context) error {
 	if err := c.send.queue.await(ctx); err != nil {
 		return c.send.opError(err, netip.AddrPort{})
@@ -357,7 +344,8 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 }
 
 // Close closes the socket, and drops what was read ahead. Calls that wait end
-// with net.ErrClosed, and when Close returns the port can be bound again.
+// with net.ErrClosed, and when Close returns the port can be bound again. A
+// second Close returns an error that Is net.ErrClosed.
 func (c *Conn) Close() error {
 	if c.isFromNew() {
 		c.send.queue.close()

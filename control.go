@@ -149,8 +149,8 @@ var errControl = errors.New("batchconn: " + sys.ErrControl.Error())
 func (m *ControlMessage) ECN() int { return m.TOS & 3 }
 
 // ReceiveControl chooses the control messages that the system adds to received
-// datagrams: those for the fields of which, and none for the other fields.
-// On a socket that receives both families it holds for both.
+// datagrams: those for the fields named in which, and none for other fields. On
+// a socket that receives both families it holds for both.
 //
 // What the system cannot do is [errors.ErrUnsupported], and then nothing is
 // changed. The error is a *[net.OpError] with Op "set".
@@ -166,7 +166,7 @@ func (c *Conn) ReceiveControl(which ControlFlags) error {
 }
 
 // settingControl is held by a ReceiveControl: it sets several options, and of
-// two calls at once one is to win as a whole. Nobody waits for it but those.
+// two calls at once one is to win as a whole. Nothing else waits for it.
 var settingControl sync.Mutex
 
 func (c *Conn) receiveControl(which sys.ControlFields) error {

@@ -27,8 +27,8 @@
 // # Counts
 //
 // A call returns how many messages it has sent or filled, always the first n of
-// those given, and an error only if n is 0. SendEach is the exception. So this
-// loop sends all of them:
+// those given, and an error only if n is 0. (SendEach, below, is the
+// exception.) So this loop sends all of them:
 //
 //	for len(msgs) > 0 {
 //		n, err := conn.SendMessages(ctx, msgs, 0)
@@ -38,7 +38,7 @@
 //		msgs = msgs[n:]
 //	}
 //
-// If what stopped a call still stands, the next call says what it is. Messages
+// If what ended a call still stands, the next call says what it is. Messages
 // beyond the first n are untouched, BytesSent included.
 //
 // "Sent" means taken by the kernel, as always with UDP. A send waits for room
@@ -75,11 +75,11 @@
 // messages (0, nil), a pending error, the write deadline, the first message.
 //
 // Senders that wait take turns, in order of arrival. A turn ends when something
-// has left. Newcomers that may wait queue behind them. Non-blocking sends do
-// not queue, and could take all the room there is. Therefore, once the sender
-// whose turn it is has waited in vain for 30 ms, non-blocking sends get
-// ErrWouldBlock until it has sent something. Sending and receiving do not wait
-// for each other.
+// has left. A newcomer that may wait queues behind those that wait already.
+// Non-blocking sends do not queue, and could take all the room there is.
+// Therefore, once the sender whose turn it is has waited in vain for 30 ms,
+// non-blocking sends get ErrWouldBlock until it has sent something. Sending and
+// receiving do not wait for each other.
 //
 // # Errors
 //
@@ -156,8 +156,6 @@
 // UDP_CORK, IP_RECVERR, TX timestamps or IP options, and on kernels that do not
 // know it or are known to damage it. With SO_MAX_PACING_RATE a run holds no
 // more than a millisecond of that rate. [Stats].GSOReason says why it is off.
-// The options of the socket are read in New, and again after Control of the
-// RawConn that Conn.SyscallConn returned.
 //
 // A segmented message that the kernel refuses, for a path with a small MTU or a
 // device that cannot do it, is sent again plainly, and its destination is
@@ -189,9 +187,9 @@
 // buffers of its message is cut, and the rest is lost, as always in UDP; others
 // of its run are not touched.
 //
-// Coalescing goes on once the queue was found deep, which means that several
-// reads in a row did not have to wait. A socket that asks and answers stays as
-// it is. While the queue is deep a read may take more from the kernel than it
+// Coalescing is turned on once the queue is found deep, which means that
+// several reads in a row did not have to wait. A socket that asks and answers
+// stays as it is. While the queue is deep a read may take more from the kernel than it
 // was asked for. All reads of the Conn share what was read ahead: Receive*,
 // net's Read family and ReadBatch can be mixed. Close drops it, as the kernel
 // drops its own queue.
@@ -276,8 +274,11 @@
 //     it.
 //   - A zone (fe80::1%eth0) is resolved as package net does it, and an unknown
 //     zone is no error.
-//   - Options that are set after New are seen only if they are set by Control
-//     of what SyscallConn of the Conn returned.
+//   - The options of the socket are read when they first matter. Set them
+//     before New, or by Control of what Conn.SyscallConn returned: a change
+//     that is made in another way may not be seen.
+//   - New costs a few system calls. A socket that asks one question and is then
+//     closed does not gain that back: leave it a *net.UDPConn.
 //
 // # Differences from GLib
 //
@@ -308,7 +309,7 @@
 //
 //   - Windows: a non-blocking call asks WSAPoll first, so it can wait after all
 //     if another goroutine takes the room or the datagram in between. Sends
-//     wait by polling every millisecond; so they do on AIX.
+//     wait by polling every millisecond, as they do on AIX.
 //   - On the BSDs, macOS and AIX an empty datagram with control messages, and
 //     on Solaris and illumos any datagram with them, cannot be sent to an IPv4
 //     address from an unconnected IPv6 socket: [errors.ErrUnsupported].

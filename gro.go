@@ -11,15 +11,15 @@ import (
 
 // Coalescing.
 //
-// With UDP_GRO one kernel message brings a run of datagrams of one flow, all of
-// one size but the last, which may be shorter, and a control message that says
-// the size. Cutting a run is a function of its length and that size alone.
+// With UDP_GRO one kernel message brings a run of datagrams of one flow and a
+// control message that says their size. All have that size except the last,
+// which may be shorter. So its length and that size alone say how to cut a run.
 
 // A coalesced is a message of the kernel's that is being cut into its
 // datagrams.
 type coalesced struct {
 	payload []byte // what is left of it
-	size    int    // of each datagram but the last
+	size    int    // of each datagram except the last
 	left    int    // how many datagrams are left
 
 	from    netip.AddrPort // in the form of the socket's family
@@ -55,16 +55,15 @@ type gro struct {
 	reason string // why it is off, as the last probe found
 
 	on      bool // we have set the option
-	users   bool // the user had set it at New, or at the end of a Control
+	userSet bool // the user had set it at New, or at the end of a Control
 	probed  bool // reason is of the options as they are
 	wanted  bool // it would be on if none of net's own reads were under way
-	settled bool // it is off: reads are plain again once the queue was empty
+	settled bool // it went off: reads are plain again once the queue is found empty
 
 	controls int32 // Controls of the user's under way, which are to see the socket as the user left it
 	resume   bool  // it was on before them
 
-	turn    int32         // how often it went on
-	brought bool          // there were runs since
+	brought bool          // runs came since it went on
 	pause   time.Duration // how long it stayed off when it last brought nothing
 }
 

@@ -56,7 +56,7 @@ func (r *receiver) lookLocked() {
 	if err := r.queue.ends.raw.Control(func(fd uintptr) { g.reason = sys.NoOptionReason(fd) }); err != nil {
 		g.reason = err.Error()
 	}
-	g.users = g.reason == sys.ReasonGROSet
+	g.userSet = g.reason == sys.ReasonGROSet
 	g.probed = g.reason != ""
 }
 
@@ -93,7 +93,6 @@ func (r *receiver) turnOnLocked() {
 		return // but when those reads come again, they come to us
 	}
 	g.on, g.settled, g.brought = true, false, false
-	g.turn++
 	r.quiet, r.empties = 0, 0
 	r.isAware.Store(true) // before the option
 	r.control(func(fd uintptr) {
@@ -166,7 +165,7 @@ func (r *receiver) turnOff(reason string) {
 	g.settled = false
 	if reason != "" {
 		r.ours.Store(true)
-		r.isAware.Store(!g.users) // others have the socket, and may turn the option on
+		r.isAware.Store(!g.userSet) // others have the socket, and may turn the option on
 	}
 	leaves := r.held != nil
 	r.mu.Unlock()
@@ -274,9 +273,9 @@ func (r *receiver) endControl(wasOn bool) {
 }
 
 // setOptions runs f, which sets options that say what comes beside a datagram.
-// Coalescing stays on: off, a run that a processor is putting into the queue
-// would come as one datagram. Only if the kernel would merge what shall now be
-// told apart does it go off.
+// Coalescing stays on: without it, a run that a processor is putting into the
+// queue would come as one datagram. It goes off only if the kernel would merge
+// what is now to be told apart.
 func (r *receiver) setOptions(f func(fd uintptr)) error {
 	if err := r.queue.ends.raw.Control(f); err != nil || r.direct {
 		return err
@@ -304,11 +303,11 @@ func (r *receiver) optionsChangedLocked() (aware bool) {
 	r.control(func(fd uintptr) {
 		on, _ := sys.Coalescing(fd)
 		switch {
-		case on && !g.users:
-			g.users = true
+		case on && !g.userSet:
+			g.userSet = true
 			r.isAware.Store(false)
-		case !on && g.users:
-			g.users = false
+		case !on && g.userSet:
+			g.userSet = false
 			if aware = g.off != ""; aware {
 				r.ours.Store(true) // before reads are aware, and hold what net's would not see
 			}
@@ -351,8 +350,8 @@ func (r *receiver) shareSocket() {
 	}
 }
 
-// sweepEvery is after how many sockets those are forgotten whose Conns were
-// never closed, and are garbage.
+// sweepEvery is how many sockets are added before those are forgotten that
+// have no Conn any more, and were never closed.
 const sweepEvery = 1024
 
 func sweepSockets() {

@@ -17,7 +17,7 @@ type Stats struct {
 	Segmented  uint64 // datagrams that left inside a segmented message
 	Fallbacks  uint64 // segmented messages refused and sent again plainly
 	Parked     uint64 // turns that sends waited for room
-	WouldBlock uint64 // calls that ended with ErrWouldBlock
+	WouldBlock uint64 // sends that ended with ErrWouldBlock
 	Failed     uint64 // times that a message could not be sent
 	GSO        bool   // segmentation is on, whether anything was segmented or not
 	GSOReason  string // why it is not; empty if it is
@@ -26,7 +26,7 @@ type Stats struct {
 	ReceivedBytes uint64 // payload bytes received; of a datagram that was cut, at least what there was room for
 	ReceiveCalls  uint64 // calls to the kernel that receive, whether they received anything or not; those of net's own reads only if they did
 	Coalesced     uint64 // datagrams that came inside a coalesced message
-	Dropped       uint64 // what the kernel dropped because the receive buffer was full, since the socket was made; a run is one
+	Dropped       uint64 // what the kernel dropped because the receive buffer was full, since the socket was made; a run is one. Linux only
 	GRO           bool   // coalescing is on, or will be while the queue is deep
 	GROReason     string // why it is not; empty if it is
 }
