@@ -25,7 +25,8 @@ type adapter interface {
 	// sendto is sys.Sendto.
 	sendto(p []byte, to netip.AddrPort, flags int) error
 
-	// accepts says why datagrams cannot go to an address, in net's words.
+	// accepts says why datagrams cannot go to an address, in net's words; nil if
+	// they can.
 	accepts(to netip.Addr) error
 
 	// maxPayload is the maximum of payload bytes in a datagram to an address.

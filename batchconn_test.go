@@ -472,8 +472,8 @@ func TestCancelInTheMiddle(t *testing.T) {
 	}
 }
 
-// TestDeadlineSurvivesCancel: the user's deadline holds after a call of
-// somebody else was cancelled, and is not held against anyone before.
+// TestDeadlineSurvivesCancel: the user's deadline holds after another call was
+// cancelled, and ends no call before it has passed.
 func TestDeadlineSurvivesCancel(t *testing.T) {
 	w := kinds[0].world(t, 1, nil)
 	m := w.write(t, 2, inTurn, mixed)

@@ -54,7 +54,7 @@ var emptyVector = []OutputVector{{}}
 type destinations struct {
 	connected bool // to its peer alone
 	family    interface {
-		accepts(to netip.Addr) error // else to these; says why not, in net's words
+		accepts(to netip.Addr) error // else to these: nil, or why not, in net's words
 	}
 }
 
@@ -257,8 +257,8 @@ func adjoins(p, v []byte) bool {
 	return len(v) > 0 && cap(p)-n >= len(v) && &p[:n+1][n] == &v[0]
 }
 
-// errFull is of a message whose turn is to come because the batch holds enough
-// already.
+// errFull is the error of a message that waits for the next batch, because this
+// one holds enough.
 var errFull = os.NewSyscallError("sendmsg", syscall.EAGAIN)
 
 // flatten copies a message that has more vectors than the kernel takes into
@@ -304,7 +304,8 @@ func (b *outBatch) sent(msgs []OutputMessage, k int) (t tally) {
 }
 
 // adopt converts x/net's messages, as many as one kernel call takes, into
-// b.adopted. bad says that the message after them has an address that is none.
+// b.adopted. bad says that the message after them has an Addr to which nothing
+// can be sent.
 func (b *outBatch) adopt(ms []ipv4.Message) (msgs []OutputMessage, bad bool) {
 	clear(b.adopted) // free clears only what is left in it last
 	b.adopted = b.adopted[:0]

@@ -189,10 +189,10 @@
 //
 // Coalescing is turned on once the queue is found deep, which means that
 // several reads in a row did not have to wait. A socket that asks and answers
-// stays as it is. While the queue is deep a read may take more from the kernel than it
-// was asked for. All reads of the Conn share what was read ahead: Receive*,
-// net's Read family and ReadBatch can be mixed. Close drops it, as the kernel
-// drops its own queue.
+// stays as it is. While the queue is deep a read may take more from the kernel
+// than it was asked for. All reads of the Conn share what was read ahead:
+// Receive*, net's Read family and ReadBatch can be mixed. Close drops it, as
+// the kernel drops its own queue.
 //
 // Code that reads the socket itself, through Read of what Conn.SyscallConn
 // returned (as x/net's and pion's PacketConn made of a Conn do) or through
@@ -318,9 +318,9 @@
 //     is waited for if the socket has no room, as with a large datagram whose
 //     fragments do not all fit.
 //   - Linux: on a connected socket, one sendmmsg can meet a pending error after
-//     its first datagram. The kernel then forgets that error, and the send goes
-//     on as if there had been none. To learn of each, set IP_RECVERR and read
-//     the error queue.
+//     its first datagram. The kernel then forgets that error (sendmmsg(2),
+//     BUGS), and the send goes on as if there had been none. To learn of each,
+//     set IP_RECVERR and read the error queue.
 //
 // The package does not build for Plan 9, js and wasip1.
 package batchconn

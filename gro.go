@@ -47,8 +47,8 @@ func (m *coalesced) drop() {
 	m.left--
 }
 
-// A gro is whether a Conn lets the kernel coalesce. The receiver's mu guards
-// it.
+// A gro knows whether a Conn lets the kernel coalesce, and if not, why. The
+// receiver's mu guards it.
 type gro struct {
 	mode   GROMode
 	off    string // why it is off for good

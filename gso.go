@@ -94,7 +94,7 @@ func sameControl(a, b []byte) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0] || bytes.Equal(a, b))
 }
 
-// A gso is whether a Conn may segment.
+// A gso knows whether a Conn may segment, and if not, why.
 type gso struct {
 	raw      syscall.RawConn
 	mode     GSOMode
@@ -279,10 +279,11 @@ func (g *gso) disable(until time.Time) {
 //   - EIO: IPsec, a device without checksums, UDP-Lite.
 //   - EPERM: a filter's verdict on the whole message.
 //
-// ENOBUFS and ENOMEM are none: a queue may have taken some segments. What is
-// left: where a filter reroutes runs into IPsec, a security association whose
-// limit of bytes or packets ends within a run gives EINVAL, and a filter that
-// drops some of the encrypted packets gives EPERM, after a part has left.
+// ENOBUFS and ENOMEM are none: a queue may have taken some segments. Two cases
+// cannot be told from a refusal, though a part has left. Both are of a filter
+// that reroutes runs into IPsec: a security association whose limit of bytes or
+// packets ends within a run gives EINVAL, and a filter that drops some of the
+// encrypted packets gives EPERM.
 func isRefusal(err error) bool {
 	return errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EMSGSIZE) ||
 		errors.Is(err, syscall.EIO) || errors.Is(err, syscall.EPERM)

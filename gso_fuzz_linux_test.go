@@ -269,7 +269,7 @@ func fuzzConn(t testing.TB, cfg *Config) *Conn {
 	return c
 }
 
-// An fuzzOutcome is all that a user can see of sending a batch to its end.
+// A fuzzOutcome is all that a user can see of sending a batch to its end.
 type fuzzOutcome struct {
 	steps []string // n and the errors
 	bytes []int    // BytesSent

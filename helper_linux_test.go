@@ -181,14 +181,14 @@ func (nw *narrows) messages(sender, first, n int) []OutputMessage {
 	return msgs
 }
 
-// A arrivals is what arrived from each sender.
+// An arrivals is what arrived from each sender.
 type arrivals struct {
 	got  map[int]int // of each sender the datagrams 0 to got-1, in order
 	done chan struct{}
 	err  error
 }
 
-// lastSender ends a arrivals: what it sent after all others arrives after all
+// lastSender ends an arrivals: what it sent after all others arrives after all
 // others.
 const lastSender = 1 << 30
 

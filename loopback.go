@@ -46,8 +46,8 @@ const (
 )
 
 // result is what is known. With wait it waits for a test that is under way or
-// due. Without it, a test that was never made is made meanwhile: that is of a
-// Conn for which New had no reason to test.
+// due. Without, it starts a test that was never made: the New of that Conn had
+// no reason to.
 func (t *loopbackTest) result(wait bool) loopbackResult {
 	t.mu.Lock()
 	defer t.mu.Unlock()

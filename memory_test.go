@@ -61,9 +61,9 @@ var letGoTests = map[string]struct {
 	}},
 }
 
-// TestBuffersAreLetGo: after a send has returned, nothing keeps the caller's
-// buffers for longer than the two collections in which sync.Pool empties the
-// pools of x/net, and nothing of ours does.
+// TestBuffersAreLetGo: after a send has returned, nothing of ours keeps the
+// caller's buffers. The pools of x/net may, for the two collections in which
+// sync.Pool empties them.
 func TestBuffersAreLetGo(t *testing.T) {
 	const size = 1000
 	for name, test := range letGoTests {

@@ -48,8 +48,8 @@ func (c *Conn) SetReadBuffer(bytes int) error { return c.udpConn.SetReadBuffer(b
 func (c *Conn) SetWriteBuffer(bytes int) error { return c.udpConn.SetWriteBuffer(bytes) }
 
 // File is UDPConn's; on the zero Conn it returns EINVAL. It turns coalescing
-// and reading ahead off for good. Options that are set through the file after
-// New are not seen, see [Conn.SyscallConn].
+// and reading ahead off for good. Options that are set through the file may not
+// be seen, see [Conn.SyscallConn].
 func (c *Conn) File() (*os.File, error) {
 	if !c.isFromNew() {
 		return nil, syscall.EINVAL
@@ -140,7 +140,7 @@ func (c *Conn) WriteMsgUDPAddrPort(b, oob []byte, addr netip.AddrPort) (n, oobn 
 	return n, len(oob), nil
 }
 
-// wrongAddr is package net's error for an address that none can be sent to.
+// wrongAddr is package net's error for an address that nothing can be sent to.
 func (c *Conn) wrongAddr(addr net.Addr, err error) error {
 	e := c.send.name.opError("write", err)
 	e.Addr = addr

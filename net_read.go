@@ -129,8 +129,9 @@ func (c *Conn) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
 	}
 }
 
-// The reads that are ours. They are apart, since a goroutine that waits in one
-// of net's own needs little stack, and shall not need more because of us.
+// The reads that are ours. They are functions of their own, not inlined, so
+// that a goroutine that waits in one of net's reads needs no more stack than
+// that read does.
 
 //go:noinline
 func (r *receiver) readFrom(b []byte, by netCall) (n int, from netip.AddrPort, err error) {
@@ -218,10 +219,10 @@ func (r *receiver) leaveNet(n int, err error) (again bool) {
 	return false
 }
 
-// netReads counts the reads of package net's own, in one word, since an atomic
-// operation is much of what these reads cost more than net's: from the lowest
-// bit those under way, those done, and the bytes of these. The latter two are
-// added up elsewhere long before they are too large for their bits.
+// netReads counts the reads that are package net's own. One word holds three
+// counts, since each atomic operation weighs on so short a call: from the
+// lowest bit, the reads under way, the reads done, and their bytes. The latter
+// two are added up elsewhere long before they are too large for their bits.
 type netReads struct {
 	word atomic.Uint64
 
@@ -230,8 +231,8 @@ type netReads struct {
 }
 
 const (
-	netDoneShift  = 18 // fewer reads are under way
-	netBytesShift = 33 // and before that fewer are done and not added up
+	netDoneShift  = 18 // fewer reads than 1<<18 are under way
+	netBytesShift = 33 // fewer than 1<<15 are done and not added up
 	netRead       = 1 << netDoneShift
 	netByte       = 1 << netBytesShift
 
@@ -243,8 +244,8 @@ func (c *netReads) begin()        { c.word.Add(1) }
 func (c *netReads) fail()         { c.word.Add(^uint64(0)) }
 func (c *netReads) underWay() int { return int(c.word.Load() % netRead) }
 
-// end counts a read of n bytes, and returns how many there were since they were
-// added up.
+// end counts a read of n bytes, and returns how many reads were done since they
+// were added up.
 func (c *netReads) end(n int) (done uint64) {
 	word := c.word.Add(uint64(n)*netByte + netRead - 1)
 	if done = word % netByte / netRead; done >= netAddUp {
@@ -253,7 +254,7 @@ func (c *netReads) end(n int) (done uint64) {
 	return done
 }
 
-// total adds up.
+// total adds up the reads done and their bytes, and returns both sums.
 func (c *netReads) total() (done, bytes uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -288,9 +289,9 @@ func (r *receiver) lookForMore() {
 
 // A quickRead is how the Read family reads while the queue is deep and nothing
 // coalesces: by one call to the kernel, made at once, without a place in line,
-// and without what it costs to tell Go's scheduler of a system call. It is one
-// for all reads of a Conn, under the receiver's mu. What it reads is the
-// caller's at once, so nothing is held, and nobody is to be kicked.
+// and without what it costs to tell Go's scheduler of a system call. A Conn has
+// one for all of its reads, under the receiver's mu. What it reads is the
+// caller's at once, so nothing is held, and no other read has to be kicked.
 type quickRead struct {
 	r          *receiver
 	p, control []byte
@@ -303,7 +304,7 @@ type quickRead struct {
 	msg   received       // what came in it
 
 	found  int32 // datagrams since the queue was found empty
-	judged bool  // the next that finds it empty is the same read again, that waits
+	judged bool  // the next that finds it empty is this read again, which now waits
 
 	try func(fd uintptr) // attempt
 }
@@ -330,8 +331,8 @@ func (r *receiver) startQuickLocked() {
 	r.ours.Store(true)
 }
 
-// quickLocked is when the queue was found empty: if it was not deep, quick
-// reads end.
+// quickLocked is called when the queue was found empty: if it was not deep,
+// quick reads end.
 func (r *receiver) quickLocked() {
 	if !r.isQuick.Load() {
 		return
@@ -352,7 +353,7 @@ func (r *receiver) quickLocked() {
 // wait, or to go another way.
 func (r *receiver) quickly(p, control []byte, by netCall) (*quickRead, error) {
 	if r.hasHeld.Load() || r.queue.state.Load() != unparked || len(p) == 0 || r.anyPending() {
-		return nil, nil // those that wait were here before
+		return nil, nil // there is something held, or a read that waits was here before
 	}
 	if err := r.queue.ends.check(nil); err != nil {
 		return nil, err
@@ -380,7 +381,7 @@ func (r *receiver) quickly(p, control []byte, by netCall) (*quickRead, error) {
 	return nil, err
 }
 
-// emptyQuicklyLocked is when a quick read found the queue empty.
+// emptyQuicklyLocked is called when a quick read found the queue empty.
 func (r *receiver) emptyQuicklyLocked() {
 	r.quick.judged = false
 	r.emptyLocked()

@@ -127,8 +127,8 @@ func TestErrorNamesDestination(t *testing.T) {
 	}
 }
 
-// TestLoneError: the error of a lone datagram is of that datagram, whoever
-// sends it.
+// TestLoneError: the error of a lone datagram is of that datagram, whatever
+// call sends it.
 func TestLoneError(t *testing.T) {
 	forbidden := func(int, []ipv4.Message) (int, error) { return 0, os.NewSyscallError("sendto", syscall.EPERM) }
 	w, _ := scripted(t, plainKind, forbidden)

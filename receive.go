@@ -40,8 +40,8 @@ const privateReceiveFlags = MsgWaitAll | sys.PrivateFlags
 //     again.
 //   - A read that has the place and leaves something held gives the place to
 //     the next in line, which looks before it parks.
-//   - An arrival is the poller's to tell. What another read takes of it in the
-//     meantime, and does not leave held, is no reason to wake.
+//   - An arrival wakes through the poller. Nothing is owed to a parked read if
+//     another read has taken what arrived and left nothing held.
 //   - A read that is kicked because its context is done may find something held
 //     as well. It leaves it, and the place, to the next in line.
 //   - A quick read (quickRead) passes by the queue, takes one datagram, and
@@ -166,7 +166,7 @@ type reading struct {
 	several bool // there is room for more than one datagram
 
 	plain  bool // what came is in the user's buffers, and not held
-	again  bool // nothing is ready for the way that is to be gone now
+	again  bool // it was made ready for aware reads, which ended meanwhile: begin again
 	inLine bool // it has the place
 	done   bool
 
@@ -337,7 +337,7 @@ func (o *reading) attempt(fd uintptr) bool {
 	return false
 }
 
-// emptyLocked is when the kernel's queue was found empty.
+// emptyLocked is called when the kernel's queue was found empty.
 func (r *receiver) emptyLocked() {
 	r.quietLocked(0, true)
 	r.quickLocked()
@@ -393,8 +393,8 @@ func (r *receiver) callLocked(fd uintptr, o *reading) syscall.Errno {
 }
 
 // readLong reads the message that has more vectors than the kernel takes, and
-// says how much went into them. It goes through a block, which is only had
-// while there is something to do.
+// says how much went into them. It goes through a block, which it takes from
+// the pool for this one call.
 func (o *reading) readLong(fd uintptr) (n int, errno syscall.Errno) {
 	m := o.long
 	b := inBatches.Get().(*inBatch)
@@ -420,7 +420,7 @@ func (o *reading) readLong(fd uintptr) (n int, errno syscall.Errno) {
 func (r *receiver) readAheadLocked(fd uintptr, o *reading) syscall.Errno {
 	n := int(max(r.ahead, 1))
 	if o.several && !r.sender.noBatchCall.Load() {
-		n = max(n, 2) // a call that comes back with less has found the end, which else another had to
+		n = max(n, 2) // a call that comes back with less has found the end, and spares the call that would
 	}
 	if r.gro.off != "" {
 		n = 1 // others may read the socket, and what is held is not for them
@@ -454,8 +454,8 @@ func (r *receiver) readAheadLocked(fd uintptr, o *reading) syscall.Errno {
 	return 0
 }
 
-// quietLocked is when a call brought k messages and no run. empty says that the
-// queue was empty after them.
+// quietLocked is called when a call brought k messages and no run. empty says
+// that the queue was empty after them.
 func (r *receiver) quietLocked(k int, empty bool) {
 	r.quiet += int32(k)
 	if !empty {

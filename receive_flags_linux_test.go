@@ -89,8 +89,8 @@ func testErrorQueuePastHeld(t *testing.T, _ *loopback) {
 // cmsgErr is the beginning of a struct sock_extended_err.
 func cmsgErr(errno unix.Errno) []byte { return append(uint32s(uint32(errno)), unix.SO_EE_ORIGIN_ICMP) }
 
-// TestErrorQueuePastPending: an error that we keep for the next read is not
-// that of a read of the error queue.
+// TestErrorQueuePastPending: a pending error of the Conn is not for a read of
+// the error queue.
 func TestErrorQueuePastPending(t *testing.T) {
 	if sys.MsgErrQueue == 0 {
 		t.Skip("no error queue on the portable path")
@@ -163,8 +163,8 @@ func allPeeks() map[string]func(c *Conn, r roomFor, flags int) (gotten, error) {
 	return peeks
 }
 
-// TestPeekShowsNext: whoever reads next, by whatever name, gets what MSG_PEEK
-// has shown, in the kernel or held.
+// TestPeekShowsNext: the next read, by whatever name, gets what MSG_PEEK has
+// shown, in the kernel or held.
 func TestPeekShowsNext(t *testing.T) {
 	for _, mode := range []GROMode{GROAuto, GROOn, GROOff} {
 		in, out, to := readPair(t, &Config{GRO: mode})

@@ -190,7 +190,7 @@ func (r *readOnce) untilClosed(t *testing.T, in *Conn, kind readerKind) {
 }
 
 // TestNetReadIsSeen: a read of package net's own that begins while such reads
-// are to end is seen by whoever ends them, or does not begin.
+// are to end is seen by what ends them, or does not begin.
 func TestNetReadIsSeen(t *testing.T) {
 	if runtime.GOMAXPROCS(0) == 1 {
 		t.Skip("nothing happens at once")
@@ -526,7 +526,7 @@ func TestReadDeadlineStays(t *testing.T) {
 }
 
 // TestHeldPastDeadline: a deadline in the past fails a read though something is
-// held, which the next read gets once there is none.
+// held. The next read gets that once the deadline is taken back.
 func TestHeldPastDeadline(t *testing.T) {
 	in, out, to := readPair(t, &Config{GRO: GROOn})
 	if !in.Stats().GRO {

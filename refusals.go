@@ -23,9 +23,9 @@ type refusal struct {
 }
 
 const (
-	// A device that cannot segment answers EIO for all that goes through it.
-	// After so many destinations within a minute it is taken to be the
-	// socket's.
+	// A device that cannot segment answers EIO for all that goes through it. If
+	// so many destinations met EIO within a minute, all that the socket sends is
+	// taken to go through such a device.
 	maxEIO    = 3
 	eioWindow = time.Minute
 	eioRetry  = time.Hour
@@ -65,7 +65,7 @@ type recentEIO struct {
 }
 
 // add remembers a refusal. It reports whether so many destinations answered EIO
-// that it must be the socket.
+// that the socket's device must be the cause.
 func (t *refusalRecord) add(r refusal, now time.Time) (ofSocket bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -485,7 +485,7 @@ func (in *soakReceiver) check(sent, lost uint64) {
 	}
 	for i := range in.flows {
 		if n := in.s.counted[i][in.number]; in.flows[i].top > n {
-			t.Errorf("receiver %d has number %d of sender %d, of whom %d were counted", in.number, in.flows[i].top-1, i, n)
+			t.Errorf("receiver %d has number %d of sender %d, which counted %d", in.number, in.flows[i].top-1, i, n)
 		}
 	}
 	t.Logf("receiver %d: %d of %d, %d drops, %d calls, %d coalesced", in.number, arrived, sent, dropped, st.ReceiveCalls, st.Coalesced)

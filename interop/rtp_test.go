@@ -106,9 +106,9 @@ func (s *stream) frame(t *testing.T) [][]byte {
 // A fanOut sends each of some packets to each of some addresses.
 type fanOut func(packets [][]byte, to []netip.AddrPort) error
 
-// fanOutOf is the way that a kind of connection is meant to be used: SendEach
-// where there is only that, one write after the other and Flush where writes
-// are gathered, else one write after the other.
+// fanOutOf is the way that a kind of connection is meant to be used: SendEach of
+// a Conn, one write after the other and Flush of a Writer, else one write after
+// the other.
 func fanOutOf(t *testing.T, c net.PacketConn) fanOut {
 	switch c := c.(type) {
 	case interface{ Flush(context.Context) error }:

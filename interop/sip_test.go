@@ -27,7 +27,7 @@ func runSIP(t *testing.T, s site) cost {
 	answers.OnOptions(func(r *sip.Request, tx sip.ServerTransaction) {
 		tx.Respond(sip.NewResponseFromRequest(r, 200, "OK", []byte(hashOf(string(r.Body())))))
 	})
-	at, from := serveSIP(t, s, far, server), serveSIP(t, s, near, agent) // once who answers is known
+	at, from := serveSIP(t, s, far, server), serveSIP(t, s, near, agent) // once it is known what answers
 	client, err := sipgo.NewClient(agent, sipgo.WithClientConnectionAddr(from.String()), sipgo.WithClientAddr(from.String()))
 	if err != nil {
 		t.Fatal(err)

@@ -87,7 +87,8 @@ func (l *lockstep) run(ctx context.Context, d time.Duration) (s sample, err erro
 // maxBurst is how many datagrams at most are sent before they are read.
 const maxBurst = 1024
 
-// findBurst tries how many datagrams the kernel keeps for package net's reader.
+// findBurst tries how many datagrams a receive buffer holds for package net's
+// reader.
 func findBurst(opt *options) (int, error) {
 	burst := min(opt.batch, maxBurst, max(1, batchBytes/opt.size))
 	for ; ; burst /= 2 {

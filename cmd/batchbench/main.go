@@ -2,24 +2,25 @@
 // Use of this source code is governed by a BSD-style
 // license that can be found in the LICENSE file.
 
-// Batchbench measures what sending UDP datagrams costs in each available way,
-// and checks every datagram that arrives.
+// Batchbench measures what sending and reading UDP datagrams costs in each
+// available way, and checks every datagram that arrives.
 //
 //	go run ./cmd/batchbench
 //
-// opens receivers on loopback, sends for a few seconds each way and prints one
+// opens receivers on loopback, sends for a few seconds each way and prints a
 // table. The ways take turns in short rounds, so that what else the machine
 // does meanwhile falls on all of them; a rate is the median of its rounds. The
 // receivers look for datagrams instead of being woken, because on loopback the
 // sender would pay for that.
 //
+// Then it compares ways of reading, in a second table: in one thread, a burst
+// of datagrams is sent, plainly or segmented, and then read, and only the
+// reading is timed.
+//
 //	go run ./cmd/batchbench -listen :9000            on one machine
 //	go run ./cmd/batchbench -to that.machine:9000    on another
 //
-// sends over a real network, where the receiving end prints what arrives.
-//
-// Then it compares ways of reading: in one thread, a burst of datagrams is
-// sent, plainly or segmented, and then read, and only the reading is timed.
+// sends over a real network. The receiving end prints what arrives.
 //
 // # Columns
 //
@@ -44,9 +45,11 @@
 //   - damaged: datagrams that arrived with another content or length, twice, at
 //     the wrong receiver, or without having been counted as sent. It is to be
 //     0.
-//   - ratio: median of each round's rate divided by that of the first row in
-//     the same round. Of ways of reading: the first row's with the same sender,
-//     by rCPU-ns where that is known.
+//   - ratio: how many times as fast as the first row. It is the median of the
+//     rounds' own ratios. A way of reading is compared with the first row that
+//     has the same sender, by rCPU-ns where that is known. ReadFrom returns a
+//     net.Addr and allocates for it, which the first row, ReadFromUDPAddrPort,
+//     does not.
 //
 // # Exit status
 //

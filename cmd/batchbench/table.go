@@ -402,15 +402,15 @@ func (res *results) notes(w io.Writer, rows []row) {
 		fmt.Fprintf(w, "Interrupted in round %d of %d.\n", max(res.done, 1), res.rounds)
 	}
 	each := (res.each << res.shift).Round(100 * time.Microsecond)
-	fmt.Fprintf(w, "Medians of %s of %v in which all took turns", plural(spans, "round"), each)
+	fmt.Fprintf(w, "Medians of %s of %v, in each of which all took turns", plural(spans, "round"), each)
 	byCPU := ""
 	if len(res.readings) > 0 {
 		fmt.Fprintf(w, " (reading: %v)", each/readingPart)
 		if harness.HaveThreadCPU {
-			byCPU = ", of reading by rCPU-ns"
+			byCPU = " (reading: in rCPU-ns)"
 		}
 	}
-	fmt.Fprint(w, "; ratio: the median of\neach round's own"+byCPU+". calls, arrived and damaged: of all rounds.\n")
+	fmt.Fprint(w, ".\nratio: how many times as fast as the first row"+byCPU+", the median of the rounds' own.\ncalls, arrived and damaged: of all rounds.\n")
 	if harness.HaveThreadCPU && res.opt.to == "" {
 		fmt.Fprintf(w, "CPU-ns, rCPU-ns: user and system time of the sending and of the reading threads. On loopback the\n"+
 			"sender does the kernel's work up to the receiver's queue too. Receivers of the first table\nread %s.\n", res.opt.reading.name)
