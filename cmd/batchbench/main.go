@@ -142,9 +142,9 @@ func flags(opt *options) *flag.FlagSet {
 	f.IntVar(&opt.batch, "batch", 64, "`datagrams` in each call, 1 to each receiver in turn")
 	f.IntVar(&opt.receivers, "receivers", 1, "`sockets` on loopback that receive")
 	f.IntVar(&opt.senders, "senders", 1, "`goroutines` that send at once, all through one socket")
-	f.DurationVar(&opt.duration, "duration", 2*time.Second, "`time` to send each way, or to listen, which else goes on until interrupted")
-	f.StringVar(&opt.read, "read", "", "how receivers read: "+prompt.key+", which costs the sender nothing and is the usual `way`;\n"+
-		readingKeys()+". Then only that one of these is compared with net's.\n-listen reads with batch unless told otherwise")
+	f.DurationVar(&opt.duration, "duration", 2*time.Second, "`time` to send each way; with -listen, to listen (default: until interrupted)")
+	f.StringVar(&opt.read, "read", "", "`way` in which receivers read: "+prompt.key+", the default, which costs the sender nothing;\nor one of "+
+		readingKeys()+"; then the table of reading has that way and net's alone.\n-listen reads with batch unless told otherwise")
 	f.BoolVar(&opt.json, "json", false, "print JSON, with -listen one object a line")
 	f.StringVar(&opt.to, "to", "", "send to `host:port`, where batchbench -listen runs, instead of loopback")
 	f.StringVar(&opt.listen, "listen", "", "be the receiving end at `address` and print what arrives each second")
@@ -152,7 +152,7 @@ func flags(opt *options) *flag.FlagSet {
 }
 
 func usage(w io.Writer) {
-	fmt.Fprint(w, "Usage: batchbench [flags]\n\nSends UDP datagrams in each available way, checks what arrives and prints a table.\n\n")
+	fmt.Fprint(w, "Usage: batchbench [flags]\n\nSends and reads UDP datagrams in each available way, checks what arrives and prints tables.\n\n")
 	f := flags(new(options))
 	f.SetOutput(w)
 	f.PrintDefaults()
