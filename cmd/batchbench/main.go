@@ -142,7 +142,7 @@ func flags(opt *options) *flag.FlagSet {
 	f.IntVar(&opt.batch, "batch", 64, "`datagrams` in each call, 1 to each receiver in turn")
 	f.IntVar(&opt.receivers, "receivers", 1, "`sockets` on loopback that receive")
 	f.IntVar(&opt.senders, "senders", 1, "`goroutines` that send at once, all through one socket")
-	f.DurationVar(&opt.duration, "duration", 2*time.Second, "`time` to send each way; with -listen, to listen (default: until interrupted)")
+	f.DurationVar(&opt.duration, "duration", 2*time.Second, "`time` to send each way; given with -listen, time to listen, which otherwise has no end")
 	f.StringVar(&opt.read, "read", "", "`way` in which receivers read: "+prompt.key+", the default, which costs the sender nothing;\nor one of "+
 		readingKeys()+"; then the table of reading has that way and net's alone.\n-listen reads with batch unless told otherwise")
 	f.BoolVar(&opt.json, "json", false, "print JSON, with -listen one object a line")
