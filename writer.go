@@ -134,9 +134,9 @@ type Writer struct {
 	pace   pace     // the sending goroutine's
 	errors opErrors // likewise
 
-	writes   callQueue      // that wait for room
-	flushes  callQueue      // that wait until something is finished
-	accepted []*waitingCall // the writes among them that need not any more; the sending goroutine's
+	writes  callQueue      // that wait for room
+	flushes callQueue      // that wait until something is finished
+	heads   []*waitingCall // writes that need not wait any more; the sending goroutine's
 }
 
 // NewWriter makes a Writer of c. Close the Writer instead of c, and set the

@@ -63,6 +63,7 @@ func (w *Writer) beginLocked() {
 
 // endSendingLocked leaves what has come due meanwhile to the flusher.
 func (w *Writer) endSendingLocked() {
+	w.wakeHeads()
 	if w.turn == beforeItsRun {
 		w.turn = flusherDue
 	} else {
@@ -86,6 +87,7 @@ func (w *Writer) callFlusherLocked() {
 
 // handOverLocked makes the flusher, which waits for room, the one that sends.
 func (w *Writer) handOverLocked() {
+	w.wakeHeads()
 	if w.turn != beforeItsRun {
 		go w.run()
 	}
@@ -112,6 +114,7 @@ func (w *Writer) sendLocked(wait bool) {
 	size, full := sendChunk, false
 	for more := true; more && w.held.finished < w.due && w.takeLocked(); {
 		w.mu.Unlock()
+		w.wakeHeads() // now that they find mu free, and this goroutine needs it no more
 		r = w.sendSome(size, full)
 		w.mu.Lock()
 		w.held.finish(r.n, r.bytes)
@@ -150,12 +153,7 @@ func (w *Writer) moveOnLocked(err error) {
 		w.firstErr = err
 	}
 	w.wakeFlushesLocked()
-	w.accepted = w.acceptInLineLocked(w.accepted[:0])
-	if len(w.accepted) > 0 {
-		w.mu.Unlock() // they are many
-		wakeAll(w.accepted)
-		w.mu.Lock()
-	}
+	w.heads = w.acceptInLineLocked(w.heads)
 }
 
 // A sendResult is what became of the first messages of the part that leaves.

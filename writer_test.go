@@ -1507,6 +1507,67 @@ func TestWriterWakesAsManyAsFit(t *testing.T) {
 	}
 }
 
+// TestWriterWakesInChains: the goroutine that makes room wakes the first of each
+// maxChain writes that it accepts. Each wakes the next, whoever woke it itself.
+func TestWriterWakesInChains(t *testing.T) {
+	const waiting = 2*maxChain + 3
+	world, w, k := heldKernel(t, nil, nil)
+	k.busy(t, w, world.dest[0])
+	w.mu.Lock()
+	w.held.messages += defaultMaxMessages // full
+	w.mu.Unlock()
+	done, calls := waitingWrites(t, w, waiting, world.dest[0])
+	w.mu.Lock()
+	w.held.messages -= defaultMaxMessages
+	heads := w.acceptInLineLocked(nil)
+	w.mu.Unlock()
+	if want := []*waitingCall{calls[0], calls[maxChain], calls[2*maxChain]}; !slices.Equal(heads, want) {
+		t.Errorf("%d to wake, want those of %d chains", len(heads), len(want))
+	}
+	wake := func(from, to int) {
+		t.Helper()
+		calls[from].wake()
+		var woken []int
+		for range to - from {
+			woken = append(woken, receive(t, "a chain", done))
+		}
+		if slices.Min(woken) != from || slices.Max(woken) != to-1 {
+			t.Errorf("%v were woken, want %d to %d", woken, from, to-1)
+		}
+	}
+	wake(2*maxChain, waiting)
+	wake(3, maxChain) // as a deadline does that passes now
+	wake(0, 3)
+	wake(maxChain, 2*maxChain)
+	k.letGo()
+	if err := w.Flush(nil); err != nil {
+		t.Fatal(err)
+	}
+	if len(k.taken) != 1+waiting {
+		t.Errorf("%d left, want %d", len(k.taken), 1+waiting)
+	}
+}
+
+// waitingWrites has n writes wait for room, one after the other. Each says when
+// it has returned.
+func waitingWrites(t *testing.T, w *Writer, n int, to netip.AddrPort) (done chan int, calls []*waitingCall) {
+	t.Helper()
+	done = make(chan int, n)
+	for i := range n {
+		go func() {
+			if _, err := w.WriteToUDPAddrPort(nil, to); err != nil {
+				t.Error(err)
+			}
+			done <- i
+		}()
+		awaitWaiters(t, w, 1+i)
+		w.mu.Lock()
+		calls = append(calls, w.writes.last)
+		w.mu.Unlock()
+	}
+	return done, calls
+}
+
 // TestWriterOnErrorMayWrite: it is called with no lock held.
 func TestWriterOnErrorMayWrite(t *testing.T) {
 	world := plainKind.world(t, 1, nil)

@@ -29,7 +29,7 @@ type waitingCall struct {
 	accepted atomic.Bool // by the goroutine that made room for it
 	target   uint64      // of a Flush or Close: how many datagrams are to be finished
 
-	next, prev *waitingCall // in line
+	next, prev *waitingCall // in line; then next is the one to wake
 }
 
 var waitingCallPool = sync.Pool{New: func() any { return &waitingCall{woken: make(chan struct{}, 1)} }}
@@ -45,6 +45,23 @@ func (p *waitingCall) free() {
 	default:
 	}
 	waitingCallPool.Put(p)
+}
+
+// accept says that the datagram of p, which is in line no more, was accepted,
+// and that p is to wake next, if that is not nil. p may be gone when it returns.
+func (p *waitingCall) accept(next *waitingCall) {
+	p.next = next
+	p.accepted.Store(true)
+}
+
+// goOn is what p does when it was accepted: it wakes the next of its chain.
+func (p *waitingCall) goOn() {
+	next := p.next
+	p.next = nil
+	p.free()
+	if next != nil {
+		next.wake()
+	}
 }
 
 // wake wakes p, now or when it next sleeps.
@@ -167,56 +184,81 @@ func (w *Writer) awaitRoom(p *waitingCall) error {
 		w.mu.Unlock()
 		p.sleep(nil, limit)
 		if p.accepted.Load() {
-			p.free()
+			p.goOn()
 			return nil
 		}
 		w.mu.Lock()
 		err := w.endLocked()
 		if p.accepted.Load() {
 			w.mu.Unlock()
-			p.free()
+			p.goOn()
 			return nil
 		}
 		if err != nil {
 			w.writes.remove(p)
-			wakeAll(w.acceptInLineLocked(nil)) // p may have been the one that did not fit
+			heads := w.acceptInLineLocked(nil) // p may have been the one that did not fit
 			w.callFlusherLocked()
 			w.mu.Unlock()
+			for _, head := range heads {
+				head.wake()
+			}
 			p.free()
 			return err
 		}
 	}
 }
 
+// maxChain is how many writes that wait are woken one by the other. The
+// goroutine that sends wakes only the first of each chain: to wake them all
+// would be as much work as the sending. In a chain each runs where the last one
+// has just run, and no queue of the scheduler's overflows; but until it has
+// run, those behind it sleep, even if other processors are idle.
+const maxChain = 8
+
 // acceptInLineLocked accepts the datagrams of the writes that wait, as long as
-// they fit, and appends those writes to accepted: they are to be woken. mu is
-// held.
-func (w *Writer) acceptInLineLocked(accepted []*waitingCall) []*waitingCall {
+// they fit, and appends to heads those that the caller is to wake. mu is held.
+func (w *Writer) acceptInLineLocked(heads []*waitingCall) []*waitingCall {
 	if w.writes.empty() || w.closed {
-		return accepted
+		return heads
 	}
 	now := sinceStart()
 	for p := w.writes.first; p != nil && w.held.fits(p.packet.size()); p = w.writes.first {
-		w.writes.remove(p)
-		w.addLocked(&p.packet, now)
-		if w.isDueLocked(now, p.packet.size()) {
-			w.due = w.held.accepted
+		heads = append(heads, p)
+		for n := 1; ; n++ {
+			w.addInLineLocked(p, now)
+			next := w.writes.first
+			if n == maxChain || next == nil || !w.held.fits(next.packet.size()) {
+				break
+			}
+			p.accept(next)
+			p = next
 		}
-		accepted = append(accepted, p)
-		p.accepted.Store(true)
+		p.accept(nil)
 	}
 	if !w.writes.empty() {
 		w.due = w.held.accepted
 	}
-	return accepted
+	return heads
 }
 
-// wakeAll wakes waiters that are in no line any more, and forgets them.
-func wakeAll(ps []*waitingCall) {
-	for _, p := range ps {
+// addInLineLocked adds the datagram of p, which is first in line, to what is
+// held. mu is held.
+func (w *Writer) addInLineLocked(p *waitingCall, now int64) {
+	w.writes.remove(p)
+	w.addLocked(&p.packet, now)
+	if w.isDueLocked(now, p.packet.size()) {
+		w.due = w.held.accepted
+	}
+}
+
+// wakeHeads wakes the writes that need not wait any more. Only the goroutine
+// that sends calls it.
+func (w *Writer) wakeHeads() {
+	for _, p := range w.heads {
 		p.wake()
 	}
-	clear(ps)
+	clear(w.heads)
+	w.heads = w.heads[:0]
 }
 
 // endLocked says why a call waits no longer: the Writer is closed, or its write
