@@ -5,7 +5,11 @@
 package batchconn
 
 import (
+	"encoding/binary"
+	"math/bits"
+	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 )
 
@@ -125,14 +129,16 @@ func (h *holding) finish(n, bytes int) {
 
 // heldMessages are copies of datagrams, in order of arrival.
 type heldMessages struct {
-	msgs    []OutputMessage
-	vectors [][]byte // vectors[i] is all of msgs[i]
-	buf     []byte   // payloads and control data
+	msgs    []OutputMessage // Vectors of msgs[i] is vectors[i:i+1], also of those beyond len(msgs)
+	vectors [][]byte
+	buf     []byte // payloads and control data
+	several bool   // msgs have several destinations
 
 	last     uint64          // the number of the last of these among all that were accepted
 	rest     []OutputMessage // still to be sent, in the order of sending once arranged
 	arranged bool
-	outgrown bool // msgs and vectors refer to a buffer that was too small
+	outgrown bool // vectors refer to a buffer that was too small
+	controls bool // some of msgs have control data
 	flows    flowTable
 }
 
@@ -158,15 +164,39 @@ func (h *heldMessages) add(d *packet, capacity int) {
 		h.outgrown = true
 		h.buf = make([]byte, 0, max(need, min(capacity, max(2*cap(h.buf), minHeldBuffer))))
 	}
+	n := len(h.msgs)
+	if n == cap(h.msgs) {
+		h.grow()
+	}
+	h.msgs = h.msgs[:n+1]
+	m := &h.msgs[n]
+	m.Addr = d.to
+	h.several = h.several || d.to != h.msgs[0].Addr
 	start := len(h.buf)
 	h.buf = append(h.buf, d.payload...)
 	end := len(h.buf)
-	h.vectors = append(h.vectors, h.buf[start:end]) // its capacity runs on, by which putRun knows its neighbour
-	h.msgs = append(h.msgs, OutputMessage{Addr: d.to})
+	m.Vectors[0] = h.buf[start:end] // its capacity runs on, by which putRun knows its neighbour
 	if len(d.control) > 0 {
 		h.buf = append(h.buf, d.control...)
-		h.msgs[len(h.msgs)-1].Control = h.buf[end:len(h.buf):len(h.buf)]
+		m.Control = h.buf[end:len(h.buf):len(h.buf)]
+		h.controls = true
 	}
+}
+
+// minHeld is for how many datagrams there is place at first.
+const minHeld = 64
+
+// grow makes place for as many more datagrams as there are.
+func (h *heldMessages) grow() {
+	n := len(h.msgs)
+	h.vectors = slices.Grow(h.vectors[:n], max(n, minHeld))
+	h.vectors = h.vectors[:cap(h.vectors)]
+	msgs := make([]OutputMessage, len(h.vectors))
+	copy(msgs, h.msgs)
+	for i := range msgs {
+		msgs[i].Vectors = h.vectors[i : i+1 : i+1]
+	}
+	h.msgs = msgs[:n]
 }
 
 // depart readies the messages for leaving; last is the number of the last one.
@@ -178,12 +208,16 @@ func (h *heldMessages) depart(last uint64) {
 
 func (h *heldMessages) reset() {
 	if h.outgrown {
-		clear(h.msgs[:cap(h.msgs)])
-		clear(h.vectors[:cap(h.vectors)])
+		clear(h.vectors)
 		clear(h.flows.order[:cap(h.flows.order)])
-		h.outgrown = false
 	}
-	h.msgs, h.vectors, h.buf, h.rest = h.msgs[:0], h.vectors[:0], h.buf[:0], nil
+	if h.outgrown || h.controls {
+		for i := range h.msgs {
+			h.msgs[i].Control = nil
+		}
+	}
+	h.outgrown, h.controls, h.several = false, false, false
+	h.msgs, h.buf, h.rest = h.msgs[:0], h.buf[:0], nil
 }
 
 // arrange readies the order of sending: messages to one destination together if
@@ -192,23 +226,11 @@ func (h *heldMessages) arrange(group bool) {
 	if h.arranged {
 		return
 	}
-	for i := range h.msgs {
-		h.msgs[i].Vectors = h.vectors[i : i+1 : i+1]
-	}
 	h.rest = h.msgs
-	if group && h.severalFlows() {
+	if group && h.several {
 		h.rest = h.flows.arrange(h.msgs)
 	}
 	h.arranged = true
-}
-
-func (h *heldMessages) severalFlows() bool {
-	for i := range h.msgs {
-		if h.msgs[i].Addr != h.msgs[0].Addr {
-			return true
-		}
-	}
-	return false
 }
 
 // maxTurn is how many datagrams go to one destination before it is the others'
@@ -217,7 +239,7 @@ const maxTurn = maxSegments
 
 // A flowTable puts messages together by destination. Its arrays are reused.
 type flowTable struct {
-	index map[netip.AddrPort]int // into flows
+	index []int32 // a hash table: 1 + which of flows, or 0
 	flows []flow
 	next  []int // next[i] is the message after msgs[i] to the same destination, or -1
 	order []OutputMessage
@@ -225,12 +247,18 @@ type flowTable struct {
 
 // A flow is a list of the messages to one destination: an address as it was
 // given, except that ::ffff:a.b.c.d is a.b.c.d.
-type flow struct{ first, last int }
+type flow struct {
+	to          netip.AddrPort
+	first, last int
+}
 
 // arrange returns msgs in an order in which destinations, in the order of their
 // first message, take turns of maxTurn messages.
 func (t *flowTable) arrange(msgs []OutputMessage) []OutputMessage {
 	t.link(msgs)
+	if len(t.flows) == len(msgs) {
+		return msgs
+	}
 	t.order = t.order[:0]
 	for left := t.flows; len(left) > 0; {
 		again := left[:0]
@@ -250,21 +278,44 @@ func (t *flowTable) arrange(msgs []OutputMessage) []OutputMessage {
 
 // link makes a flow for each destination.
 func (t *flowTable) link(msgs []OutputMessage) {
-	if t.index == nil {
-		t.index = make(map[netip.AddrPort]int)
+	size := 1 << bits.Len(uint(2*len(msgs)))
+	if len(t.index) != size {
+		t.index = slices.Grow(t.index[:0], size)[:size]
 	}
 	clear(t.index)
 	t.flows, t.next = t.flows[:0], t.next[:0]
 	for i := range msgs {
 		t.next = append(t.next, -1)
 		to := netip.AddrPortFrom(msgs[i].Addr.Addr().Unmap(), msgs[i].Addr.Port())
-		f, ok := t.index[to]
-		if !ok {
-			t.index[to] = len(t.flows)
-			t.flows = append(t.flows, flow{i, i})
+		f := t.find(to)
+		if *f == 0 {
+			t.flows = append(t.flows, flow{to, i, i})
+			*f = int32(len(t.flows))
 			continue
 		}
-		t.next[t.flows[f].last] = i
-		t.flows[f].last = i
+		last := &t.flows[*f-1].last
+		t.next[*last] = i
+		*last = i
 	}
+}
+
+// find returns where in the index a destination is, or is to be.
+func (t *flowTable) find(to netip.AddrPort) *int32 {
+	for i := hash(to); ; i++ {
+		f := &t.index[i&uint(len(t.index)-1)]
+		if *f == 0 || t.flows[*f-1].to == to {
+			return f
+		}
+	}
+}
+
+// hashSeed keeps those who choose their addresses from choosing them so that
+// all hash alike.
+var hashSeed = [2]uint64{rand.Uint64(), rand.Uint64()}
+
+func hash(to netip.AddrPort) uint {
+	a := to.Addr().As16()
+	hi, lo := bits.Mul64(binary.LittleEndian.Uint64(a[:])^hashSeed[0], binary.LittleEndian.Uint64(a[8:])^hashSeed[1])
+	hi, lo = bits.Mul64(hi^lo^uint64(to.Port()), hashSeed[1]|1)
+	return uint(hi ^ lo)
 }
