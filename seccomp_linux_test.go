@@ -74,7 +74,7 @@ func TestSeccompSendto(t *testing.T) {
 				}
 				w := k.world(t, 1, nil)
 				wr := NewWriter(w.conn, nil)
-				if _, err := wr.accept(packet{payload: []byte("idle"), to: w.dest[0]}); err != nil {
+				if _, err := wr.accept(&packet{payload: []byte("idle"), to: w.dest[0]}); err != nil {
 					t.Errorf("%s, an idle Writer: %v", k.name, err)
 				}
 				if err := wr.Flush(nil); err != nil {

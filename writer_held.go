@@ -84,6 +84,14 @@ func (h *holding) add(d *packet, now int64) {
 	h.filling.add(d, h.maxBytes)
 }
 
+// newer is how many datagrams writes have added since the others began to leave.
+func (h *holding) newer() int {
+	if h.filling == nil {
+		return 0
+	}
+	return h.filling.len()
+}
+
 // take makes sure that there is something in the part that leaves. fresh says
 // that it is what was filling until now.
 func (h *holding) take() (some, fresh bool) {

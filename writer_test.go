@@ -56,7 +56,7 @@ func (q *callQueue) len() (n int) {
 // mustWrite writes what must be accepted at once.
 func mustWrite(t testing.TB, w *Writer, p []byte, to netip.AddrPort) {
 	t.Helper()
-	if n, err := w.accept(packet{p, nil, to}); n != len(p) || err != nil {
+	if n, err := w.accept(&packet{p, nil, to}); n != len(p) || err != nil {
 		t.Fatalf("writing %d bytes to %v = %d, %v", len(p), to, n, err)
 	}
 }
@@ -275,6 +275,33 @@ func TestWriterSendsItsPart(t *testing.T) {
 	w.mu.Unlock()
 	if err := w.Flush(nil); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestWriterLate: however many datagrams are held, a write that comes
+// flusherLate after the first of them sends them if nobody else is at it.
+func TestWriterLate(t *testing.T) {
+	world, w, k := heldKernel(t, nil, nil)
+	k.letGo()
+	for held := 1; held <= 17; held++ {
+		w.mu.Lock()
+		w.newest, w.turn = math.MaxInt64, flusherDue // but it does not come
+		w.mu.Unlock()
+		for range held {
+			mustWrite(t, w, nil, world.dest[0])
+		}
+		time.Sleep(2 * flusherLate)
+		before := k.calls
+		mustWrite(t, w, nil, world.dest[0])
+		if k.calls == before {
+			t.Errorf("after %d that are held a late write sends nothing", held)
+		}
+		w.mu.Lock()
+		w.turn = nobody
+		w.mu.Unlock()
+		if err := w.Flush(nil); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

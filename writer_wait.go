@@ -141,7 +141,7 @@ func (w *Writer) hasRoomLocked(size int) bool { return w.writes.empty() && w.hel
 
 // acceptWaiting accepts a datagram for which there is no room once there is, or
 // says why not. It is called with mu held and returns without it.
-func (w *Writer) acceptWaiting(d packet) error {
+func (w *Writer) acceptWaiting(d *packet) error {
 	if !w.closed {
 		w.makeRoomLocked()
 	}
@@ -149,7 +149,7 @@ func (w *Writer) acceptWaiting(d packet) error {
 	switch {
 	case w.closed:
 	case w.hasRoomLocked(d.size()):
-		w.holdLocked(&d, sinceStart())
+		w.holdLocked(d, sinceStart())
 		w.mu.Unlock()
 		return nil
 	case w.engine.nonBlocking:
@@ -157,7 +157,7 @@ func (w *Writer) acceptWaiting(d packet) error {
 		err = ErrWouldBlock
 	case err == nil:
 		p := newWaitingCall()
-		p.packet = d
+		p.packet = *d
 		w.writes.push(p)
 		return w.awaitRoom(p)
 	}
