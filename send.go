@@ -589,15 +589,22 @@ type opError struct {
 	ip [16]byte
 }
 
+// set fills in what socketName.opError makes, field by field: to copy it to the
+// heap costs as much again.
 func (e *opError) set(s *sender, err error, to netip.AddrPort) error {
-	e.op = s.name.opError("write", err)
+	e.op.Op, e.op.Net, e.op.Err = "write", "udp", err
+	if s.name.conn != nil {
+		e.op.Net, e.op.Source = s.name.network, s.name.conn.LocalAddr()
+	}
 	if a := to.Addr(); a.IsValid() {
 		e.ip = a.As16()
-		e.to = net.UDPAddr{IP: e.ip[:], Port: int(to.Port()), Zone: a.Zone()}
+		e.to.IP, e.to.Port, e.to.Zone = e.ip[:], int(to.Port()), a.Zone()
 		if a.Is4() {
 			e.to.IP = e.ip[12:]
 		}
 		e.op.Addr = &e.to
+	} else if s.name.conn != nil {
+		e.op.Addr = s.name.conn.RemoteAddr()
 	}
 	return &e.op
 }

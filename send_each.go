@@ -81,10 +81,18 @@ type failedMessages struct {
 	errors opErrors
 }
 
+// grownAtOnce is for how many messages there is place at once where the first
+// few have all failed: it is likely that all will.
+const grownAtOnce = 1024
+
 // add adds the message at an index, the first of so many that are left.
 func (f *failedMessages) add(s *sender, index, left int, o outcome) {
-	if len(f.list) == cap(f.list) { // append's own way, by a quarter, copies them five times
-		f.list = slices.Grow(f.list, min(1+2*len(f.list), left))
+	if n := len(f.list); n == cap(f.list) { // append's own way, by a quarter, copies them five times
+		more := 1 + 2*n
+		if n > 1 && n == index {
+			more = max(more, grownAtOnce)
+		}
+		f.list = slices.Grow(f.list, min(more, left))
 	}
 	f.list = append(f.list, MessageError{Index: index, Addr: o.to, Err: f.errors.of(s, o)})
 }
