@@ -266,6 +266,11 @@ var wakers = []struct {
 	{"close", func(nw *narrows, _ context.CancelFunc) { nw.c.Close() }, net.ErrClosed},
 }
 
+// A waitFunc is a parkedCall.
+type waitFunc func() error
+
+func (f waitFunc) wait() error { return f() }
+
 // TestPark parks for an hour, so that no second try hides a missed wake-up.
 func TestPark(t *testing.T) {
 	inNamespace(t, func(t *testing.T, lo *loopback) {
@@ -273,31 +278,30 @@ func TestPark(t *testing.T) {
 			for _, early := range []bool{false, true} { // before it is parked
 				name := fmt.Sprintf("%s, early %v", w.name, early)
 				nw := filled(t, lo, nil)
+				q, rule := &nw.c.send.queue, waitForRoom
+				rule.pause = time.Hour
+				q.rule = &rule
 				ctx, cancel := context.WithCancel(context.Background())
-				if _, err := nw.c.send.queue.place(&nw.c.send.queue.turn).line.enter(ctx, &nw.c.send.queue.ends); err != nil {
+				if _, err := q.line.enter(ctx, &q.ends); err != nil {
 					t.Fatal(err)
 				}
 				if early {
 					w.wake(nw, cancel)
 				}
-				type parked struct {
-					hasRoom bool
-					err     error
-				}
-				done := make(chan parked, 1)
+				done, room := make(chan error, 1), false
 				go func() {
-					hasRoom, err := nw.c.send.queue.park(ctx, nw.c.send.queue.turn, time.Hour, false)
-					done <- parked{hasRoom, err}
+					done <- q.park(ctx, waitFunc(func() error {
+						return q.wait(func(fd uintptr) bool { room, _ = sys.Writable(fd); return room })
+					}))
 				}()
 				if !early {
 					nw.awaitWaiting(1)
 					w.wake(nw, cancel)
 				}
-				p := receive(t, name, done)
-				if !errors.Is(p.err, w.want) || (w.want == nil) != (p.err == nil) || p.hasRoom != (w.want == nil) {
-					t.Errorf("%s: %v, %v; want %v", name, p.hasRoom, p.err, w.want)
+				if err := receive(t, name, done); !errors.Is(err, w.want) || (w.want == nil) != (err == nil) || room != (w.want == nil) {
+					t.Errorf("%s: %v, %v; want %v", name, room, err, w.want)
 				}
-				nw.c.send.queue.leaveTurn()
+				q.leaveTurn()
 				cancel()
 				nw.c.Close()
 			}
@@ -490,7 +494,7 @@ func TestTurns(t *testing.T) {
 	inNamespace(t, func(t *testing.T, lo *loopback) {
 		nw := newNarrows(t, lo, open, nil)
 		nw.c.send.queue.takers.Add(1) // one that waits to send from now on
-		if _, err := nw.c.send.queue.place(&nw.c.send.queue.turn).line.enter(nil, &nw.c.send.queue.ends); err != nil {
+		if _, err := nw.c.send.queue.line.enter(nil, &nw.c.send.queue.ends); err != nil {
 			t.Fatal(err)
 		}
 		try := func() (n int, err error) {
@@ -555,19 +559,19 @@ func TestWaitWritableReserved(t *testing.T) {
 	w := plainKind.world(t, 1, nil)
 	q := &w.conn.send.queue
 	var looks atomic.Int32
-	rule := *q.rule
+	rule := waitForRoom
 	rule.ready = func(fd uintptr) (bool, error) {
 		looks.Add(1)
 		return sys.Writable(fd)
 	}
-	q.rule = &rule
+	q.rule, q.watch.rule = &rule, &rule
 	q.since.Store(sinceEpoch(time.Now().Add(-time.Hour)))
 	start, done := time.Now(), make(chan error, 2)
 	for range cap(done) {
 		go func() { done <- w.conn.WaitWritable(nil) }()
 	}
 	await(t, "they have looked often", func() bool { return looks.Load() >= 8 || len(done) > 0 })
-	if n, limit := int(looks.Load()), 8+int(time.Since(start)/rule.maxPause); n > limit {
+	if n, limit := int(looks.Load()), 8+int(time.Since(start)/rule.pause); n > limit {
 		t.Errorf("they looked %d times in %v, want at most %d", n, time.Since(start), limit)
 	}
 	if len(done) > 0 {
@@ -593,7 +597,7 @@ func TestRoomThatIsNone(t *testing.T) {
 		t.Errorf("%d, %v", n, err)
 	}
 	// Two a pause, whose first are shorter.
-	if limit := 12 + 2*int(time.Since(start)/waitForRoom.maxPause); s.calls < 4 || s.calls > limit {
+	if limit := 12 + 2*int(time.Since(start)/waitForRoom.pause); s.calls < 3 || s.calls > limit {
 		t.Errorf("%d tries in %v, want at most %d", s.calls, time.Since(start), limit)
 	}
 }
@@ -616,7 +620,7 @@ func TestStarved(t *testing.T) {
 		}
 		before, start := nw.c.Stats().Calls, time.Now()
 		time.Sleep(200 * time.Millisecond)
-		calls, limit := nw.c.Stats().Calls-before, uint64(time.Since(start)/waitForRoom.maxPause)+2
+		calls, limit := nw.c.Stats().Calls-before, uint64(time.Since(start)/waitForRoom.pause)+2
 		if calls > limit {
 			t.Errorf("%d tries in %v, want at most %d", calls, time.Since(start), limit)
 		}
@@ -1051,14 +1055,17 @@ func TestNoDescriptorLeft(t *testing.T) {
 
 		ctx, cancel := context.WithCancel(context.Background())
 		calls := nw.startWaits(ctx, 1, 2)
-		nw.c.send.queue.mu.Lock()
-		_, polls := nw.c.send.queue.turn.parker.(*pollParker)
-		nw.c.send.queue.mu.Unlock()
-		if !polls {
-			t.Error("a descriptor was left")
+		watcher := make(chan error, 1)
+		go func() { watcher <- nw.c.WaitWritable(ctx) }()
+		nw.awaitWaiting(3)
+		watch := &nw.c.send.queue.watch
+		await(t, "it is parked", func() bool { return watch.state.Load() == parked })
+		if raw, err := watch.ready(); raw != nil || err != nil {
+			t.Errorf("a descriptor was left, or %v", err)
 		}
 		cancel()
 		allEnded(t, calls, 0, context.Canceled)
+		checkError(t, receive(t, "the watcher", watcher), context.Canceled)
 		calls = nw.startWaits(nil, 1, 2)
 		nw.c.SetWriteDeadline(time.Now().Add(time.Millisecond))
 		allEnded(t, calls, 0, os.ErrDeadlineExceeded)

@@ -247,20 +247,15 @@ func (nw *narrows) awaitWaiting(n int) {
 }
 
 // waiting is how many calls wait for room, the one that has the place included,
-// and whether that has been parked.
+// and whether that is parked.
 func (nw *narrows) waiting() (n int, parked bool) {
-	q := &nw.c.send.queue
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for _, p := range []*place{q.turn, q.watch} {
-		if p == nil {
-			continue
-		}
+	for _, p := range nw.c.send.queue.places() {
 		p.line.mu.Lock()
 		if n += len(p.line.waiters); p.line.taken {
-			n, parked = n+1, parked || p.parker != nil
+			n++
 		}
 		p.line.mu.Unlock()
+		parked = parked || p.state.Load() != unparked
 	}
 	return n, parked
 }
@@ -335,7 +330,7 @@ func nothingLeft(t *testing.T) func() {
 	return func() {
 		t.Helper()
 		await(t, fmt.Sprintf("no more than %d goroutines", goroutines), func() bool { return runtime.NumGoroutine() <= goroutines })
-		await(t, fmt.Sprintf("no more than %d descriptors", descriptors), func() bool { return openDescriptors(t) <= descriptors }) // a parker is kept for a second
+		await(t, fmt.Sprintf("no more than %d descriptors", descriptors), func() bool { return openDescriptors(t) <= descriptors }) // a duplicate is kept for a second
 	}
 }
 

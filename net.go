@@ -60,18 +60,20 @@ func (c *Conn) File() (*os.File, error) {
 
 // Write is UDPConn's; under Config.NonBlocking it returns ErrWouldBlock rather
 // than wait.
-func (c *Conn) Write(b []byte) (int, error) {
-	if !c.send.nonBlocking {
-		return c.udpConn.Write(b)
+func (c *Conn) Write(b []byte) (n int, err error) {
+	if c.send.nonBlocking {
+		return c.send.sendPacket(nil, b, nil, netip.AddrPort{}, 0)
 	}
-	return c.send.sendPacket(nil, b, nil, netip.AddrPort{}, 0)
+	err = c.send.queue.netWrite(func() error { n, err = c.udpConn.Write(b); return err })
+	return n, err
 }
 
 // WriteTo is UDPConn's; under Config.NonBlocking it returns ErrWouldBlock
 // rather than wait.
-func (c *Conn) WriteTo(b []byte, addr net.Addr) (int, error) {
+func (c *Conn) WriteTo(b []byte, addr net.Addr) (n int, err error) {
 	if !c.send.nonBlocking {
-		return c.udpConn.WriteTo(b, addr)
+		err = c.send.queue.netWrite(func() error { n, err = c.udpConn.WriteTo(b, addr); return err })
+		return n, err
 	}
 	udp, ok := addr.(*net.UDPAddr)
 	if !ok {
@@ -82,9 +84,10 @@ func (c *Conn) WriteTo(b []byte, addr net.Addr) (int, error) {
 
 // WriteToUDP is UDPConn's; under Config.NonBlocking it returns ErrWouldBlock
 // rather than wait.
-func (c *Conn) WriteToUDP(b []byte, addr *net.UDPAddr) (int, error) {
+func (c *Conn) WriteToUDP(b []byte, addr *net.UDPAddr) (n int, err error) {
 	if !c.send.nonBlocking {
-		return c.udpConn.WriteToUDP(b, addr)
+		err = c.send.queue.netWrite(func() error { n, err = c.udpConn.WriteToUDP(b, addr); return err })
+		return n, err
 	}
 	return c.writeToUDP(b, addr)
 }
@@ -99,9 +102,10 @@ func (c *Conn) writeToUDP(b []byte, addr *net.UDPAddr) (int, error) {
 
 // WriteToUDPAddrPort is UDPConn's; under Config.NonBlocking it returns
 // ErrWouldBlock rather than wait.
-func (c *Conn) WriteToUDPAddrPort(b []byte, addr netip.AddrPort) (int, error) {
+func (c *Conn) WriteToUDPAddrPort(b []byte, addr netip.AddrPort) (n int, err error) {
 	if !c.send.nonBlocking {
-		return c.udpConn.WriteToUDPAddrPort(b, addr)
+		err = c.send.queue.netWrite(func() error { n, err = c.udpConn.WriteToUDPAddrPort(b, addr); return err })
+		return n, err
 	}
 	return c.writeTo(b, addr)
 }
@@ -119,7 +123,8 @@ func (c *Conn) writeTo(b []byte, addr netip.AddrPort) (int, error) {
 // rather than wait.
 func (c *Conn) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
 	if !c.send.nonBlocking {
-		return c.udpConn.WriteMsgUDP(b, oob, addr)
+		err = c.send.queue.netWrite(func() error { n, oobn, err = c.udpConn.WriteMsgUDP(b, oob, addr); return err })
+		return n, oobn, err
 	}
 	to, err := c.addrPort(addr)
 	if err != nil {
@@ -132,7 +137,8 @@ func (c *Conn) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err e
 // ErrWouldBlock rather than wait.
 func (c *Conn) WriteMsgUDPAddrPort(b, oob []byte, addr netip.AddrPort) (n, oobn int, err error) {
 	if !c.send.nonBlocking {
-		return c.udpConn.WriteMsgUDPAddrPort(b, oob, addr)
+		err = c.send.queue.netWrite(func() error { n, oobn, err = c.udpConn.WriteMsgUDPAddrPort(b, oob, addr); return err })
+		return n, oobn, err
 	}
 	if n, err = c.send.sendPacket(nil, b, oob, addr, 0); err != nil {
 		return 0, 0, err
@@ -181,13 +187,19 @@ func (c *Conn) SyscallConn() (syscall.RawConn, error) {
 	if !c.isFromNew() {
 		return c.udpConn.SyscallConn()
 	}
-	return userRawConn{c.raw, &c.send.gso, &c.recv}, nil
+	return userRawConn{c.raw, &c.send, &c.recv}, nil
 }
 
 // A userRawConn notes that the user may have changed the socket's options, or
 // reads it.
 type userRawConn struct {
 	syscall.RawConn
-	gso  *gso
+	send *sender
 	recv *receiver
+}
+
+// Write calls f as a RawConn does, except that a wait of ours that is kicked
+// has it called once more.
+func (r userRawConn) Write(f func(fd uintptr) bool) error {
+	return r.send.queue.netWrite(func() error { return r.RawConn.Write(f) })
 }

@@ -430,7 +430,7 @@ func (r userRawConn) Read(f func(fd uintptr) bool) error {
 // Control calls f as a RawConn does.
 func (r userRawConn) Control(f func(fd uintptr)) error {
 	err := r.recv.userControl(r.RawConn, f)
-	r.gso.stale.Store(true)
+	r.send.gso.stale.Store(true)
 	return err
 }
 

@@ -63,31 +63,6 @@ func TestLateContext(t *testing.T) {
 	})
 }
 
-// TestWakeUpIsJoined: a call whose context is done leaves its place only when
-// the wake-up that this caused is over, or it would be the next caller's.
-func TestWakeUpIsJoined(t *testing.T) {
-	inNamespace(t, func(t *testing.T, lo *loopback) {
-		nw := newNarrows(t, lo, shut, nil)
-		q := &nw.c.send.queue
-		rule := *q.rule
-		rule.longPause = 10 * time.Millisecond
-		q.rule = &rule
-		nw.fill()
-		ctx, cancel := context.WithCancel(t.Context())
-		calls := nw.startWaits(ctx, 1, 1)
-		q.mu.Lock() // the wake-up gets so far, and the pause ends meanwhile
-		cancel()
-		select {
-		case r := <-calls[0]:
-			q.mu.Unlock()
-			t.Fatalf("the call ended before its wake-up: %v", r.err)
-		case <-time.After(10 * rule.longPause):
-		}
-		q.mu.Unlock()
-		allEnded(t, calls, 0, context.Canceled)
-	})
-}
-
 // TestNoDescriptorAllowed: poll(2) takes no descriptor where the limit is 0,
 // and a send waits all the same.
 func TestNoDescriptorAllowed(t *testing.T) {
@@ -119,18 +94,18 @@ func TestWatchersTakeNoTurns(t *testing.T) {
 		nw := filled(t, lo, nil)
 		q := &nw.c.send.queue
 		var looks atomic.Int32
-		rule := *q.rule
+		rule := waitForRoom
 		rule.ready = func(fd uintptr) (bool, error) {
 			looks.Add(1)
 			return sys.Writable(fd)
 		}
-		q.rule = &rule
+		q.watch.rule = &rule
 		watchers := make(chan error, 100)
 		for range cap(watchers) {
 			go func() { watchers <- nw.c.WaitWritable(nil) }()
 		}
 		nw.awaitWaiting(cap(watchers))
-		atOnce(t, "taking the place of senders", func() { q.place(&q.turn).line.enter(nil, &q.ends) })
+		atOnce(t, "taking the place of senders", func() { q.line.enter(nil, &q.ends) })
 		lo.setTap(open)
 		for range cap(watchers) {
 			if err := receive(t, "a watcher", watchers); err != nil {
@@ -144,33 +119,39 @@ func TestWatchersTakeNoTurns(t *testing.T) {
 	})
 }
 
-// TestParkerReused: one wait after the other is on the same parker, which is
-// closed a while after the last.
-func TestParkerReused(t *testing.T) {
+// TestDuplicateReused: one wait after the other is on the same duplicate, which
+// is closed a while after the last.
+func TestDuplicateReused(t *testing.T) {
 	if _, err := sys.Dup(rawOf(t, plainKind.world(t, 1, nil).conn)); err != nil {
 		t.Skip(err)
 	}
 	inNamespace(t, func(t *testing.T, lo *loopback) {
 		nw := newNarrows(t, lo, shut, nil)
-		rule := *nw.c.send.queue.rule
-		rule.parkerExpiry = 200 * time.Millisecond
-		nw.c.send.queue.rule = &rule
+		rule := waitForRoom
+		rule.dupExpiry = 200 * time.Millisecond
+		watch := &nw.c.send.queue.watch
+		watch.rule = &rule
 		nw.fill()
 		before := openDescriptors(t)
-		parkers := map[parker]bool{}
+		duplicates := map[*os.File]bool{}
 		for range 5 {
 			ctx, cancel := context.WithCancel(context.Background())
-			calls := nw.startWaits(ctx, 1, 2)
-			nw.c.send.queue.mu.Lock()
-			parkers[nw.c.send.queue.turn.parker] = true
-			nw.c.send.queue.mu.Unlock()
+			watcher := make(chan error, 1)
+			go func() { watcher <- nw.c.WaitWritable(ctx) }()
+			nw.awaitWaiting(1)
+			await(t, "it is parked", func() bool {
+				watch.mu.Lock()
+				defer watch.mu.Unlock()
+				duplicates[watch.dup] = true
+				return watch.dup != nil
+			})
 			cancel()
-			allEnded(t, calls, 0, context.Canceled)
+			checkError(t, receive(t, "the watcher", watcher), context.Canceled)
 		}
-		if len(parkers) > 2 { // a stall of this machine may let one expire
-			t.Errorf("5 waits had %d parkers", len(parkers))
+		if len(duplicates) > 3 { // nil is one, and a stall of this machine may let one expire
+			t.Errorf("5 waits had %d duplicates", len(duplicates))
 		}
-		await(t, "the parker is closed", func() bool { return openDescriptors(t) == before })
+		await(t, "the duplicate is closed", func() bool { return openDescriptors(t) == before })
 		calls := nw.startWaits(nil, 1, 1)
 		lo.setTap(open)
 		allEnded(t, calls, 1, nil)
@@ -206,7 +187,7 @@ func rawOf(t *testing.T, c *Conn) syscall.RawConn {
 // TestStarvedAfter: room is reserved for a taker that has waited for 30 ms, and
 // not before.
 func TestStarvedAfter(t *testing.T) {
-	q := queue{rule: &waitForRoom}
+	q := roomQueue{roomPlace: roomPlace{rule: &waitForRoom}}
 	q.takers.Store(1)
 	for ago, want := range map[time.Duration]bool{0: false, 20 * time.Millisecond: false, 31 * time.Millisecond: true, time.Hour: true} {
 		q.since.Store(sinceEpoch(time.Now().Add(-ago)))
@@ -244,8 +225,8 @@ func TestTriesAgain(t *testing.T) {
 	if s.calls < tries {
 		t.Errorf("%d tries", s.calls)
 	}
-	if rule := waitForRoom; rule.maxPause > 20*time.Millisecond || rule.longPause > 100*time.Millisecond {
-		t.Errorf("pauses of up to %v and %v", rule.maxPause, rule.longPause)
+	if rule := waitForRoom; rule.pause > 100*time.Millisecond {
+		t.Errorf("pauses of %v", rule.pause)
 	}
 }
 

@@ -34,7 +34,7 @@ type sender struct {
 	noSendto    atomic.Bool // sendto is refused, and the other calls may not be
 	wasFull     atomic.Bool // what ended a batch call the last time was a full socket, and not an error
 
-	queue    queue
+	queue    roomQueue
 	gso      gso
 	pending  pendingErrors
 	counters sendCounters
@@ -42,18 +42,11 @@ type sender struct {
 	name socketName
 }
 
-// waitForRoom is how the kernel tells of room: it calls a socket writable only
-// when half of its buffer is free (sock_writeable, include/net/sock.h), and
-// newcomers can keep it from ever being that. Hence the pauses.
-var waitForRoom = waitRule{
+var waitForRoom = roomRule{
 	ready:        sys.Writable,
-	wait:         syscall.RawConn.Write,
-	setDeadline:  (*os.File).SetWriteDeadline,
-	minPause:     time.Millisecond,
-	maxPause:     20 * time.Millisecond,
-	longPause:    100 * time.Millisecond,
+	pause:        100 * time.Millisecond,
 	starvedAfter: 30 * time.Millisecond,
-	parkerExpiry: time.Second,
+	dupExpiry:    time.Second,
 }
 
 func (s *sender) init(c *net.UDPConn, raw syscall.RawConn, isIPv6 bool, cfg *Config) {
@@ -67,7 +60,7 @@ func (s *sender) init(c *net.UDPConn, raw syscall.RawConn, isIPv6 bool, cfg *Con
 	s.portable = newAdapterPortable(s.kernel, c, raw, isIPv6)
 	s.noBatchCall.Store(!sys.HaveBatchCall)
 	s.name = socketName{c, networkOf(c)}
-	s.queue.init(raw, &waitForRoom)
+	s.queue.init(c, raw, &waitForRoom)
 	s.gso.init(raw, cfg)
 }
 
@@ -286,12 +279,58 @@ func (s *sender) put(ctx context.Context, b *outBatch, flags int, wait, cut bool
 		n, err = s.write(b, flags)
 	}
 	if err == ErrWouldBlock && wait {
-		err = s.queue.inTurn(ctx, func() (err error) {
-			n, err = s.write(b, flags)
-			return err
-		})
+		n, err = s.writeInTurn(ctx, b, flags)
 	}
 	return n, err
+}
+
+// writeInTurn is write that waits for room.
+func (s *sender) writeInTurn(ctx context.Context, b *outBatch, flags int) (n int, err error) {
+	c := sendCalls.Get().(*sendCall)
+	c.s, c.ctx, c.b, c.flags = s, ctx, b, flags
+	if err = s.queue.inTurn(ctx, c); err == nil {
+		n, err = c.n, c.err
+	}
+	c.s, c.ctx, c.b = nil, nil, nil
+	sendCalls.Put(c)
+	return n, err
+}
+
+// A sendCall is a write that waits; pooled, so that none makes a closure.
+type sendCall struct {
+	s     *sender
+	ctx   context.Context
+	b     *outBatch
+	flags int
+
+	n   int
+	err error
+
+	try func(fd uintptr) bool // write, if there is room
+}
+
+var sendCalls = sync.Pool{New: func() any {
+	c := new(sendCall)
+	c.try = c.write
+	return c
+}}
+
+func (c *sendCall) wait() error { return c.s.queue.wait(c.try) }
+
+// write reports false if the socket is full. That is looked at first: x/net
+// makes an error for each try in vain.
+func (c *sendCall) write(fd uintptr) bool {
+	if c.n, c.err = 0, c.s.queue.ends.check(c.ctx); c.err != nil {
+		return true
+	}
+	if sys.SendBufferFull(fd) {
+		return false
+	}
+	if c.n, c.err = c.s.write(c.b, c.flags); c.err == ErrWouldBlock {
+		c.s.queue.retry()
+		return false
+	}
+	return true
 }
 
 // write puts what b holds to the kernel with one call and never waits: a full

@@ -12,6 +12,9 @@ import (
 	"syscall"
 )
 
+// ParksWriters says that RawConn.Write waits for room.
+const ParksWriters = false
+
 // Dup returns a duplicate of a socket that the runtime's network poller knows;
 // there is none on this system.
 func Dup(syscall.RawConn) (*os.File, error) { return nil, errors.ErrUnsupported }

@@ -13,6 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// ParksWriters says that RawConn.Write waits for room.
+const ParksWriters = true
+
 // Dup returns a duplicate of a socket that the runtime's network poller knows,
 // with deadlines and locks of its own. It is not made with UDPConn.File, whose
 // Fd makes the live socket blocking.

@@ -1,0 +1,194 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+package batchconn
+
+import (
+	"net"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/batchconn/batchconn/internal/sys"
+)
+
+// A roomPlace is a place of callers that wait for room.
+//
+// A sender is parked on the socket, with the lock for which net's own writes
+// wait, and which these hold while they wait. While one of them is under way,
+// the sender is parked on a duplicate of the socket, or it might take the lock
+// again and again and keep them waiting. Callers of WaitWritable, which wait
+// for more room than a write, always are.
+//
+// The duplicate is there as long as it is used now and then. Failing that (no
+// descriptor left, no duplicates on this system), the caller polls: one that
+// may wait does not fail for that.
+type roomPlace struct {
+	place
+	rule      *roomRule
+	conn      *net.UDPConn // the socket, if callers may be parked on it
+	netWrites atomic.Int32 // writes of net's own that are under way
+
+	// Under mu.
+	retryAt int64 // since epoch: when to kick the caller that is parked; 0: never
+	dup     *os.File
+	dupRaw  syscall.RawConn
+	dupUsed int64 // since epoch: when a caller was parked last on the duplicate
+	onDup   bool  // the last that was parked was so on the duplicate
+	ticker  *time.Timer
+	ticks   bool // the ticker runs
+}
+
+// wait is RawConn.Write: it parks until f, which is called at once and whenever
+// there may be room, returns true.
+func (p *roomPlace) wait(f func(fd uintptr) bool) error {
+	raw, err := p.ready()
+	switch {
+	case err != nil:
+		return err
+	case raw == nil:
+		return p.poll(f)
+	}
+	return raw.Write(f)
+}
+
+// ready returns what to park on; nil is nothing.
+func (p *roomPlace) ready() (raw syscall.RawConn, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ends.closed.Load() {
+		return nil, net.ErrClosed
+	}
+	p.retryAt = 0
+	netWrites := p.netWrites.Load() > 0
+	if netWrites {
+		p.retryLocked() // they may take all room, again and again
+	}
+	if p.onDup = !sys.ParksWriters || p.conn == nil || netWrites; p.onDup {
+		return p.duplicateLocked(), nil
+	}
+	return p.ends.raw, nil
+}
+
+// retry has the caller that is parked try again after a pause, if nothing has
+// woken it. It is for those to whom the kernel does not owe a wake-up.
+func (p *roomPlace) retry() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.retryLocked()
+}
+
+func (p *roomPlace) retryLocked() {
+	p.retryAt = sinceEpoch(time.Now().Add(p.rule.pause))
+	p.tickLocked()
+}
+
+// tickLocked has the ticker run. It is no timer that is set for each wait: to
+// move one wakes a thread of the runtime's, and while one is set that thread is
+// woken by whatever else happens to a socket.
+func (p *roomPlace) tickLocked() {
+	switch {
+	case p.ticks:
+		return
+	case p.ticker == nil:
+		p.ticker = time.AfterFunc(p.rule.pause, p.tick)
+	default:
+		p.ticker.Reset(p.rule.pause)
+	}
+	p.ticks = true
+}
+
+func (p *roomPlace) duplicateLocked() syscall.RawConn {
+	p.dupUsed = sinceEpoch(time.Now())
+	if p.dup != nil {
+		return p.dupRaw
+	}
+	dup, err := sys.Dup(p.ends.raw)
+	if err != nil {
+		return nil
+	}
+	raw, err := dup.SyscallConn()
+	if err != nil || dup.SetWriteDeadline(p.until()) != nil { // the runtime's poller does not take it
+		dup.Close()
+		return nil
+	}
+	p.dup, p.dupRaw = dup, raw
+	p.tickLocked()
+	if p.state.Load() == kicked {
+		dup.SetWriteDeadline(aLongTimeAgo)
+	}
+	return raw
+}
+
+func (p *roomPlace) endParkingAt(t time.Time) error {
+	if p.dup != nil {
+		p.dup.SetWriteDeadline(t)
+	}
+	if p.conn != nil {
+		return p.conn.SetWriteDeadline(t)
+	}
+	return nil
+}
+
+// tick kicks the caller that is to try again, and closes a duplicate that was
+// not used for long.
+func (p *roomPlace) tick() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ticks = false
+	now, isParked := sinceEpoch(time.Now()), p.state.Load() != unparked
+	if p.dup != nil && !(isParked && p.onDup) && now-p.dupUsed >= int64(p.rule.dupExpiry) {
+		p.dup.Close()
+		p.dup, p.dupRaw = nil, nil
+	}
+	retries := isParked && p.retryAt != 0
+	if retries && now >= p.retryAt {
+		p.kickLocked()
+	}
+	if retries || p.dup != nil {
+		p.tickLocked()
+	}
+}
+
+// setDeadline sets the user's deadline in our record, on the duplicate, and by
+// set on what else there is.
+func (p *roomPlace) setDeadline(t time.Time, set func(time.Time) error) error {
+	return p.place.setDeadline(t, func(t time.Time) error {
+		err := set(t)
+		if err == nil && p.dup != nil {
+			p.dup.SetWriteDeadline(t)
+		}
+		return err
+	})
+}
+
+// close wakes a caller that is parked on a duplicate, and returns once it is
+// off the socket. Until then it may want mu.
+func (p *roomPlace) close() {
+	p.mu.Lock()
+	p.ends.closed.Store(true)
+	dup := p.dup
+	p.dup, p.dupRaw = nil, nil
+	p.mu.Unlock()
+	if dup != nil {
+		dup.Close()
+	}
+}
+
+// pollEvery is how often a caller that polls looks.
+const pollEvery = time.Millisecond
+
+// poll is wait without anything to park on.
+func (p *roomPlace) poll(f func(fd uintptr) bool) error {
+	for done := false; ; time.Sleep(pollEvery) {
+		err := p.ends.raw.Control(func(fd uintptr) { done = f(fd) })
+		switch {
+		case done || err != nil:
+			return err
+		case p.state.Load() == kicked || p.ends.closed.Load() || p.ends.expired():
+			return os.ErrDeadlineExceeded
+		}
+	}
+}

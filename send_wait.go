@@ -1,0 +1,169 @@
+// Copyright 2026 The batchconn Authors.
+// Use of this source code is governed by a BSD-style
+// license that can be found in the LICENSE file.
+
+package batchconn
+
+import (
+	"context"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// Waiting for room.
+//
+// Sends that find the socket full stand in the line of deadline.go. The send
+// that has the place parks on the socket itself, with its next try as the
+// function that RawConn.Write calls again whenever there may be room.
+//
+// The kernel wakes it once half of the buffer is free (sock_writeable,
+// include/net/sock.h). That comes after every full buffer, since what fills it
+// leaves, and callers of this package leave room alone that is another's. Where
+// the kernel answers that there is no room and the buffer is not full, or net's
+// own writes may take what there is, nothing is owed, and the send tries again
+// after a pause.
+
+// A roomRule says how to wait for room.
+type roomRule struct {
+	// ready reports, without waiting, whether there is room.
+	ready func(fd uintptr) (bool, error)
+
+	// A caller that cannot be sure to be woken tries again after this pause.
+	pause time.Duration
+
+	// A sender that has had the place in vain for this long gets what comes next:
+	// callers that may not wait leave it alone meanwhile.
+	starvedAfter time.Duration
+
+	// A duplicate is closed when it was not used for this long: each packet that
+	// arrives wakes it too. But to make a new one for each wait costs more than
+	// the wait.
+	dupExpiry time.Duration
+}
+
+// A roomQueue is where callers wait for room.
+type roomQueue struct {
+	roomPlace           // of the senders
+	watch     roomPlace // of callers that take nothing
+
+	// Read by every call.
+	takers atomic.Int32 // senders in turn, parked or not
+	since  atomic.Int64 // epoch: when the sender that has the place got it; 0 for none
+
+	turns     atomic.Uint64 // of senders
+	deadlines sync.Mutex    // held while the user's is set
+}
+
+func (q *roomQueue) init(c *net.UDPConn, raw syscall.RawConn, rule *roomRule) {
+	q.conn = c
+	for _, p := range q.places() {
+		p.ends.raw, p.on, p.rule = raw, p, rule
+	}
+}
+
+func (q *roomQueue) places() [2]*roomPlace { return [...]*roomPlace{&q.roomPlace, &q.watch} }
+
+// mustWait reports whether a caller has to leave what there is to others. A
+// caller that may wait queues behind those that wait already. No caller takes
+// what is reserved for one that starved.
+func (q *roomQueue) mustWait(mayWait bool) bool {
+	return q.takers.Load() != 0 && (mayWait || q.starved())
+}
+
+// starved reports whether a sender has waited for too long.
+func (q *roomQueue) starved() bool {
+	since := q.since.Load()
+	return since != 0 && sinceEpoch(time.Now())-since >= int64(q.rule.starvedAfter)
+}
+
+// inTurn waits in line, and with the place until c is done. It returns what
+// ended the waiting otherwise.
+func (q *roomQueue) inTurn(ctx context.Context, c parkedCall) error {
+	q.takers.Add(1)
+	defer q.takers.Add(-1)
+	if _, err := q.line.enter(ctx, &q.ends); err != nil {
+		return err
+	}
+	defer q.leaveTurn()
+	q.turns.Add(1)
+	q.since.Store(sinceEpoch(time.Now()))
+	return q.park(ctx, c)
+}
+
+func (q *roomQueue) leaveTurn() {
+	q.since.Store(0)
+	q.line.leave(false)
+}
+
+// await waits until the socket is ready, and that not for one that starved, and
+// takes nothing. All callers wait for the same, so one is parked for all of
+// them.
+func (q *roomQueue) await(ctx context.Context) error {
+	if err := q.ends.check(ctx); err != nil {
+		return err
+	}
+	p := &q.watch
+	done, err := p.line.enter(ctx, &p.ends)
+	if err != nil || done {
+		return err
+	}
+	c := &watchCall{q: q}
+	if err = p.park(ctx, c); err == nil {
+		err = c.err
+	}
+	p.line.leave(err == nil)
+	return err
+}
+
+// A watchCall waits for room and leaves it there.
+type watchCall struct {
+	q   *roomQueue
+	err error
+}
+
+func (c *watchCall) wait() error { return c.q.watch.wait(c.look) }
+
+func (c *watchCall) look(fd uintptr) (done bool) {
+	var ready bool
+	ready, c.err = c.q.rule.ready(fd)
+	if c.err != nil || !ready {
+		return c.err != nil
+	}
+	if c.q.starved() {
+		c.q.watch.retry()
+		return false
+	}
+	return true
+}
+
+// setDeadline sets the user's deadline where it is held: on the socket, which
+// set does, on the duplicate, and in our records.
+func (q *roomQueue) setDeadline(t time.Time, set func(time.Time) error) error {
+	q.deadlines.Lock()
+	defer q.deadlines.Unlock()
+	if err := q.roomPlace.setDeadline(t, set); err != nil {
+		return err
+	}
+	return q.watch.setDeadline(t, func(time.Time) error { return nil })
+}
+
+// close wakes all that wait, for good.
+func (q *roomQueue) close() {
+	for _, p := range q.places() {
+		p.close()
+	}
+}
+
+// netWrite does a write of net's own, and again if a kick has ended it.
+func (q *roomQueue) netWrite(write func() error) error {
+	q.netWrites.Add(1)
+	defer q.netWrites.Add(-1)
+	for {
+		if err := write(); !q.isKick(err) {
+			return err
+		}
+	}
+}
