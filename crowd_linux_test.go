@@ -209,7 +209,9 @@ func TestKickEndsNobody(t *testing.T) {
 		for i, write := range []func(sender, first int) (int, error){s.writeTo, s.writeBatch, s.writeRaw()} {
 			go func() { _, err := write(5+i, 0); others <- err }()
 		}
-		await(t, "net's writes wait", func() bool { return q.netWrites.Load() == 3 })
+		for range 100 {
+			runtime.Gosched() // until they wait
+		}
 		nw.awaitWaiting(5)
 		for range 300 {
 			q.kick()
@@ -268,6 +270,38 @@ func TestNetWritesGetIn(t *testing.T) {
 		before := sends.Load()
 		await(t, "sends and writes get in", func() bool { return writes.Load() > 100 && sends.Load() > before+3 })
 		t.Logf("%d calls of SendMessages beside %d writes", sends.Load()-before, writes.Load())
+		close(s.stop)
+		lo.setTap(open)
+		s.wg.Wait()
+	})
+}
+
+// TestSendGetsTheLock: a send that waits for the lock of net's writes gets it,
+// though they take it again and again. It waits there when it began to wait
+// before the first of them was seen.
+func TestSendGetsTheLock(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+		nw := newNarrows(t, lo, trickle, nil)
+		rule := waitForRoom
+		rule.dupExpiry = -1 // none is ever seen
+		nw.c.send.queue.rule = &rule
+		nw.fill()
+		s := &crowd{narrows: nw, stop: make(chan struct{})}
+		var writes atomic.Int32
+		for range 2 { // so that one waits for the lock when the other gives it up
+			s.repeat(func() error {
+				_, err := s.writeTo(2, 0)
+				writes.Add(1)
+				return s.mayEnd(nil, "WriteTo", err)
+			})
+		}
+		await(t, "writes get in", func() bool { return writes.Load() > 10 })
+		for i := range 20 {
+			if _, _, err := s.sendSome(t.Context(), 1, i); err != nil {
+				t.Fatal(err)
+			}
+		}
 		close(s.stop)
 		lo.setTap(open)
 		s.wg.Wait()

@@ -64,7 +64,10 @@ func (c *Conn) Write(b []byte) (n int, err error) {
 	if c.send.nonBlocking {
 		return c.send.sendPacket(nil, b, nil, netip.AddrPort{}, 0)
 	}
-	err = c.send.queue.netWrite(func() error { n, err = c.udpConn.Write(b); return err })
+	for again := true; again; again = c.send.queue.isKick(err) {
+		c.send.queue.netWrites()
+		n, err = c.udpConn.Write(b)
+	}
 	return n, err
 }
 
@@ -72,7 +75,10 @@ func (c *Conn) Write(b []byte) (n int, err error) {
 // rather than wait.
 func (c *Conn) WriteTo(b []byte, addr net.Addr) (n int, err error) {
 	if !c.send.nonBlocking {
-		err = c.send.queue.netWrite(func() error { n, err = c.udpConn.WriteTo(b, addr); return err })
+		for again := true; again; again = c.send.queue.isKick(err) {
+			c.send.queue.netWrites()
+			n, err = c.udpConn.WriteTo(b, addr)
+		}
 		return n, err
 	}
 	udp, ok := addr.(*net.UDPAddr)
@@ -86,7 +92,10 @@ func (c *Conn) WriteTo(b []byte, addr net.Addr) (n int, err error) {
 // rather than wait.
 func (c *Conn) WriteToUDP(b []byte, addr *net.UDPAddr) (n int, err error) {
 	if !c.send.nonBlocking {
-		err = c.send.queue.netWrite(func() error { n, err = c.udpConn.WriteToUDP(b, addr); return err })
+		for again := true; again; again = c.send.queue.isKick(err) {
+			c.send.queue.netWrites()
+			n, err = c.udpConn.WriteToUDP(b, addr)
+		}
 		return n, err
 	}
 	return c.writeToUDP(b, addr)
@@ -104,7 +113,10 @@ func (c *Conn) writeToUDP(b []byte, addr *net.UDPAddr) (int, error) {
 // ErrWouldBlock rather than wait.
 func (c *Conn) WriteToUDPAddrPort(b []byte, addr netip.AddrPort) (n int, err error) {
 	if !c.send.nonBlocking {
-		err = c.send.queue.netWrite(func() error { n, err = c.udpConn.WriteToUDPAddrPort(b, addr); return err })
+		for again := true; again; again = c.send.queue.isKick(err) {
+			c.send.queue.netWrites()
+			n, err = c.udpConn.WriteToUDPAddrPort(b, addr)
+		}
 		return n, err
 	}
 	return c.writeTo(b, addr)
@@ -123,7 +135,10 @@ func (c *Conn) writeTo(b []byte, addr netip.AddrPort) (int, error) {
 // rather than wait.
 func (c *Conn) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
 	if !c.send.nonBlocking {
-		err = c.send.queue.netWrite(func() error { n, oobn, err = c.udpConn.WriteMsgUDP(b, oob, addr); return err })
+		for again := true; again; again = c.send.queue.isKick(err) {
+			c.send.queue.netWrites()
+			n, oobn, err = c.udpConn.WriteMsgUDP(b, oob, addr)
+		}
 		return n, oobn, err
 	}
 	to, err := c.addrPort(addr)
@@ -137,7 +152,10 @@ func (c *Conn) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err e
 // ErrWouldBlock rather than wait.
 func (c *Conn) WriteMsgUDPAddrPort(b, oob []byte, addr netip.AddrPort) (n, oobn int, err error) {
 	if !c.send.nonBlocking {
-		err = c.send.queue.netWrite(func() error { n, oobn, err = c.udpConn.WriteMsgUDPAddrPort(b, oob, addr); return err })
+		for again := true; again; again = c.send.queue.isKick(err) {
+			c.send.queue.netWrites()
+			n, oobn, err = c.udpConn.WriteMsgUDPAddrPort(b, oob, addr)
+		}
 		return n, oobn, err
 	}
 	if n, err = c.send.sendPacket(nil, b, oob, addr, 0); err != nil {
@@ -200,6 +218,10 @@ type userRawConn struct {
 
 // Write calls f as a RawConn does, except that a wait of ours that is kicked
 // has it called once more.
-func (r userRawConn) Write(f func(fd uintptr) bool) error {
-	return r.send.queue.netWrite(func() error { return r.RawConn.Write(f) })
+func (r userRawConn) Write(f func(fd uintptr) bool) (err error) {
+	for again := true; again; again = r.send.queue.isKick(err) {
+		r.send.queue.netWrites()
+		err = r.RawConn.Write(f)
+	}
+	return err
 }

@@ -7,6 +7,7 @@ package batchconn
 import (
 	"net"
 	"os"
+	"runtime"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -17,21 +18,24 @@ import (
 // A roomPlace is a place of callers that wait for room.
 //
 // A sender is parked on the socket, with the lock for which net's own writes
-// wait, and which these hold while they wait. While one of them is under way,
-// the sender is parked on a duplicate of the socket, or it might take the lock
-// again and again and keep them waiting. Callers of WaitWritable, which wait
-// for more room than a write, always are.
+// wait, and which these hold while they wait. Nobody hands that lock over: each
+// might take it again and again and keep the other waiting. So once a write of
+// net's own has been seen, senders are parked on a duplicate of the socket for a
+// while. Callers of WaitWritable, which wait for more room than a write, always
+// are.
 //
 // The duplicate is there as long as it is used now and then. Failing that (no
 // descriptor left, no duplicates on this system), the caller polls: one that
 // may wait does not fail for that.
 type roomPlace struct {
 	place
-	rule      *roomRule
-	conn      *net.UDPConn // the socket, if callers may be parked on it
-	netWrites atomic.Int32 // writes of net's own that are under way
+	rule     *roomRule
+	conn     *net.UDPConn // the socket, if callers may be parked on it
+	netWrote atomic.Bool  // a write of net's own has begun since a caller looked
+	atLock   atomic.Bool  // the caller that is to be parked on the socket has not got the lock yet
 
 	// Under mu.
+	netSeen int64 // since epoch: when a caller found netWrote; 0: never
 	retryAt int64 // since epoch: when to kick the caller that is parked; 0: never
 	dup     *os.File
 	dupRaw  syscall.RawConn
@@ -51,6 +55,7 @@ func (p *roomPlace) wait(f func(fd uintptr) bool) error {
 	case raw == nil:
 		return p.poll(f)
 	}
+	defer p.atLock.Store(false)
 	return raw.Write(f)
 }
 
@@ -62,14 +67,34 @@ func (p *roomPlace) ready() (raw syscall.RawConn, err error) {
 		return nil, net.ErrClosed
 	}
 	p.retryAt = 0
-	netWrites := p.netWrites.Load() > 0
-	if netWrites {
+	beside := p.besideNetLocked()
+	if beside {
 		p.retryLocked() // they may take all room, again and again
 	}
-	if p.onDup = !sys.ParksWriters || p.conn == nil || netWrites; p.onDup {
+	if p.onDup = !sys.ParksWriters || p.conn == nil || beside; p.onDup {
 		return p.duplicateLocked(), nil
 	}
+	p.atLock.Store(true)
 	return p.ends.raw, nil
+}
+
+// besideNetLocked reports whether there have been writes of net's own of late.
+func (p *roomPlace) besideNetLocked() bool {
+	now := sinceEpoch(time.Now())
+	if p.netWrote.Swap(false) {
+		p.netSeen = now
+	}
+	return p.netSeen != 0 && now-p.netSeen < int64(p.rule.dupExpiry)
+}
+
+// netWrites says that a write of net's own is about to begin.
+func (p *roomPlace) netWrites() {
+	if !p.netWrote.Load() {
+		p.netWrote.Store(true)
+	}
+	if p.atLock.Load() {
+		runtime.Gosched() // the caller that waits for the lock goes first
+	}
 }
 
 // retry has the caller that is parked try again after a pause, if nothing has

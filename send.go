@@ -320,6 +320,7 @@ func (c *sendCall) wait() error { return c.s.queue.wait(c.try) }
 // write reports false if the socket is full. That is looked at first: x/net
 // makes an error for each try in vain.
 func (c *sendCall) write(fd uintptr) bool {
+	c.s.queue.atLock.Store(false)
 	if c.n, c.err = 0, c.s.queue.ends.check(c.ctx); c.err != nil {
 		return true
 	}

@@ -156,14 +156,3 @@ func (q *roomQueue) close() {
 		p.close()
 	}
 }
-
-// netWrite does a write of net's own, and again if a kick has ended it.
-func (q *roomQueue) netWrite(write func() error) error {
-	q.netWrites.Add(1)
-	defer q.netWrites.Add(-1)
-	for {
-		if err := write(); !q.isKick(err) {
-			return err
-		}
-	}
-}
