@@ -21,15 +21,10 @@ import (
 func Sendto(raw syscall.RawConn, isIPv6 bool, p []byte, to netip.AddrPort, flags int) error {
 	c := sendtoCalls.Get().(*sendtoCall)
 	c.p, c.flags = p, flags|DontWait
-	switch {
-	case !to.IsValid():
-		c.to = nil
-	case isIPv6:
-		c.v6.Addr, c.v6.Port = to.Addr().As16(), int(to.Port())
-		c.to = &c.v6
-	default:
-		c.v4.Addr, c.v4.Port = to.Addr().As4(), int(to.Port())
-		c.to = &c.v4
+	if to.IsValid() {
+		c.to.set(isIPv6, to)
+	} else {
+		c.to = sockaddr{}
 	}
 	err := raw.Control(c.call)
 	if err == nil {
@@ -45,16 +40,14 @@ func Sendto(raw syscall.RawConn, isIPv6 bool, p []byte, to netip.AddrPort, flags
 type sendtoCall struct {
 	p     []byte
 	flags int
-	to    unix.Sockaddr // &v4, &v6 or nil
-	v4    unix.SockaddrInet4
-	v6    unix.SockaddrInet6
+	to    sockaddr
 	err   error
 	call  func(fd uintptr)
 }
 
 var sendtoCalls = sync.Pool{New: func() any {
 	c := new(sendtoCall)
-	c.call = func(fd uintptr) { c.err = unix.Sendto(int(fd), c.p, c.flags, c.to) }
+	c.call = func(fd uintptr) { c.err = sendto(fd, c.p, c.flags, &c.to) }
 	return c
 }}
 
