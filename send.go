@@ -361,7 +361,6 @@ func (s *sender) write(b *outBatch, flags int) (n int, err error) {
 			case full:
 				err = ErrWouldBlock
 			case !known || again:
-				s.noteFull(false)
 				return 0, cause(err)
 			default: // it has room, but perhaps had none
 				again, err = true, nil
