@@ -45,7 +45,11 @@ func (c *Conn) RemoteAddr() net.Addr { return c.udpConn.RemoteAddr() }
 func (c *Conn) SetReadBuffer(bytes int) error { return c.udpConn.SetReadBuffer(bytes) }
 
 // SetWriteBuffer is UDPConn's.
-func (c *Conn) SetWriteBuffer(bytes int) error { return c.udpConn.SetWriteBuffer(bytes) }
+func (c *Conn) SetWriteBuffer(bytes int) error {
+	err := c.udpConn.SetWriteBuffer(bytes)
+	c.send.queue.kick() // the kernel tells of the new room only if it is half of the buffer
+	return err
+}
 
 // File is UDPConn's; on the zero Conn it returns EINVAL. It turns coalescing
 // and reading ahead off for good. Options that are set through the file may not
@@ -64,8 +68,8 @@ func (c *Conn) Write(b []byte) (n int, err error) {
 	if c.send.nonBlocking {
 		return c.send.sendPacket(nil, b, nil, netip.AddrPort{}, 0)
 	}
-	for again := true; again; again = c.send.queue.isKick(err) {
-		c.send.queue.netWrites()
+	for before, again := uint32(0), true; again; again = c.send.queue.isKick(err, before) {
+		before = c.send.queue.netWrites()
 		n, err = c.udpConn.Write(b)
 	}
 	return n, err
@@ -75,8 +79,8 @@ func (c *Conn) Write(b []byte) (n int, err error) {
 // rather than wait.
 func (c *Conn) WriteTo(b []byte, addr net.Addr) (n int, err error) {
 	if !c.send.nonBlocking {
-		for again := true; again; again = c.send.queue.isKick(err) {
-			c.send.queue.netWrites()
+		for before, again := uint32(0), true; again; again = c.send.queue.isKick(err, before) {
+			before = c.send.queue.netWrites()
 			n, err = c.udpConn.WriteTo(b, addr)
 		}
 		return n, err
@@ -92,8 +96,8 @@ func (c *Conn) WriteTo(b []byte, addr net.Addr) (n int, err error) {
 // rather than wait.
 func (c *Conn) WriteToUDP(b []byte, addr *net.UDPAddr) (n int, err error) {
 	if !c.send.nonBlocking {
-		for again := true; again; again = c.send.queue.isKick(err) {
-			c.send.queue.netWrites()
+		for before, again := uint32(0), true; again; again = c.send.queue.isKick(err, before) {
+			before = c.send.queue.netWrites()
 			n, err = c.udpConn.WriteToUDP(b, addr)
 		}
 		return n, err
@@ -113,8 +117,8 @@ func (c *Conn) writeToUDP(b []byte, addr *net.UDPAddr) (int, error) {
 // ErrWouldBlock rather than wait.
 func (c *Conn) WriteToUDPAddrPort(b []byte, addr netip.AddrPort) (n int, err error) {
 	if !c.send.nonBlocking {
-		for again := true; again; again = c.send.queue.isKick(err) {
-			c.send.queue.netWrites()
+		for before, again := uint32(0), true; again; again = c.send.queue.isKick(err, before) {
+			before = c.send.queue.netWrites()
 			n, err = c.udpConn.WriteToUDPAddrPort(b, addr)
 		}
 		return n, err
@@ -135,8 +139,8 @@ func (c *Conn) writeTo(b []byte, addr netip.AddrPort) (int, error) {
 // rather than wait.
 func (c *Conn) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
 	if !c.send.nonBlocking {
-		for again := true; again; again = c.send.queue.isKick(err) {
-			c.send.queue.netWrites()
+		for before, again := uint32(0), true; again; again = c.send.queue.isKick(err, before) {
+			before = c.send.queue.netWrites()
 			n, oobn, err = c.udpConn.WriteMsgUDP(b, oob, addr)
 		}
 		return n, oobn, err
@@ -152,8 +156,8 @@ func (c *Conn) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err e
 // ErrWouldBlock rather than wait.
 func (c *Conn) WriteMsgUDPAddrPort(b, oob []byte, addr netip.AddrPort) (n, oobn int, err error) {
 	if !c.send.nonBlocking {
-		for again := true; again; again = c.send.queue.isKick(err) {
-			c.send.queue.netWrites()
+		for before, again := uint32(0), true; again; again = c.send.queue.isKick(err, before) {
+			before = c.send.queue.netWrites()
 			n, oobn, err = c.udpConn.WriteMsgUDPAddrPort(b, oob, addr)
 		}
 		return n, oobn, err
@@ -219,8 +223,8 @@ type userRawConn struct {
 // Write calls f as a RawConn does, except that a wait of ours that is kicked
 // has it called once more.
 func (r userRawConn) Write(f func(fd uintptr) bool) (err error) {
-	for again := true; again; again = r.send.queue.isKick(err) {
-		r.send.queue.netWrites()
+	for before, again := uint32(0), true; again; again = r.send.queue.isKick(err, before) {
+		before = r.send.queue.netWrites()
 		err = r.RawConn.Write(f)
 	}
 	return err

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -211,7 +212,11 @@ func (r *receiver) enterNet() bool {
 func (r *receiver) leaveNet(n int, err error) (again bool) {
 	if err != nil {
 		r.net.fail()
-		return r.queue.isKick(err)
+		if again = r.queue.isNotUsers(err); again {
+			runtime.Gosched() // to let the kicked caller go first
+			r.queue.restore()
+		}
+		return again
 	}
 	if r.net.end(n)%lookEvery == 0 {
 		r.lookForMore()
@@ -419,9 +424,9 @@ func (q *quickRead) attempt(fd uintptr) {
 // reading ahead end before the first f.
 func (r userRawConn) Read(f func(fd uintptr) bool) error {
 	r.recv.turnOff(reasonRaw)
-	for {
-		err := r.RawConn.Read(f)
-		if !r.recv.queue.isKick(err) {
+	for q := &r.recv.queue; ; {
+		before := q.backs.Load()
+		if err := r.RawConn.Read(f); !q.isKick(err, before) {
 			return err
 		}
 	}

@@ -39,12 +39,18 @@ import (
 //   - The user moves the deadline while a kick stands. The kicked caller puts
 //     the one that is recorded then on the descriptor. That is done under mu, as
 //     are kicks: neither can undo the other.
+//   - Somebody sets a deadline behind our back, on the *net.UDPConn. It ends a
+//     call of net's own, and ours put the user's in its place.
 type place struct {
 	ends  ends
 	line  line
 	on    descriptor
 	state atomic.Int32 // of the caller that has the place
 	mu    sync.Mutex   // for kicks, and for deadlines that reach the descriptor
+
+	// How often a deadline of ours, that of a kick or a flush, was put on the
+	// descriptor, and how often one was taken back.
+	pasts, backs atomic.Uint32
 }
 
 const (
@@ -77,15 +83,19 @@ func (p *place) park(ctx context.Context, c parkedCall) error {
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return cause(err)
 		}
-		p.awaitOther()
+		p.restore()
 	}
 }
 
-// awaitOther returns when a deadline that is another's is taken back: that of a
-// kick, or of a flush, which holds mu.
-func (p *place) awaitOther() {
+// restore returns when a deadline that is not the user's is taken back: that of
+// a flush, which holds mu, or of a kick. One that was set behind our back it
+// takes back itself, or who met it would meet it for ever.
+func (p *place) restore() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.state.Load() != kicked && !p.ends.closed.Load() {
+		p.on.endParkingAt(p.until())
+	}
 }
 
 func (p *place) parkOnce(ctx context.Context, c parkedCall) error {
@@ -107,6 +117,7 @@ func (p *place) unpark() {
 	defer p.mu.Unlock()
 	p.state.Store(unparked)
 	p.on.endParkingAt(p.until()) // fails only on a closed socket
+	p.backs.Add(1)
 }
 
 // until is the user's deadline.
@@ -131,6 +142,7 @@ func (p *place) kick() {
 
 func (p *place) kickLocked() {
 	if p.state.CompareAndSwap(parked, kicked) {
+		p.pasts.Add(1)
 		p.on.endParkingAt(aLongTimeAgo)
 	}
 }
@@ -154,11 +166,17 @@ func (p *place) setDeadline(t time.Time, set func(time.Time) error) error {
 }
 
 // isKick reports whether err, of a call of net's own on the same descriptor, is
-// the work of a kick, or of a flush. That call tries again.
-func (p *place) isKick(err error) bool {
-	if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || p.ends.expired() {
+// the work of a kick, or of a flush. That call tries again. before is what
+// backs was when the call began.
+func (p *place) isKick(err error, before uint32) bool {
+	if !p.isNotUsers(err) || p.pasts.Load() == before {
 		return false
 	}
 	runtime.Gosched() // to let the kicked caller go first
 	return true
+}
+
+// isNotUsers reports whether err is a deadline, but not the user's.
+func (p *place) isNotUsers(err error) bool {
+	return err != nil && errors.Is(err, os.ErrDeadlineExceeded) && !p.ends.expired()
 }

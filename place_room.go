@@ -67,7 +67,7 @@ func (p *roomPlace) ready() (raw syscall.RawConn, err error) {
 		return nil, net.ErrClosed
 	}
 	p.retryAt = 0
-	beside := p.besideNetLocked()
+	beside := p.conn != nil && p.besideNetLocked()
 	if beside {
 		p.retryLocked() // they may take all room, again and again
 	}
@@ -87,10 +87,30 @@ func (p *roomPlace) besideNetLocked() bool {
 	return p.netSeen != 0 && now-p.netSeen < int64(p.rule.dupExpiry)
 }
 
-// netWrites says that a write of net's own is about to begin.
-func (p *roomPlace) netWrites() {
+// netWrites says that a write of net's own is about to begin. The sender that
+// is parked on the socket leaves it first: it has the lock, and is woken for
+// half of the buffer only, while the write may find room or, by the user's
+// RawConn, not wait at all. It returns what isKick wants to know.
+func (p *roomPlace) netWrites() (before uint32) {
 	if !p.netWrote.Load() {
 		p.netWrote.Store(true)
+	}
+	if p.state.Load() != unparked {
+		p.clearSocket()
+	}
+	return p.backs.Load()
+}
+
+// clearSocket has the caller that is parked on the socket, or waits for its
+// lock, move to a duplicate.
+func (p *roomPlace) clearSocket() {
+	p.mu.Lock()
+	if !p.onDup {
+		p.kickLocked()
+	}
+	p.mu.Unlock()
+	for p.state.Load() == kicked && !p.atLock.Load() {
+		runtime.Gosched()
 	}
 	if p.atLock.Load() {
 		runtime.Gosched() // the caller that waits for the lock goes first

@@ -38,6 +38,7 @@ func (q *readQueue) flush(done func() bool) {
 	if done() {
 		return
 	}
+	q.pasts.Add(1)
 	q.endParkingAt(aLongTimeAgo)
 	for !done() {
 		runtime.Gosched()
@@ -45,6 +46,7 @@ func (q *readQueue) flush(done func() bool) {
 	if q.state.Load() != kicked {
 		q.endParkingAt(q.until())
 	}
+	q.backs.Add(1)
 }
 
 func (q *readQueue) close() { q.ends.closed.Store(true) }

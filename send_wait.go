@@ -52,6 +52,7 @@ type roomQueue struct {
 	// Read by every call.
 	takers atomic.Int32 // senders in turn, parked or not
 	since  atomic.Int64 // epoch: when the sender that has the place got it; 0 for none
+	looked atomic.Int64 // epoch: when it was last made to look by one that may not wait
 
 	turns     atomic.Uint64 // of senders
 	deadlines sync.Mutex    // held while the user's is set
@@ -68,9 +69,25 @@ func (q *roomQueue) places() [2]*roomPlace { return [...]*roomPlace{&q.roomPlace
 
 // mustWait reports whether a caller has to leave what there is to others. A
 // caller that may wait queues behind those that wait already. No caller takes
-// what is reserved for one that starved.
+// what is reserved for one that starved; but it has that one look, since the
+// kernel wakes it for half of the buffer only.
 func (q *roomQueue) mustWait(mayWait bool) bool {
-	return q.takers.Load() != 0 && (mayWait || q.starved())
+	if q.takers.Load() == 0 || !mayWait && !q.starved() {
+		return false
+	}
+	if !mayWait {
+		q.look()
+	}
+	return true
+}
+
+// look has the sender that is parked look for room, not more often than it
+// starves.
+func (q *roomQueue) look() {
+	last, now := q.looked.Load(), sinceEpoch(time.Now())
+	if now-last >= int64(q.rule.starvedAfter) && q.looked.CompareAndSwap(last, now) {
+		q.kick()
+	}
 }
 
 // starved reports whether a sender has waited for too long.
