@@ -215,9 +215,9 @@ func TestKickEndsNobody(t *testing.T) {
 		nw.awaitWaiting(5)
 		for range 300 {
 			q.kick()
-			q.watch.kick()
+			q.watcher().kick()
 			nw.c.SetWriteDeadline(deadline) // before they run
-			await(t, "the kicked park again", func() bool { return q.state.Load() == parked && q.watch.state.Load() == parked })
+			await(t, "the kicked park again", func() bool { return q.state.Load() == parked && q.watcher().state.Load() == parked })
 		}
 		stillWaiting(t, calls)
 		if len(others) > 0 {

@@ -564,7 +564,7 @@ func TestWaitWritableReserved(t *testing.T) {
 		looks.Add(1)
 		return sys.Writable(fd)
 	}
-	q.rule, q.watch.rule = &rule, &rule
+	q.rule, q.watcher().rule = &rule, &rule
 	q.since.Store(sinceEpoch(time.Now().Add(-time.Hour)))
 	start, done := time.Now(), make(chan error, 2)
 	for range cap(done) {
@@ -1058,7 +1058,7 @@ func TestNoDescriptorLeft(t *testing.T) {
 		watcher := make(chan error, 1)
 		go func() { watcher <- nw.c.WaitWritable(ctx) }()
 		nw.awaitWaiting(3)
-		watch := &nw.c.send.queue.watch
+		watch := nw.c.send.queue.watcher()
 		await(t, "it is parked", func() bool { return watch.state.Load() == parked })
 		if raw, err := watch.ready(); raw != nil || err != nil {
 			t.Errorf("a descriptor was left, or %v", err)

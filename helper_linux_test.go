@@ -249,7 +249,7 @@ func (nw *narrows) awaitWaiting(n int) {
 // waiting is how many calls wait for room, the one that has the place included,
 // and whether that is parked.
 func (nw *narrows) waiting() (n int, parked bool) {
-	for _, p := range nw.c.send.queue.places() {
+	for _, p := range []*roomPlace{&nw.c.send.queue.roomPlace, nw.c.send.queue.watcher()} {
 		p.line.mu.Lock()
 		if n += len(p.line.waiters); p.line.taken {
 			n++

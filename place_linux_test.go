@@ -14,6 +14,8 @@ import (
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
+
+	"github.com/batchconn/batchconn/internal/sys"
 )
 
 // TestRawWriteNeverWaits: what the user does by RawConn.Write without waiting
@@ -109,7 +111,9 @@ func TestDeadlineBehind(t *testing.T) {
 		}()
 		nw.awaitWaiting(1)
 		nw.u.SetWriteDeadline(aLongTimeAgo)
-		await(t, "it parks again", func() bool { return rounds.Load() > 1 })
+		if sys.ParksWriters {
+			await(t, "it parks again", func() bool { return rounds.Load() > 1 })
+		}
 		time.Sleep(20 * time.Millisecond)
 		if n := rounds.Load(); n > 3 {
 			t.Errorf("it parked %d times", n)

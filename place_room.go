@@ -35,14 +35,23 @@ type roomPlace struct {
 	atLock   atomic.Bool  // the caller that is to be parked on the socket has not got the lock yet
 
 	// Under mu.
+	onDup   bool  // the last that was parked was so on the duplicate
+	ticks   bool  // the ticker runs
 	netSeen int64 // since epoch: when a caller found netWrote; 0: never
 	retryAt int64 // since epoch: when to kick the caller that is parked; 0: never
-	dup     *os.File
-	dupRaw  syscall.RawConn
-	dupUsed int64 // since epoch: when a caller was parked last on the duplicate
-	onDup   bool  // the last that was parked was so on the duplicate
+	dup     *duplicate
 	ticker  *time.Timer
-	ticks   bool // the ticker runs
+}
+
+// A duplicate is one of the socket's descriptor.
+type duplicate struct {
+	*os.File
+	raw  syscall.RawConn
+	used int64 // since epoch: when a caller was parked on it last
+}
+
+func (p *roomPlace) init(raw syscall.RawConn, rule *roomRule) {
+	p.ends.raw, p.on, p.rule = raw, p, rule
 }
 
 // wait is RawConn.Write: it parks until f, which is called at once and whenever
@@ -146,9 +155,10 @@ func (p *roomPlace) tickLocked() {
 }
 
 func (p *roomPlace) duplicateLocked() syscall.RawConn {
-	p.dupUsed = sinceEpoch(time.Now())
+	now := sinceEpoch(time.Now())
 	if p.dup != nil {
-		return p.dupRaw
+		p.dup.used = now
+		return p.dup.raw
 	}
 	dup, err := sys.Dup(p.ends.raw)
 	if err != nil {
@@ -159,7 +169,7 @@ func (p *roomPlace) duplicateLocked() syscall.RawConn {
 		dup.Close()
 		return nil
 	}
-	p.dup, p.dupRaw = dup, raw
+	p.dup = &duplicate{dup, raw, now}
 	p.tickLocked()
 	if p.state.Load() == kicked {
 		dup.SetWriteDeadline(aLongTimeAgo)
@@ -184,9 +194,9 @@ func (p *roomPlace) tick() {
 	defer p.mu.Unlock()
 	p.ticks = false
 	now, isParked := sinceEpoch(time.Now()), p.state.Load() != unparked
-	if p.dup != nil && !(isParked && p.onDup) && now-p.dupUsed >= int64(p.rule.dupExpiry) {
+	if p.dup != nil && !(isParked && p.onDup) && now-p.dup.used >= int64(p.rule.dupExpiry) {
 		p.dup.Close()
-		p.dup, p.dupRaw = nil, nil
+		p.dup = nil
 	}
 	retries := isParked && p.retryAt != 0
 	if retries && now >= p.retryAt {
@@ -215,7 +225,7 @@ func (p *roomPlace) close() {
 	p.mu.Lock()
 	p.ends.closed.Store(true)
 	dup := p.dup
-	p.dup, p.dupRaw = nil, nil
+	p.dup = nil
 	p.mu.Unlock()
 	if dup != nil {
 		dup.Close()
@@ -225,14 +235,27 @@ func (p *roomPlace) close() {
 // pollEvery is how often a caller that polls looks.
 const pollEvery = time.Millisecond
 
-// poll is wait without anything to park on.
+// poll is wait without anything to park on. Where there is said to be room and
+// f finds none, it pauses for longer and longer.
 func (p *roomPlace) poll(f func(fd uintptr) bool) error {
-	for done := false; ; time.Sleep(pollEvery) {
-		err := p.ends.raw.Control(func(fd uintptr) { done = f(fd) })
-		switch {
-		case done || err != nil:
-			return err
-		case p.state.Load() == kicked || p.ends.closed.Load() || p.ends.expired():
+	pause, next := pollEvery, time.Now()
+	ready, done := false, false
+	look := func(fd uintptr) {
+		if done = f(fd); !done {
+			ready, _ = p.rule.ready(fd)
+		}
+	}
+	for ; ; time.Sleep(pollEvery) {
+		if now := time.Now(); !now.Before(next) {
+			if err := p.ends.raw.Control(look); done || err != nil {
+				return err
+			}
+			if pause = min(2*pause, p.rule.pause); !ready {
+				pause = pollEvery
+			}
+			next = now.Add(pause)
+		}
+		if p.state.Load() == kicked || p.ends.closed.Load() || p.ends.expired() {
 			return os.ErrDeadlineExceeded
 		}
 	}

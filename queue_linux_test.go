@@ -99,7 +99,7 @@ func TestWatchersTakeNoTurns(t *testing.T) {
 			looks.Add(1)
 			return sys.Writable(fd)
 		}
-		q.watch.rule = &rule
+		q.watcher().rule = &rule
 		watchers := make(chan error, 100)
 		for range cap(watchers) {
 			go func() { watchers <- nw.c.WaitWritable(nil) }()
@@ -129,11 +129,11 @@ func TestDuplicateReused(t *testing.T) {
 		nw := newNarrows(t, lo, shut, nil)
 		rule := waitForRoom
 		rule.dupExpiry = 200 * time.Millisecond
-		watch := &nw.c.send.queue.watch
+		watch := nw.c.send.queue.watcher()
 		watch.rule = &rule
 		nw.fill()
 		before := openDescriptors(t)
-		duplicates := map[*os.File]bool{}
+		duplicates := map[*duplicate]bool{}
 		for range 5 {
 			ctx, cancel := context.WithCancel(context.Background())
 			watcher := make(chan error, 1)

@@ -46,8 +46,8 @@ type roomRule struct {
 
 // A roomQueue is where callers wait for room.
 type roomQueue struct {
-	roomPlace           // of the senders
-	watch     roomPlace // of callers that take nothing
+	roomPlace                           // of the senders
+	watch     atomic.Pointer[roomPlace] // of callers that take nothing, made by the first: most Conns have none
 
 	// Read by every call.
 	takers atomic.Int32 // senders in turn, parked or not
@@ -55,17 +55,31 @@ type roomQueue struct {
 	looked atomic.Int64 // epoch: when it was last made to look by one that may not wait
 
 	turns     atomic.Uint64 // of senders
-	deadlines sync.Mutex    // held while the user's is set
+	deadlines sync.Mutex    // held while the user's is set, and watch is
 }
 
 func (q *roomQueue) init(c *net.UDPConn, raw syscall.RawConn, rule *roomRule) {
 	q.conn = c
-	for _, p := range q.places() {
-		p.ends.raw, p.on, p.rule = raw, p, rule
-	}
+	q.roomPlace.init(raw, rule)
 }
 
-func (q *roomQueue) places() [2]*roomPlace { return [...]*roomPlace{&q.roomPlace, &q.watch} }
+// watcher is the place of callers that take nothing.
+func (q *roomQueue) watcher() *roomPlace {
+	if p := q.watch.Load(); p != nil {
+		return p
+	}
+	q.deadlines.Lock()
+	defer q.deadlines.Unlock()
+	p := q.watch.Load()
+	if p == nil {
+		p = new(roomPlace)
+		p.init(q.ends.raw, q.rule)
+		p.ends.deadline.Store(q.ends.deadline.Load())
+		p.ends.closed.Store(q.ends.closed.Load()) // or else close finds it
+		q.watch.Store(p)
+	}
+	return p
+}
 
 // mustWait reports whether a caller has to leave what there is to others. A
 // caller that may wait queues behind those that wait already. No caller takes
@@ -122,12 +136,12 @@ func (q *roomQueue) await(ctx context.Context) error {
 	if err := q.ends.check(ctx); err != nil {
 		return err
 	}
-	p := &q.watch
+	p := q.watcher()
 	done, err := p.line.enter(ctx, &p.ends)
 	if err != nil || done {
 		return err
 	}
-	c := &watchCall{q: q}
+	c := &watchCall{q: q, p: p}
 	if err = p.park(ctx, c); err == nil {
 		err = c.err
 	}
@@ -138,19 +152,20 @@ func (q *roomQueue) await(ctx context.Context) error {
 // A watchCall waits for room and leaves it there.
 type watchCall struct {
 	q   *roomQueue
+	p   *roomPlace
 	err error
 }
 
-func (c *watchCall) wait() error { return c.q.watch.wait(c.look) }
+func (c *watchCall) wait() error { return c.p.wait(c.look) }
 
 func (c *watchCall) look(fd uintptr) (done bool) {
 	var ready bool
-	ready, c.err = c.q.rule.ready(fd)
+	ready, c.err = c.p.rule.ready(fd)
 	if c.err != nil || !ready {
 		return c.err != nil
 	}
 	if c.q.starved() {
-		c.q.watch.retry()
+		c.p.retry()
 		return false
 	}
 	return true
@@ -164,12 +179,19 @@ func (q *roomQueue) setDeadline(t time.Time, set func(time.Time) error) error {
 	if err := q.roomPlace.setDeadline(t, set); err != nil {
 		return err
 	}
-	return q.watch.setDeadline(t, func(time.Time) error { return nil })
+	if p := q.watch.Load(); p != nil {
+		return p.setDeadline(t, func(time.Time) error { return nil })
+	}
+	return nil
 }
 
 // close wakes all that wait, for good.
 func (q *roomQueue) close() {
-	for _, p := range q.places() {
+	q.roomPlace.close()
+	q.deadlines.Lock()
+	p := q.watch.Load()
+	q.deadlines.Unlock()
+	if p != nil {
 		p.close()
 	}
 }
