@@ -69,7 +69,9 @@
 // The read deadline, the write deadline and Close work as in package net, and
 // they wake calls that wait: [os.ErrDeadlineExceeded], [net.ErrClosed]. Set
 // deadlines, and close, through the Conn. A deadline that is set on the
-// *net.UDPConn behind it is not seen.
+// *net.UDPConn behind it ends no call of this package. Nor should others read
+// or write through that: their calls can end with os.ErrDeadlineExceeded while
+// a call of the Conn waits.
 //
 // Before anything is sent a call checks in this order: closed, context done, no
 // messages (0, nil), a pending error, the write deadline, the first message.
@@ -80,6 +82,10 @@
 // Therefore, once the sender whose turn it is has waited in vain for 30 ms,
 // non-blocking sends get ErrWouldBlock until it has sent something. Sending and
 // receiving do not wait for each other.
+//
+// A send that waits is woken when one of net's would be: on Linux, when half of
+// the send buffer is free. If another process, or a user of File, always takes
+// the room before that, the send waits until its context or deadline ends it.
 //
 // # Errors
 //

@@ -19,10 +19,12 @@ import (
 //
 // A sender is parked on the socket, with the lock for which net's own writes
 // wait, and which these hold while they wait. Nobody hands that lock over: each
-// might take it again and again and keep the other waiting. So once a write of
-// net's own has been seen, senders are parked on a duplicate of the socket for a
-// while. Callers of WaitWritable, which wait for more room than a write, always
-// are.
+// might take it again and again and keep the other waiting. So when a write of
+// net's own comes, and for a while after it, senders are parked on a duplicate
+// of the socket; and once there is a File, through which others may make the
+// socket blocking, always, since then a write of net's own may have the lock for
+// as long as it likes. Callers of WaitWritable, which may be many and long,
+// always are.
 //
 // The duplicate is there as long as it is used now and then. Failing that (no
 // descriptor left, no duplicates on this system), the caller polls: one that

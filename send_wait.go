@@ -24,7 +24,8 @@ import (
 // leaves, and callers of this package leave room alone that is another's. Where
 // the kernel answers that there is no room and the buffer is not full, or net's
 // own writes may take what there is, nothing is owed, and the send tries again
-// after a pause.
+// after a pause. Against others that hold the socket (File, other processes)
+// and keep the buffer more than half full nothing is done, as in net.
 
 // A roomRule says how to wait for room.
 type roomRule struct {
