@@ -170,3 +170,25 @@ func cpuTime(t *testing.T) time.Duration {
 	}
 	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }
+
+// TestFirstWatcher: the first WaitWritable, which makes the place, goes by a
+// deadline that was set before, and ends with a Close that comes meanwhile.
+func TestFirstWatcher(t *testing.T) {
+	rule := waitForRoom
+	rule.ready = func(uintptr) (bool, error) { return false, nil }
+	open := func() *Conn {
+		c := newConn(t, listen(t, "udp4", "127.0.0.1"), nil)
+		c.send.queue.rule = &rule
+		return c
+	}
+	c := open()
+	c.SetWriteDeadline(time.Now().Add(time.Millisecond))
+	atOnce(t, "WaitWritable", func() { checkIs(t, c.WaitWritable(nil), os.ErrDeadlineExceeded) })
+	for range 200 {
+		c := open()
+		done := make(chan error, 1)
+		go func() { done <- c.WaitWritable(nil) }()
+		c.Close()
+		checkIs(t, receive(t, "WaitWritable", done), net.ErrClosed)
+	}
+}
