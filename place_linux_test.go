@@ -191,4 +191,8 @@ func TestFirstWatcher(t *testing.T) {
 		c.Close()
 		checkIs(t, receive(t, "WaitWritable", done), net.ErrClosed)
 	}
+	c = open()
+	c.Close() // and only then the place is made
+	_, err := c.send.queue.watcher().ready()
+	checkIs(t, err, net.ErrClosed)
 }
