@@ -59,6 +59,7 @@ func (c *Conn) File() (*os.File, error) {
 		return nil, syscall.EINVAL
 	}
 	c.recv.turnOff(reasonFile)
+	c.send.queue.noteFile()
 	return c.udpConn.File()
 }
 

@@ -425,7 +425,7 @@ func (q *quickRead) attempt(fd uintptr) {
 func (r userRawConn) Read(f func(fd uintptr) bool) error {
 	r.recv.turnOff(reasonRaw)
 	for q := &r.recv.queue; ; {
-		before := q.backs.Load()
+		before := q.kicks.Load()
 		if err := r.RawConn.Read(f); !q.isKick(err, before) {
 			return err
 		}

@@ -49,8 +49,8 @@ type place struct {
 	mu    sync.Mutex   // for kicks, and for deadlines that reach the descriptor
 
 	// How often a deadline of ours, that of a kick or a flush, was put on the
-	// descriptor, and how often one was taken back.
-	pasts, backs atomic.Uint32
+	// descriptor or taken back: while one is there, it is odd.
+	kicks atomic.Uint32
 }
 
 const (
@@ -117,7 +117,7 @@ func (p *place) unpark() {
 	defer p.mu.Unlock()
 	p.state.Store(unparked)
 	p.on.endParkingAt(p.until()) // fails only on a closed socket
-	p.backs.Add(1)
+	p.kicks.Add(1)
 }
 
 // until is the user's deadline.
@@ -142,7 +142,7 @@ func (p *place) kick() {
 
 func (p *place) kickLocked() {
 	if p.state.CompareAndSwap(parked, kicked) {
-		p.pasts.Add(1)
+		p.kicks.Add(1)
 		p.on.endParkingAt(aLongTimeAgo)
 	}
 }
@@ -167,9 +167,9 @@ func (p *place) setDeadline(t time.Time, set func(time.Time) error) error {
 
 // isKick reports whether err, of a call of net's own on the same descriptor, is
 // the work of a kick, or of a flush. That call tries again. before is what
-// backs was when the call began.
+// kicks was when the call began.
 func (p *place) isKick(err error, before uint32) bool {
-	if !p.isNotUsers(err) || p.pasts.Load() == before {
+	if !p.isNotUsers(err) || before%2 == 0 && p.kicks.Load() == before {
 		return false
 	}
 	runtime.Gosched() // to let the kicked caller go first

@@ -5,6 +5,7 @@
 package batchconn
 
 import (
+	"context"
 	"errors"
 	"net"
 	"os"
@@ -195,4 +196,35 @@ func TestFirstWatcher(t *testing.T) {
 	c.Close() // and only then the place is made
 	_, err := c.send.queue.watcher().ready()
 	checkIs(t, err, net.ErrClosed)
+}
+
+// TestBlockingSocket: a File made the socket blocking, and so a write of net's
+// own waits in the kernel with the lock. Ours are cancelled all the same.
+func TestBlockingSocket(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		nw := filled(t, lo, nil)
+		rule := waitForRoom
+		rule.dupExpiry = -1 // the write was seen long ago
+		nw.c.send.queue.rule = &rule
+		f, err := nw.c.File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		f.Fd()
+		wrote := make(chan error, 1)
+		go func() {
+			_, err := nw.c.WriteTo(payload(9, 0), net.UDPAddrFromAddrPort(nw.to))
+			wrote <- err
+		}()
+		time.Sleep(20 * time.Millisecond) // for it to be in the kernel
+		ctx, cancel := context.WithCancel(t.Context())
+		calls := nw.startWaits(ctx, 1, 2)
+		cancel()
+		allEnded(t, calls, 0, context.Canceled)
+		lo.setTap(open)
+		if err := receive(t, "WriteTo", wrote); err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -39,6 +39,7 @@ type roomPlace struct {
 	// Under mu.
 	onDup   bool  // the last that was parked was so on the duplicate
 	ticks   bool  // the ticker runs
+	hasFile bool  // others may have made the socket blocking
 	netSeen int64 // since epoch: when a caller found netWrote; 0: never
 	retryAt int64 // since epoch: when to kick the caller that is parked; 0: never
 	dup     *duplicate
@@ -82,7 +83,7 @@ func (p *roomPlace) ready() (raw syscall.RawConn, err error) {
 	if beside {
 		p.retryLocked() // they may take all room, again and again
 	}
-	if p.onDup = !sys.ParksWriters || p.conn == nil || beside; p.onDup {
+	if p.onDup = !sys.ParksWriters || p.conn == nil || beside || p.hasFile; p.onDup {
 		return p.duplicateLocked(), nil
 	}
 	p.atLock.Store(true)
@@ -109,7 +110,15 @@ func (p *roomPlace) netWrites() (before uint32) {
 	if p.state.Load() != unparked {
 		p.clearSocket()
 	}
-	return p.backs.Load()
+	return p.kicks.Load()
+}
+
+// noteFile keeps callers off the socket from now on.
+func (p *roomPlace) noteFile() {
+	p.mu.Lock()
+	p.hasFile = true
+	p.mu.Unlock()
+	p.clearSocket()
 }
 
 // clearSocket has the caller that is parked on the socket, or waits for its

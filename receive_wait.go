@@ -38,15 +38,19 @@ func (q *readQueue) flush(done func() bool) {
 	if done() {
 		return
 	}
-	q.pasts.Add(1)
+	if q.state.Load() == kicked { // and stays so
+		for !done() {
+			runtime.Gosched()
+		}
+		return
+	}
+	q.kicks.Add(1)
 	q.endParkingAt(aLongTimeAgo)
 	for !done() {
 		runtime.Gosched()
 	}
-	if q.state.Load() != kicked {
-		q.endParkingAt(q.until())
-	}
-	q.backs.Add(1)
+	q.endParkingAt(q.until())
+	q.kicks.Add(1)
 }
 
 func (q *readQueue) close() { q.ends.closed.Store(true) }
