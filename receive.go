@@ -755,7 +755,7 @@ func (r *receiver) some(ctx context.Context, msgs []InputMessage, flags int, wai
 	o := r.newReading(flags &^ privateReceiveFlags)
 	o.several = len(msgs) > 1
 	if o.past || !r.isAware.Load() {
-		o.add(msgs[:min(len(msgs), max(minPlain, int(r.asked.Load())))])
+		o.add(msgs[:r.asks(len(msgs))])
 	} else if flags&sys.MsgPeek == 0 {
 		o.addDirect(msgs)
 	}
@@ -769,7 +769,7 @@ func (r *receiver) some(ctx context.Context, msgs []InputMessage, flags int, wai
 	case o.again:
 		more = true
 	case o.plain:
-		n, more = o.n, o.long != nil || o.n == o.in.Len()
+		n, more = o.n, o.long != nil || sys.Receives && o.n == o.in.Len() // else a look for more may wait
 		if o.long == nil {
 			r.asked.Store(int32(2 * o.n))
 			o.give(msgs[:n])
@@ -780,6 +780,15 @@ func (r *receiver) some(ctx context.Context, msgs []InputMessage, flags int, wai
 	}
 	r.release(o)
 	return n, more, err
+}
+
+// asks is how many messages a plain call asks for where there is room for so
+// many: one where a call brings no more, which then says nothing about the rest.
+func (r *receiver) asks(room int) int {
+	if r.sender.noBatchCall.Load() {
+		return 1
+	}
+	return min(room, max(minPlain, int(r.asked.Load())))
 }
 
 // takeLocked puts what is held into messages, as far as either goes.

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/net/ipv4"
+
+	"github.com/batchconn/batchconn/internal/sys"
 )
 
 // pieces is room of size bytes in n vectors, some of them empty.
@@ -174,5 +176,59 @@ func testManyMessages(t *testing.T, in, out *Conn, to netip.AddrPort, n int) {
 	}
 	if s := in.Stats(); s.Received != uint64(n) || s.Dropped != 0 {
 		t.Errorf("%+v", s)
+	}
+}
+
+// TestReceiveTakesWhatIsThere: one call takes all that is queued, where a call
+// to the kernel brings one datagram too.
+func TestReceiveTakesWhatIsThere(t *testing.T) {
+	if !sys.Receives {
+		t.Skip("a look for more may wait here")
+	}
+	for name, single := range map[string]bool{"as the system does": false, "one a call": true} {
+		for _, flags := range []int{0, MsgDontWait} {
+			t.Run(fmt.Sprint(name, " ", flags), func(t *testing.T) {
+				in, out, to := readPair(t, &Config{GRO: GROOff})
+				if single {
+					in.send.noBatchCall.Store(true)
+				}
+				testTakesAll(t, in, out, to, flags)
+			})
+		}
+	}
+}
+
+func testTakesAll(t *testing.T, in, out *Conn, to netip.AddrPort, flags int) {
+	const burst = 20
+	msgs := make([]InputMessage, 64)
+	for i := range msgs {
+		msgs[i].Vectors = [][]byte{make([]byte, 100)}
+	}
+	most := 0
+	for range 20 { // a busy kernel delivers late
+		for i := range burst {
+			if _, err := out.SendTo(nil, contents(i, 10), to, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for read := 0; read < burst; {
+			if err := in.WaitReadable(nil); err != nil {
+				t.Fatal(err)
+			}
+			n, err := in.ReceiveMessages(nil, msgs, flags)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range n {
+				if p := msgs[i].Vectors[0][:msgs[i].BytesReceived]; !bytes.Equal(p, contents(read+i, 10)) {
+					t.Fatalf("datagram %d is %s", read+i, brief(p))
+				}
+			}
+			read += n
+			most = max(most, n)
+		}
+	}
+	if most != burst {
+		t.Errorf("of %d that were there a call took %d at most", burst, most)
 	}
 }
