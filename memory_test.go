@@ -97,6 +97,36 @@ func TestWriterBuffersAreLetGo(t *testing.T) {
 	}
 }
 
+// TestReadBuffersAreLetGo: of a read that leaves something held, nothing keeps
+// the buffers that it received into.
+func TestReadBuffersAreLetGo(t *testing.T) {
+	in, _, to := readPair(t, &Config{GRO: GROOn})
+	if s := in.Stats(); !s.GRO {
+		t.Skip(s.GROReason)
+	}
+	out := newConn(t, far.listen(t, "udp4", "127.0.0.1"), &Config{GSO: GSOOff})
+	var buffer weak.Pointer[byte]
+	for range 50 { // until calls bring more than is asked for
+		for range 20 {
+			if _, err := out.SendTo(nil, []byte("alone"), to, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 10 {
+			buffer = lend(t, func(p []byte) error {
+				_, err := in.ReceiveMessages(nil, []InputMessage{{Vectors: [][]byte{p[:500:500]}}, {Vectors: [][]byte{p[500:]}}}, 0)
+				return err
+			}, 1000)
+			if in.recv.hasHeld.Load() {
+				checkLetGo(t, buffer, 1)
+				runtime.KeepAlive(in)
+				return
+			}
+		}
+	}
+	t.Error("nothing was read ahead")
+}
+
 // lend gives send a buffer that nobody else has.
 //
 //go:noinline

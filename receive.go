@@ -553,9 +553,10 @@ func (r *receiver) noteLocked(fd uintptr, datagrams int, waited bool) {
 }
 
 // dropFirstLocked drops the first message that is held, whose datagrams are
-// taken.
+// taken, and with it a buffer of the user's.
 func (r *receiver) dropFirstLocked() {
 	b := r.held
+	b.messages[b.at] = coalesced{}
 	if b.at++; b.at < b.n {
 		return
 	}

@@ -91,6 +91,7 @@ func (b *inBatch) take(k int, direct [][]byte) {
 		m.init(payload, stride)
 		m.from, m.flags = b.in.From(i), flags
 	}
+	b.in.Forget() // the user's buffers, while what is left is held
 }
 
 // first is the message that holds the first datagram of b.
@@ -110,9 +111,7 @@ func (b *inBatch) compact() *inBatch {
 
 // free puts b back.
 func (b *inBatch) free() {
-	for i := range b.messages[:b.n] {
-		b.messages[i] = coalesced{}
-	}
+	clear(b.messages[b.at:b.n])
 	b.in.Forget()
 	b.at, b.n, b.next = 0, 0, nil
 	if b.blocks[0] != nil { // else it was compact
