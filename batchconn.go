@@ -25,8 +25,8 @@ import (
 // sender that has waited for too long.
 const MsgDontWait = sys.MsgDontWait
 
-// MsgWaitAll as a flag makes ReceiveMessages wait until all messages are
-// filled, as GLib does. It is a private bit.
+// MsgWaitAll as a flag makes ReceiveMessages and ReadBatch wait until all
+// messages are filled, as GLib does. It is a private bit.
 const MsgWaitAll = 1 << 28
 
 // What Flags of an InputMessage may hold.

@@ -105,18 +105,19 @@ func (c *Conn) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
 
 // ReadBatch is [Conn.ReceiveMessages] without a context in the shape of
 // golang.org/x/net's PacketConn.ReadBatch, and takes its place: it waits for at
-// least one datagram, unless flags hold [MsgDontWait], and returns how many it
-// read, and an error only if none. It sets Addr (a *[net.UDPAddr], the same for
-// neighbours that came from one address), N, NN and Flags of the messages that
-// it filled. It waits under Config.NonBlocking too.
+// least one datagram, or for all with [MsgWaitAll], unless flags hold
+// [MsgDontWait], and returns how many it read, and an error only if none. It
+// sets Addr (a *[net.UDPAddr], the same for neighbours that came from one
+// address), N, NN and Flags of the messages that it filled. It waits under
+// Config.NonBlocking too.
 func (c *Conn) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
-	wait := flags&MsgDontWait == 0
+	wait, all := flags&MsgDontWait == 0, flags&MsgWaitAll != 0
 	a := inAdopteds.Get().(*inAdopted)
 	n, used := 0, 0
 	for {
 		msgs := a.adopt(ms[n:])
 		used = max(used, len(msgs))
-		k, err := c.recv.many(nil, msgs, flags, wait && n == 0)
+		k, err := c.recv.many(nil, msgs, flags, wait && (n == 0 || all))
 		a.giveBack(ms[n:], k, c.recv.isIPv6)
 		if n += k; err == nil && k == len(msgs) && k > 0 && n < len(ms) {
 			continue

@@ -486,6 +486,43 @@ func TestReadBatch(t *testing.T) {
 	})
 }
 
+// TestReadBatchWaitsForAll: with MsgWaitAll, for more messages than it gives the
+// engine at once too.
+func TestReadBatchWaitsForAll(t *testing.T) {
+	for _, mode := range []GROMode{GROOff, GROOn} {
+		in, out, to := readPair(t, &Config{GRO: mode})
+		const n, first = maxPlain + 36, maxPlain + 6
+		sent := make(chan error, 1)
+		go func() {
+			msgs := make([]OutputMessage, n)
+			for i := range msgs {
+				msgs[i] = OutputMessage{Addr: to, Vectors: [][]byte{contents(i, 20)}}
+			}
+			err := sendAll(out, nil, msgs[:first])
+			for end := time.Now().Add(patience); err == nil && in.Stats().Received < first && time.Now().Before(end); {
+				time.Sleep(time.Millisecond)
+			}
+			sent <- errors.Join(err, sendAll(out, nil, msgs[first:]))
+		}()
+		ms := make([]ipv4.Message, n)
+		for i := range ms {
+			ms[i].Buffers = [][]byte{make([]byte, 100)}
+		}
+		in.SetReadDeadline(time.Now().Add(patience))
+		if k, err := in.ReadBatch(ms, MsgWaitAll); k != n || err != nil {
+			t.Errorf("GRO %v: %d of %d, %v", mode, k, n, err)
+		}
+		if err := receive(t, "the sender", sent); err != nil {
+			t.Fatal(err)
+		}
+		for i := range ms {
+			if p := ms[i].Buffers[0][:ms[i].N]; !bytes.Equal(p, contents(i, 20)) {
+				t.Fatalf("GRO %v: datagram %d is %s", mode, i, brief(p))
+			}
+		}
+	}
+}
+
 // TestCloseFreesThePort: it can be bound again at once.
 func TestCloseFreesThePort(t *testing.T) {
 	forEachKind(t, 1, nil, func(t *testing.T, w *world) {
