@@ -204,8 +204,11 @@
 // returned (as x/net's and pion's PacketConn made of a Conn do) or through
 // File, turns coalescing off for good before its first read. What was queued by
 // then is read through the Conn only. A run that still arrives in that moment
-// is seen by such a reader, or by the Conn, as one long datagram. If the user
-// has set UDP_GRO, reads return what the kernel gives, untouched.
+// is seen by such a reader, or by the Conn, as one long datagram. A duplicate
+// of the socket that was made before New is not known of, nor is another
+// process that has it: if such a one reads, set GROOff. And poll(2) does not
+// see what was read ahead; WaitReadable does. If the user has set UDP_GRO,
+// reads return what the kernel gives, untouched.
 //
 // [GROOff], and BATCHCONN_GRO=off in the environment, turn it off. [GROOn] has
 // it on from New. [Stats].GROReason says why it is off. Before Linux 6.9
@@ -278,6 +281,11 @@
 //   - A neighbour that does not answer ARP holds what was sent to it in the
 //     send buffer for a few seconds, so a blocking send to others may wait for
 //     it.
+//   - Buffers to receive into are ordinary memory. Where their pages have to be
+//     fetched (a mapped file, userfaultfd), the whole process may stand still
+//     meanwhile, as when Go code touches them: a short receive does not tell the
+//     scheduler of its system call. Where this process is to bring them, it may
+//     stand still for good.
 //   - A zone (fe80::1%eth0) is resolved as package net does it, and an unknown
 //     zone is no error.
 //   - The options of the socket are read when they first matter. Set them
@@ -314,8 +322,9 @@
 // flags or zone. Promises are the same everywhere, except for what follows.
 //
 //   - Windows: a non-blocking call asks WSAPoll first, so it can wait after all
-//     if another goroutine takes the room or the datagram in between. Sends
-//     wait by polling every millisecond, as they do on AIX.
+//     if another goroutine takes the room or the datagram in between. For that
+//     reason ReceiveMessages and ReadBatch fill one message, or with MsgWaitAll
+//     all. Sends wait by polling every millisecond, as they do on AIX.
 //   - On the BSDs, macOS and AIX an empty datagram with control messages, and
 //     on Solaris and illumos any datagram with them, cannot be sent to an IPv4
 //     address from an unconnected IPv6 socket: [errors.ErrUnsupported].
