@@ -238,6 +238,41 @@ func TestWaitReadableHeld(t *testing.T) {
 	check("closed", nil, net.ErrClosed)
 }
 
+// TestWaitReadableNoDescriptorAllowed: poll(2) takes no descriptor where the
+// limit is 0, and WaitReadable sees a datagram all the same, one that is there
+// and one that comes, and does not see one that is not there.
+func TestWaitReadableNoDescriptorAllowed(t *testing.T) {
+	in, out, to := readPair(t, &Config{GRO: GROOff})
+	var was unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
+		t.Fatal(err)
+	}
+	none := unix.Rlimit{Cur: 0, Max: was.Max}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
+		t.Skip(err)
+	}
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &was)
+	for _, waits := range []bool{false, true} {
+		ended := make(chan error, 1)
+		if waits {
+			go func() { ended <- in.WaitReadable(nil) }()
+			awaitReader(t, in)
+		}
+		if _, err := out.SendTo(nil, []byte("x"), to, 0); err != nil {
+			t.Fatal(err)
+		}
+		if !waits {
+			go func() { ended <- in.WaitReadable(nil) }()
+		}
+		if err := receiveWithin(t, "WaitReadable", ended); err != nil {
+			t.Error(err)
+		}
+		if n, _, err := in.ReceiveFrom(nil, make([]byte, 10), MsgDontWait); n != 1 || err != nil {
+			t.Errorf("waits %v: %d, %v", waits, n, err)
+		}
+	}
+}
+
 // TestReadThroughWriter: reading through a Writer is reading through its Conn:
 // each datagram goes to one of them, in order, by whatever name.
 func TestReadThroughWriter(t *testing.T) {

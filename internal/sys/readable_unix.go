@@ -9,14 +9,31 @@ package sys
 import "golang.org/x/sys/unix"
 
 // Readable reports what poll(2) says without waiting: POLLIN, and POLLERR,
-// which a pending error raises and so does an unread error queue.
+// which a pending error raises and so does an unread error queue. Where
+// RLIMIT_NOFILE is below 1, poll(2) takes no descriptor. Then in is what
+// select(2) says, which is both.
 func Readable(fd uintptr) (in, failed bool) {
 	fds := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	known, _ := poll(fds[:])
+	if !known {
+		return selectable(fd), false
+	}
+	return fds[0].Revents&unix.POLLIN != 0, fds[0].Revents&unix.POLLERR != 0
+}
+
+// selectable reports whether select(2) finds something to read. What it does
+// not take has to be tried.
+func selectable(fd uintptr) bool {
+	if fd >= unix.FD_SETSIZE {
+		return true
+	}
 	for {
-		if _, err := unix.Poll(fds[:], 0); err == unix.EINTR {
-			continue
+		var set unix.FdSet
+		set.Set(int(fd))
+		n, err := unix.Select(int(fd)+1, &set, nil, nil, new(unix.Timeval))
+		if err != unix.EINTR {
+			return n != 0 || err != nil
 		}
-		return fds[0].Revents&unix.POLLIN != 0, fds[0].Revents&unix.POLLERR != 0
 	}
 }
 
