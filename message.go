@@ -41,7 +41,8 @@ type InputVector = []byte
 // messages belongs to one call at a time, with its buffers; none is used after
 // the receive has returned.
 type InputMessage struct {
-	// Vectors are where the datagram is scattered to, in order.
+	// Vectors are where the datagram is scattered to, in order. The room behind
+	// it may be used as scratch space, as by an [io.Reader].
 	Vectors []InputVector
 
 	// Control is room for control messages, which [ControlMessage.Parse] reads.
