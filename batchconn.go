@@ -287,7 +287,15 @@ func (c *Conn) ReceiveMessage(ctx context.Context, msg *InputMessage, flags int)
 	if msg == nil {
 		return 0, c.recv.wrap(syscall.EINVAL)
 	}
-	a := inAdopteds.Get().(*inAdopted)
+	if len(msg.Vectors) == 1 {
+		got, err := c.recv.one(ctx, msg.Vectors[0], msg.Control, flags, c.recv.mayWait(flags), "recvmsg")
+		if err != nil {
+			return 0, c.recv.wrap(err)
+		}
+		msg.Addr, msg.BytesReceived, msg.ControlReceived, msg.Flags = unmapped(got.from), got.n, got.control, got.flags
+		return got.n, nil
+	}
+	a := getInAdopted(1)
 	a.msgs[0] = *msg // so that msg does not move to the heap
 	n, err := c.recv.many(ctx, a.msgs[:1], flags, c.recv.mayWait(flags))
 	if n == 1 {

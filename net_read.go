@@ -112,7 +112,7 @@ func (c *Conn) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
 // Config.NonBlocking too.
 func (c *Conn) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
 	wait, all := flags&MsgDontWait == 0, flags&MsgWaitAll != 0
-	a := inAdopteds.Get().(*inAdopted)
+	a := getInAdopted(len(ms))
 	n, used := 0, 0
 	for {
 		msgs := a.adopt(ms[n:])

@@ -216,10 +216,24 @@ func newUDPAddr(from netip.AddrPort, isIPv6 bool) *net.UDPAddr {
 	return &a.UDPAddr
 }
 
-// An inAdopted holds x/net's messages in our shape during a ReadBatch.
-type inAdopted struct{ msgs [maxPlain]InputMessage }
+// An inAdopted holds messages in our shape during a read that was given them in
+// another. What waits keeps it, so there are short ones.
+type inAdopted struct{ msgs []InputMessage }
 
-var inAdopteds = sync.Pool{New: func() any { return new(inAdopted) }}
+func newInAdopted(n int) *inAdopted { return &inAdopted{make([]InputMessage, n)} }
+
+var (
+	inAdopteds      = sync.Pool{New: func() any { return newInAdopted(maxPlain) }}
+	shortInAdopteds = sync.Pool{New: func() any { return newInAdopted(minPlain) }}
+)
+
+// getInAdopted returns one for a read of n messages.
+func getInAdopted(n int) *inAdopted {
+	if n <= minPlain {
+		return shortInAdopteds.Get().(*inAdopted)
+	}
+	return inAdopteds.Get().(*inAdopted)
+}
 
 // adopt takes as many of ms as fit.
 func (a *inAdopted) adopt(ms []ipv4.Message) []InputMessage {
@@ -248,5 +262,9 @@ func (a *inAdopted) giveBack(ms []ipv4.Message, n int, isIPv6 bool) {
 // free puts a back without anything of the user's in it, of n messages.
 func (a *inAdopted) free(n int) {
 	clear(a.msgs[:n])
-	inAdopteds.Put(a)
+	if len(a.msgs) == minPlain {
+		shortInAdopteds.Put(a)
+	} else {
+		inAdopteds.Put(a)
+	}
 }

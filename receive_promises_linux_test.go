@@ -241,7 +241,7 @@ func TestShortAnswersStayPlain(t *testing.T) {
 // TestReadBatchHoldsNothing: of ReadBatch's messages, and ReceiveMessage's,
 // nothing stays in a pooled one.
 func TestReadBatchHoldsNothing(t *testing.T) {
-	a := new(inAdopted)
+	a := newInAdopted(maxPlain)
 	ms := slices.Repeat([]ipv4.Message{{Buffers: [][]byte{{1}}, OOB: []byte{2}}}, 10)
 	used := len(a.adopt(ms))
 	used = max(used, len(a.adopt(ms[:1])))
