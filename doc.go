@@ -206,9 +206,9 @@
 // then is read through the Conn only. A run that still arrives in that moment
 // is seen by such a reader, or by the Conn, as one long datagram. A duplicate
 // of the socket that was made before New is not known of, nor is another
-// process that has it: if such a one reads, set GROOff. And poll(2) does not
-// see what was read ahead; WaitReadable does. If the user has set UDP_GRO,
-// reads return what the kernel gives, untouched.
+// process that has it: if such a one reads, set GROOff. And poll(2), and a
+// receive inside Control, do not see what was read ahead; WaitReadable does. If
+// the user has set UDP_GRO, reads return what the kernel gives, untouched.
 //
 // [GROOff], and BATCHCONN_GRO=off in the environment, turn it off. [GROOn] has
 // it on from New. [Stats].GROReason says why it is off. Before Linux 6.9
