@@ -128,8 +128,9 @@ func (r *receiver) settleLocked() {
 	r.control(func(fd uintptr) {
 		// A run that is queued would come as one datagram. If one came before the
 		// option was off, it goes on again, and settling waits for another time.
+		other, _ := sys.SocketMemory(fd)
 		sys.SetCoalescing(fd, false)
-		if staysEmpty(fd) {
+		if staysEmpty(fd, other) {
 			g.on = false
 		} else if err := sys.SetCoalescing(fd, true); err != nil {
 			g.on, g.reason = false, os.NewSyscallError("setsockopt", err).Error()
@@ -191,8 +192,9 @@ func (r *receiver) turnOffLocked(fd uintptr) {
 	r.gro.on, r.ahead = false, 1
 	for range maxDrains {
 		r.drainLocked(fd)
+		other, _ := sys.SocketMemory(fd)
 		sys.SetCoalescing(fd, false)
-		if staysEmpty(fd) {
+		if staysEmpty(fd, other) {
 			return
 		}
 		sys.SetCoalescing(fd, true)
@@ -201,11 +203,18 @@ func (r *receiver) turnOffLocked(fd uintptr) {
 }
 
 // staysEmpty reports whether nothing is in the socket's queue, and nothing
-// comes for a while.
-func staysEmpty(fd uintptr) bool {
+// comes for a while. other is what the socket's memory held before. That can be
+// something else, such as errors in a queue that nobody reads; so poll(2) is
+// asked too then.
+func staysEmpty(fd uintptr, other uint32) bool {
 	for start := time.Now(); ; {
-		if queued, _ := sys.SocketMemory(fd); queued != 0 {
+		if queued, _ := sys.SocketMemory(fd); queued != other {
 			return false
+		}
+		if other != 0 {
+			if in, _ := sys.Readable(fd); in {
+				return false
+			}
 		}
 		if time.Since(start) >= lateRun {
 			return true

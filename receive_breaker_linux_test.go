@@ -5,11 +5,14 @@
 package batchconn
 
 import (
+	"errors"
 	"net"
 	"os"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/batchconn/batchconn/internal/sys"
 )
@@ -43,6 +46,49 @@ func TestSettleWithRunQueued(t *testing.T) {
 		in.recv.mu.Unlock()
 		readRuns(t, one, 108, &read)
 	}
+}
+
+// TestErrorsAreNotData: errors in a queue that nobody reads are in the socket's
+// memory. Coalescing goes off at once all the same, for a Control and because
+// it brings nothing, but not while a run is queued.
+func TestErrorsAreNotData(t *testing.T) {
+	inNamespace(t, func(t *testing.T, _ *loopback) {
+		in, peer := connectedPair(t, nil)
+		if s := in.Stats(); !s.GRO {
+			t.Skip(s.GROReason)
+		}
+		control(t, in, option(unix.SOL_IP, unix.IP_RECVERR, 1))
+		sendUnreachable(t, in.LocalAddr().(*net.UDPAddr), in.RemoteAddr().(*net.UDPAddr), 3, 0)
+		awaitError(t, in.conn())
+		if _, err := in.Read(make([]byte, 10)); !errors.Is(err, unix.ECONNREFUSED) {
+			t.Fatal(err)
+		}
+		locked(in, func() { in.recv.turnOnLocked() })
+		if !in.optionOn() {
+			t.Fatal("not on")
+		}
+		was := in.Stats().ReceiveCalls
+		control(t, in, func(int) error { return nil })
+		if calls := in.Stats().ReceiveCalls - was; calls > 10 || !in.optionOn() {
+			t.Errorf("%d calls to find that nothing is queued; then on: %v", calls, in.optionOn())
+		}
+		sent, read := 0, 0
+		sendRuns(t, newConn(t, peer, nil), addrPortOf(in), 1, &sent)
+		if locked(in, in.recv.settleLocked); !in.optionOn() {
+			t.Error("off, and a run is queued")
+		}
+		readRuns(t, in.Read, 3, &read)
+		if locked(in, in.recv.settleLocked); in.optionOn() {
+			t.Error("on, and nothing is queued")
+		}
+	})
+}
+
+// locked calls f with the lock that it needs.
+func locked(c *Conn, f func()) {
+	c.recv.mu.Lock()
+	defer c.recv.mu.Unlock()
+	f()
 }
 
 // TestRawReaderNotRobbed: with a raw reader beside it, a Conn takes no datagram
