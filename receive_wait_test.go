@@ -525,6 +525,32 @@ func TestReadDeadlineStays(t *testing.T) {
 	})
 }
 
+// TestDeadlinePastConn: a deadline that is set on the UDPConn, and not on the
+// Conn, is not seen by a read that waits, of ours or of net's own.
+func TestDeadlinePastConn(t *testing.T) {
+	for name, read := range map[string]func(c *Conn, p []byte) (int, error){
+		"ReceiveFrom": func(c *Conn, p []byte) (int, error) { n, _, err := c.ReceiveFrom(nil, p, 0); return n, err },
+		"Read":        (*Conn).Read,
+	} {
+		t.Run(name, func(t *testing.T) {
+			in, out, to := readPair(t, nil)
+			ended := make(chan error, 1)
+			go func() {
+				_, err := read(in, make([]byte, 10))
+				ended <- err
+			}()
+			awaitReader(t, in)
+			in.conn().SetReadDeadline(time.Unix(1, 0))
+			if _, err := out.SendTo(nil, []byte("x"), to, 0); err != nil {
+				t.Fatal(err)
+			}
+			if err := receiveWithin(t, name, ended); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // TestHeldPastDeadline: a deadline in the past fails a read though something is
 // held. The next read gets that once the deadline is taken back.
 func TestHeldPastDeadline(t *testing.T) {
