@@ -281,11 +281,11 @@
 //   - A neighbour that does not answer ARP holds what was sent to it in the
 //     send buffer for a few seconds, so a blocking send to others may wait for
 //     it.
-//   - Buffers to receive into are ordinary memory. Where their pages have to be
-//     fetched (a mapped file, userfaultfd), the whole process may stand still
-//     meanwhile, as when Go code touches them: a short receive does not tell the
-//     scheduler of its system call. Where this process is to bring them, it may
-//     stand still for good.
+//   - Buffers are ordinary memory. Where their pages have to be fetched (a
+//     mapped file, userfaultfd), the whole process may stand still meanwhile, as
+//     when Go code touches them: short receives, and the send of a short lone
+//     datagram, do not tell the scheduler of their system call. Where this
+//     process is to bring the pages, it may stand still for good.
 //   - A zone (fe80::1%eth0) is resolved as package net does it, and an unknown
 //     zone is no error.
 //   - The options of the socket are read when they first matter. Set them
