@@ -54,4 +54,6 @@ var sendtoCalls = sync.Pool{New: func() any {
 // IsSendtoRefused reports whether a seccomp filter refuses sendto(2) whatever
 // is sent with it. The call names no descriptor: to that only the kernel itself
 // answers EBADF.
-func IsSendtoRefused() bool { return unix.Sendto(-1, nil, 0, nil) != unix.EBADF }
+func IsSendtoRefused() bool {
+	return sendto(^uintptr(0), nil, 0, new(sockaddr)) != unix.EBADF
+}
