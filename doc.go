@@ -282,9 +282,9 @@
 //     send buffer for a few seconds, so a blocking send to others may wait for
 //     it.
 //   - Buffers are ordinary memory. Where their pages have to be fetched (a
-//     mapped file, userfaultfd), the whole process may stand still meanwhile, as
-//     when Go code touches them: short receives, and the send of a short lone
-//     datagram, do not tell the scheduler of their system call. Where this
+//     mapped file, userfaultfd), the whole process may stand still meanwhile,
+//     as when Go code touches them: short receives, and the send of a short
+//     lone datagram, do not tell the scheduler of their system call. Where this
 //     process is to bring the pages, it may stand still for good.
 //   - A zone (fe80::1%eth0) is resolved as package net does it, and an unknown
 //     zone is no error.

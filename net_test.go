@@ -486,8 +486,8 @@ func TestReadBatch(t *testing.T) {
 	})
 }
 
-// TestReadBatchWaitsForAll: with MsgWaitAll, for more messages than it gives the
-// engine at once too.
+// TestReadBatchWaitsForAll: with MsgWaitAll, for more messages than it gives
+// the engine at once too.
 func TestReadBatchWaitsForAll(t *testing.T) {
 	for _, mode := range []GROMode{GROOff, GROOn} {
 		in, out, to := readPair(t, &Config{GRO: mode})

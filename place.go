@@ -28,17 +28,17 @@ import (
 //     may end the call, and parks. What comes after the mark kicks. It ends the
 //     parking also if the caller is not there yet, since RawConn looks at the
 //     deadline first; what came before is found by the look.
-//   - A kick that meets no mark does nothing, and the caller that it was for has
-//     what it waited for, or has ended.
+//   - A kick that meets no mark does nothing, and the caller that it was for
+//     has what it waited for, or has ended.
 //   - A kick that comes too late, from the context of a caller that has left,
 //     meets the next one. That takes the deadline back, looks in vain and parks
 //     again: it goes by its own context and the user's deadline, and never by
 //     what the descriptor says.
-//   - A kick and what the caller waits for come together. Both wake it, and what
-//     it has done stands.
+//   - A kick and what the caller waits for come together. Both wake it, and
+//     what it has done stands.
 //   - The user moves the deadline while a kick stands. The kicked caller puts
-//     the one that is recorded then on the descriptor. That is done under mu, as
-//     are kicks: neither can undo the other.
+//     the one that is recorded then on the descriptor. That is done under mu,
+//     as are kicks: neither can undo the other.
 //   - Somebody sets a deadline behind our back, on the *net.UDPConn. It ends a
 //     call of net's own, and ours put the user's in its place.
 type place struct {

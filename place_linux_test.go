@@ -39,8 +39,8 @@ func TestRawWriteNeverWaits(t *testing.T) {
 	})
 }
 
-// growSendBuffer has room in a full socket of which the kernel tells nobody, since
-// it is less than half of the buffer.
+// growSendBuffer has room in a full socket of which the kernel tells nobody,
+// since it is less than half of the buffer.
 func (nw *narrows) growSendBuffer() {
 	nw.t.Helper()
 	control(nw.t, nw.u, option(unix.SOL_SOCKET, unix.SO_SNDBUF, grownBuffer))

@@ -22,8 +22,8 @@ import (
 // might take it again and again and keep the other waiting. So when a write of
 // net's own comes, and for a while after it, senders are parked on a duplicate
 // of the socket; and once there is a File, through which others may make the
-// socket blocking, always, since then a write of net's own may have the lock for
-// as long as it likes. Callers of WaitWritable, which may be many and long,
+// socket blocking, always, since then a write of net's own may have the lock
+// for as long as it likes. Callers of WaitWritable, which may be many and long,
 // always are.
 //
 // The duplicate is there as long as it is used now and then. Failing that (no

@@ -46,8 +46,8 @@ const privateReceiveFlags = MsgWaitAll | sys.PrivateFlags
 //     as well. It leaves it, and the place, to the next in line.
 //   - A quick read (quickRead) passes by the queue, takes one datagram, and
 //     leaves nothing. If a read parks meanwhile and is woken for that datagram,
-//     it finds nothing and parks again. Reads that begin while one is parked are
-//     not quick.
+//     it finds nothing and parks again. Reads that begin while one is parked
+//     are not quick.
 
 const (
 	// The queue is taken to be deep once reads got deepAfter datagrams in a row
@@ -784,7 +784,8 @@ func (r *receiver) some(ctx context.Context, msgs []InputMessage, flags int, wai
 }
 
 // asks is how many messages a plain call asks for where there is room for so
-// many: one where a call brings no more, which then says nothing about the rest.
+// many: one where a call brings no more, which then says nothing about the
+// rest.
 func (r *receiver) asks(room int) int {
 	if r.sender.noBatchCall.Load() {
 		return 1

@@ -25,8 +25,8 @@ const (
 	blockSize = 1 << 16
 
 	// minPlain is how many datagrams a plain call asks for, if there is room and
-	// few came of late: to make a message ready costs as much as a tenth of a read,
-	// whether it is filled or not.
+	// few came of late: to make a message ready costs as much as a tenth of a
+	// read, whether it is filled or not.
 	minPlain = 8
 
 	// maxPlain is how many datagrams at most one call receives straight into the

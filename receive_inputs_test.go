@@ -92,8 +92,8 @@ func testManyVectors(t *testing.T, in, out *Conn, to netip.AddrPort, n, room int
 
 const vectorSize, vectorCount = 1200, 6
 
-// vectorDatagrams are vectorCount datagrams of vectorSize bytes that from sends.
-// Their receiver has room bytes for each.
+// vectorDatagrams are vectorCount datagrams of vectorSize bytes that from
+// sends. Their receiver has room bytes for each.
 type vectorDatagrams struct {
 	from netip.AddrPort
 	room int

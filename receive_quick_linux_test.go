@@ -84,23 +84,29 @@ func TestQuickReads(t *testing.T) {
 	for read++; read < sent; {
 		readRuns(t, in.Read, 1, &read)
 	}
-	for range 3 { // one at a time, each waited for
-		msgs := AppendSegments(nil, to, []byte(strings.Repeat(string(rune('a'+sent%26)), 10)), 10, nil)
-		sent++
-		done := make(chan error)
-		go func() {
-			awaitReader(t, in)
-			done <- sendAll(out, nil, msgs)
-		}()
-		readRuns(t, in.Read, 1, &read)
-		if err := <-done; err != nil {
-			t.Fatal(err)
-		}
+	for range 3 {
+		readOneWaited(t, in, out, &sent, &read)
 	}
 	if in.recv.isQuick.Load() || in.recv.ours.Load() {
 		t.Error("quick, and each datagram was waited for")
 	}
 	nothingMore(t, in)
+}
+
+// readOneWaited has one datagram sent to a read that waits.
+func readOneWaited(t *testing.T, in, out *Conn, sent, read *int) {
+	t.Helper()
+	msgs := AppendSegments(nil, addrPortOf(in), []byte(strings.Repeat(string(rune('a'+*sent%26)), 10)), 10, nil)
+	*sent++
+	done := make(chan error)
+	go func() {
+		awaitReader(t, in)
+		done <- sendAll(out, nil, msgs)
+	}()
+	readRuns(t, in.Read, 1, read)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
 }
 
 // TestQuickReadEnds: the deadline, Close and errors end a quick read as they

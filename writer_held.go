@@ -84,7 +84,8 @@ func (h *holding) add(d *packet, now int64) {
 	h.filling.add(d, h.maxBytes)
 }
 
-// newer is how many datagrams writes have added since the others began to leave.
+// newer is how many datagrams writes have added since the others began to
+// leave.
 func (h *holding) newer() int {
 	if h.filling == nil {
 		return 0

@@ -1534,8 +1534,9 @@ func TestWriterWakesAsManyAsFit(t *testing.T) {
 	}
 }
 
-// TestWriterWakesInChains: the goroutine that makes room wakes the first of each
-// maxChain writes that it accepts. Each wakes the next, whoever woke it itself.
+// TestWriterWakesInChains: the goroutine that makes room wakes the first of
+// each maxChain writes that it accepts. Each wakes the next, whoever woke it
+// itself.
 func TestWriterWakesInChains(t *testing.T) {
 	const waiting = 2*maxChain + 3
 	world, w, k := heldKernel(t, nil, nil)

@@ -48,7 +48,8 @@ func (p *waitingCall) free() {
 }
 
 // accept says that the datagram of p, which is in line no more, was accepted,
-// and that p is to wake next, if that is not nil. p may be gone when it returns.
+// and that p is to wake next, if that is not nil. p may be gone when it
+// returns.
 func (p *waitingCall) accept(next *waitingCall) {
 	p.next = next
 	p.accepted.Store(true)

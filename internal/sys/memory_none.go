@@ -10,5 +10,6 @@ package sys
 // many datagrams it has dropped. That is not known here.
 func SocketMemory(fd uintptr) (queued, drops uint32) { return 0, 0 }
 
-// SendBufferFull reports whether no datagram finds room. That is not known here.
+// SendBufferFull reports whether no datagram finds room. That is not known
+// here.
 func SendBufferFull(fd uintptr) bool { return false }
