@@ -76,25 +76,30 @@ func (e *ends) expired() bool {
 // that it is done before it can say why.
 func (e *ends) checkWaited(ctx context.Context) error {
 	if ctx != nil {
-		ctx = saidWhy{ctx}
+		ctx = reasoned{ctx}
 	}
 	return e.check(ctx)
 }
 
-// A saidWhy is a context that always has a reason when it is done, without
+// A reasoned is a context that always has a reason when it is done, without
 // which context.AfterFunc panics.
-type saidWhy struct{ context.Context }
+type reasoned struct{ context.Context }
 
-func (c saidWhy) Err() error {
+// Err asks again once Done is closed: a context may be done just after it said
+// that it is not.
+func (c reasoned) Err() error {
 	if err := c.Context.Err(); err != nil {
 		return err
 	}
 	select {
 	case <-c.Done():
-		return context.Canceled
 	default:
 		return nil
 	}
+	if err := c.Context.Err(); err != nil {
+		return err
+	}
+	return context.Canceled
 }
 
 // A line is callers that wait for one place, in the order of arrival.
@@ -104,7 +109,7 @@ type line struct {
 	waiters []*waiter // the others
 }
 
-// A waiter is a caller that sleeps until somebody wakes it.
+// A waiter is a caller that sleeps until it is woken.
 type waiter struct {
 	woken chan bool // has room for the one wake that each waiter gets; true: all is done
 }

@@ -104,12 +104,12 @@ type injection struct {
 	n         int
 	perCall   int
 	to, size  func(i int) int
-	send      func(t *testing.T, w *world, m *mail, hard *stopped)
+	send      func(t *testing.T, w *world, m *mail, hard *hardError)
 	segmented bool
 }
 
-// stopped is an error that is not passed over, at message at.
-type stopped struct {
+// A hardError is an error that is not passed over, at message at.
+type hardError struct {
 	errno syscall.Errno
 	at    int
 }
@@ -142,7 +142,7 @@ func playInjected(t *testing.T, job string) {
 	}
 }
 
-func (in injection) by(name string, send func(*testing.T, *world, *mail, *stopped)) injection {
+func (in injection) by(name string, send func(*testing.T, *world, *mail, *hardError)) injection {
 	in.name, in.send = name, send
 	return in
 }
@@ -154,12 +154,12 @@ func (in injection) play(t *testing.T, errno syscall.Errno, when int) {
 		in.segmented = false
 	}
 	m := w.write(t, in.n, in.to, in.size)
-	var hard *stopped
+	var hard *hardError
 	if in.isHard(errno) {
 		if !sys.HaveBatchCall {
 			in.perCall = 1
 		}
-		hard = &stopped{errno, (when - 1) * in.perCall}
+		hard = &hardError{errno, (when - 1) * in.perCall}
 	}
 	in.send(t, w, m, hard)
 	if in.segmented && hard == nil && slices.Index(injectedErrors, errno) > 2 && w.conn.Stats().Fallbacks != 1 {
@@ -181,7 +181,7 @@ func (in injection) isHard(errno syscall.Errno) bool {
 }
 
 // sendInjected: the prefix before the error, or the error if there is none.
-func sendInjected(t *testing.T, w *world, m *mail, hard *stopped) {
+func sendInjected(t *testing.T, w *world, m *mail, hard *hardError) {
 	prefixInjected(t, w, m, hard, func(at int) (int, error) {
 		n, err := w.conn.SendMessages(nil, m.msgs[at:], 0)
 		for i := range m.msgs[at+n:] {
@@ -193,7 +193,7 @@ func sendInjected(t *testing.T, w *world, m *mail, hard *stopped) {
 	})
 }
 
-func writeBatchInjected(t *testing.T, w *world, m *mail, hard *stopped) {
+func writeBatchInjected(t *testing.T, w *world, m *mail, hard *hardError) {
 	ms := xnetMessages(m.msgs)
 	prefixInjected(t, w, m, hard, func(at int) (int, error) {
 		n, err := w.conn.WriteBatch(ms[at:], 0)
@@ -204,7 +204,7 @@ func writeBatchInjected(t *testing.T, w *world, m *mail, hard *stopped) {
 	})
 }
 
-func prefixInjected(t *testing.T, w *world, m *mail, hard *stopped, send func(at int) (int, error)) {
+func prefixInjected(t *testing.T, w *world, m *mail, hard *hardError, send func(at int) (int, error)) {
 	t.Helper()
 	at, all := 0, len(m.msgs)
 	step := func(want int, wantErr error) {
@@ -227,7 +227,7 @@ func prefixInjected(t *testing.T, w *world, m *mail, hard *stopped, send func(at
 }
 
 // sendEachInjected: the one message that met the error, and no other.
-func sendEachInjected(t *testing.T, w *world, m *mail, hard *stopped) {
+func sendEachInjected(t *testing.T, w *world, m *mail, hard *hardError) {
 	n, err := w.conn.SendEach(nil, m.msgs, 0)
 	if hard == nil {
 		if n != len(m.msgs) || err != nil {
@@ -247,7 +247,7 @@ func sendEachInjected(t *testing.T, w *world, m *mail, hard *stopped) {
 }
 
 // writerInjected: the one datagram that met the error is reported, once.
-func writerInjected(t *testing.T, w *world, m *mail, hard *stopped) {
+func writerInjected(t *testing.T, w *world, m *mail, hard *hardError) {
 	var failed []netip.AddrPort
 	var errs []error
 	cfg := &WriterConfig{MaxMessages: 1 << 12, MaxBytes: 1 << 20, OnError: func(addr netip.AddrPort, err error) {
@@ -297,7 +297,7 @@ func writerInjected(t *testing.T, w *world, m *mail, hard *stopped) {
 	w.check(t, m, func(i int) bool { return i != hard.at })
 }
 
-func sendToInjected(t *testing.T, w *world, m *mail, hard *stopped) {
+func sendToInjected(t *testing.T, w *world, m *mail, hard *hardError) {
 	n, err := w.conn.SendTo(nil, m.letters[0].p, w.dest[0], 0)
 	if hard == nil {
 		if err != nil {

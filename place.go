@@ -39,7 +39,7 @@ import (
 //   - The user moves the deadline while a kick stands. The kicked caller puts
 //     the one that is recorded then on the descriptor. That is done under mu,
 //     as are kicks: neither can undo the other.
-//   - Somebody sets a deadline behind our back, on the *net.UDPConn. It ends a
+//   - A deadline is set on the *net.UDPConn itself, past the Conn. It ends a
 //     call of net's own, and ours put the user's in its place.
 type place struct {
 	ends  ends
@@ -88,7 +88,7 @@ func (p *place) park(ctx context.Context, c parkedCall) error {
 }
 
 // restore returns when a deadline that is not the user's is taken back: that of
-// a flush, which holds mu, or of a kick. One that was set behind our back it
+// a flush, which holds mu, or of a kick. One that was set past the Conn it
 // takes back itself, or who met it would meet it for ever.
 func (p *place) restore() {
 	p.mu.Lock()
@@ -103,7 +103,7 @@ func (p *place) parkOnce(ctx context.Context, c parkedCall) error {
 	if ctx == nil || ctx.Done() == nil {
 		return c.wait()
 	}
-	stop := context.AfterFunc(saidWhy{ctx}, p.kick)
+	stop := context.AfterFunc(reasoned{ctx}, p.kick)
 	defer stop() // a kick too late wakes another in vain, and does nothing else
 	return c.wait()
 }

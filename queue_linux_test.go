@@ -63,6 +63,35 @@ func TestLateContext(t *testing.T) {
 	})
 }
 
+// A doneBetween is done just after the first look at it, for which there is a
+// reason other than the one that contexts have who give none.
+type doneBetween struct {
+	context.Context
+	done chan struct{}
+}
+
+func (c *doneBetween) Done() <-chan struct{} { return c.done }
+
+func (c *doneBetween) Err() error {
+	select {
+	case <-c.done:
+		return context.DeadlineExceeded
+	default:
+		close(c.done)
+		return nil
+	}
+}
+
+// TestDoneBetweenLooks: a context that times out between a look at Err and one
+// at Done has timed out, and was not canceled.
+func TestDoneBetweenLooks(t *testing.T) {
+	conn := newConn(t, listen(t, "udp4", "127.0.0.1"), nil)
+	ctx := &doneBetween{context.Background(), make(chan struct{})}
+	if err := conn.send.queue.ends.checkWaited(ctx); err != context.DeadlineExceeded {
+		t.Errorf("the call ends with %v", err)
+	}
+}
+
 // TestNoDescriptorAllowed: poll(2) takes no descriptor where the limit is 0,
 // and a send waits all the same.
 func TestNoDescriptorAllowed(t *testing.T) {

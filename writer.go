@@ -400,7 +400,7 @@ func (w *Writer) Close() error {
 	w.due = w.held.accepted
 	w.lingerLocked()
 	w.cancel()
-	for w.turn != nobody {
+	for w.turn != idle {
 		w.awaitFinishedLocked(nil, math.MaxUint64, 0)
 	}
 	for held := 0; w.held.messages != held; { // what fits now

@@ -101,8 +101,8 @@ func (w *Writer) sendPieces(ctx context.Context, b *outBatch, r *sendResult, pie
 	return sent, o
 }
 
-// rememberRefusal has the next write to that address which its caller segments
-// fail.
+// rememberRefusal makes the next write to that address fail with err, if its
+// caller segments it.
 func (w *Writer) rememberRefusal(to netip.AddrPort, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -118,8 +118,8 @@ func (w *Writer) rememberRefusal(to netip.AddrPort, err error) {
 	w.refused[to] = err
 }
 
-// takeRefusalLocked returns the error that a write which its caller segments
-// has to fail with, once, or nil. mu is held.
+// takeRefusalLocked returns the error with which a write has to fail that its
+// caller segments, once, or nil. mu is held.
 func (w *Writer) takeRefusalLocked(d *packet) error {
 	if len(w.refused) == 0 || w.closed || d.segmentSize() == 0 {
 		return nil

@@ -223,7 +223,7 @@ func TestWriterLargeIsNotCopied(t *testing.T) {
 	mustWrite(t, w, []byte("x"), world.dest[0])
 	write()
 	w.mu.Lock()
-	w.turn = nobody
+	w.turn = idle
 	w.mu.Unlock()
 	if err := w.Flush(nil); err != nil || !slices.Equal(copied, []bool{false, false, false, true}) {
 		t.Errorf("Flush = %v; copied: %v", err, copied)

@@ -41,21 +41,21 @@ const (
 type turn int
 
 const (
-	nobody       turn = iota // nobody, and nobody was asked to
-	flusherDue               // nobody: the flusher was started and has not run yet
-	somebody                 // the flusher, a write, Flush or Close
+	idle         turn = iota // nobody's, and nobody was asked to send
+	flusherDue               // nobody's: the flusher was started and has not run yet
+	taken                    // that of the flusher, a write, Flush or Close
 	beforeItsRun             // a write, Flush or Close, before the flusher, which was started, has run: it will end at once
 	flusherNext              // the flusher, which was started and has not run yet: the socket is full for all others
 )
 
-func (t turn) busy() bool { return t >= somebody }
+func (t turn) busy() bool { return t >= taken }
 
 // beginLocked makes the caller the one that sends. mu is held, as it is
 // wherever that changes.
 func (w *Writer) beginLocked() {
 	switch w.turn {
-	case nobody:
-		w.turn = somebody
+	case idle:
+		w.turn = taken
 	case flusherDue:
 		w.turn = beforeItsRun
 	}
@@ -67,7 +67,7 @@ func (w *Writer) endSendingLocked() {
 	if w.turn == beforeItsRun {
 		w.turn = flusherDue
 	} else {
-		w.turn = nobody
+		w.turn = idle
 	}
 	if w.closed {
 		w.wakeAllLocked() // Close waits for this
@@ -76,10 +76,10 @@ func (w *Writer) endSendingLocked() {
 	}
 }
 
-// callFlusherLocked starts the flusher unless somebody sends already and will
+// callFlusherLocked starts the flusher unless a call sends already and will
 // see to what is due.
 func (w *Writer) callFlusherLocked() {
-	if w.turn == nobody && w.ctx.Err() == nil {
+	if w.turn == idle && w.ctx.Err() == nil {
 		w.turn = flusherDue
 		go w.run()
 	}
@@ -98,10 +98,10 @@ func (w *Writer) flusher() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.turn == beforeItsRun {
-		w.turn = somebody
+		w.turn = taken
 		return
 	}
-	w.turn = nobody
+	w.turn = idle
 	w.sendLocked(true)
 }
 
@@ -204,7 +204,7 @@ func (w *Writer) sendSome(size int, full bool) (r sendResult) {
 			w.note(&r, o)
 		case errors.Is(o.err, ErrWouldBlock), full && w.ctx.Err() != nil:
 			r.blocked = true
-		default: // somebody closed the Conn behind our back, or set its deadline
+		default: // the Conn was closed, or its deadline set, not through the Writer
 			for r.n < len(chunk) {
 				w.fail(&r, &chunk[r.n], o)
 			}

@@ -271,7 +271,7 @@ func TestWriterSendsItsPart(t *testing.T) {
 		t.Errorf("the write sent %d datagrams in %d calls, want its 2 in 1", len(k.taken), k.calls)
 	}
 	w.mu.Lock()
-	w.turn = nobody
+	w.turn = idle
 	w.mu.Unlock()
 	if err := w.Flush(nil); err != nil {
 		t.Fatal(err)
@@ -297,7 +297,7 @@ func TestWriterLate(t *testing.T) {
 			t.Errorf("after %d that are held a late write sends nothing", held)
 		}
 		w.mu.Lock()
-		w.turn = nobody
+		w.turn = idle
 		w.mu.Unlock()
 		if err := w.Flush(nil); err != nil {
 			t.Fatal(err)
@@ -1012,7 +1012,7 @@ func TestWriterCoalesces(t *testing.T) {
 	}
 }
 
-// checkArranged makes sure that out is in in another order, in which each
+// checkArranged makes sure that out holds what in does, in an order in which each
 // destination's is kept and destinations take turns of at most 64.
 func checkArranged(t testing.TB, in, out []OutputMessage) {
 	t.Helper()
@@ -1987,7 +1987,7 @@ func checkNumbers(t *testing.T, taken [][]byte) {
 func checkEmpty(t *testing.T, w *Writer) {
 	t.Helper()
 	h := &w.held
-	if h.messages != 0 || h.bytes != 0 || h.finished != h.accepted || !w.writes.empty() || !w.flushes.empty() || w.turn != nobody {
+	if h.messages != 0 || h.bytes != 0 || h.finished != h.accepted || !w.writes.empty() || !w.flushes.empty() || w.turn != idle {
 		t.Errorf("left: %d messages, %d bytes, %d of %d finished, %d writes and %d flushes in line, sender %d",
 			h.messages, h.bytes, h.finished, h.accepted, w.writes.len(), w.flushes.len(), w.turn)
 	}

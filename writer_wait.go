@@ -36,7 +36,7 @@ var waitingCallPool = sync.Pool{New: func() any { return &waitingCall{woken: mak
 
 func newWaitingCall() *waitingCall { return waitingCallPool.Get().(*waitingCall) }
 
-// free puts p back, which nobody knows any more.
+// free puts p back; nothing refers to it any more.
 func (p *waitingCall) free() {
 	p.packet, p.target = packet{}, 0
 	p.accepted.Store(false)
