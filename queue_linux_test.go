@@ -6,6 +6,8 @@ package batchconn
 
 import (
 	"context"
+	"errors"
+	"math"
 	"os"
 	"sync/atomic"
 	"syscall"
@@ -60,6 +62,24 @@ func TestLateContext(t *testing.T) {
 		allEnded(t, calls[:1], 0, context.Canceled)
 		lo.setTap(open)
 		allEnded(t, others, 1, nil)
+	})
+}
+
+// TestLateContextFlush: a context that never says why ends Flush as well.
+func TestLateContextFlush(t *testing.T) {
+	inNamespace(t, func(t *testing.T, lo *loopback) {
+		nw := filled(t, lo, nil)
+		w := NewWriter(nw.c, &WriterConfig{Linger: time.Millisecond})
+		mustWrite(t, w, []byte("x"), nw.messages(1, 0, 1)[0].Addr)
+		late := &lateContext{Context: context.Background(), done: make(chan struct{})}
+		late.looks.Store(math.MaxInt32)
+		close(late.done)
+		atOnce(t, "Flush", func() {
+			if err := w.Flush(late); !errors.Is(err, context.Canceled) {
+				t.Errorf("Flush = %v", err)
+			}
+		})
+		w.Close()
 	})
 }
 

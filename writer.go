@@ -354,11 +354,11 @@ func (w *Writer) isDueLocked(now int64, size int) bool {
 func (w *Writer) Flush(ctx context.Context) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for target := w.held.accepted; ; {
+	for target, asked := w.held.accepted, ctx; ; {
 		if w.closed {
 			return w.engine.opError(net.ErrClosed, netip.AddrPort{})
 		}
-		if err := w.engine.queue.ends.open(ctx); err != nil {
+		if err := w.engine.queue.ends.open(asked); err != nil {
 			return w.engine.opError(err, netip.AddrPort{})
 		}
 		if w.held.finished >= target {
@@ -375,6 +375,9 @@ func (w *Writer) Flush(ctx context.Context) error {
 			return w.engine.opError(err, netip.AddrPort{})
 		}
 		w.awaitFinishedLocked(ctx, target, w.untilDeadlineLocked())
+		if ctx != nil {
+			asked = reasoned{ctx}
+		}
 	}
 }
 
