@@ -157,12 +157,6 @@ func (l *line) giveUp(w *waiter) {
 	}
 }
 
-func (l *line) isTaken() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.taken
-}
-
 // leave gives the place to the next in line, or, if all is done, wakes them
 // all.
 func (l *line) leave(done bool) {
