@@ -11,7 +11,6 @@ import (
 	"net/netip"
 	"runtime"
 	"testing"
-	"time"
 
 	"golang.org/x/net/ipv4"
 
@@ -45,72 +44,61 @@ func measureWaiting(t *testing.T, ns *netns.Namespace, rate uint32) {
 		t.Cleanup(func() { u.Close() })
 		return u
 	}
-	to := addrPortOf(at(w.Far))
-	const batch, size, rounds = 64, 1200, 9
-	ways := []func() error{
-		xnetWaiter(at(w.Near), to, batch, size),
-		connWaiter(t, at(w.Near), to, batch, size, GSOAuto),
-		connWaiter(t, at(w.Near), to, batch, size, GSOOff),
-	}
-	var ratios, allocs [3][]float64
-	for range rounds {
-		var base float64
-		for i, send := range ways {
-			cost, allocated := waitingTurn(t, send, batch)
-			if i == 0 {
-				base = cost
-			}
-			ratios[i], allocs[i] = append(ratios[i], cost/base), append(allocs[i], allocated)
+	senders := waitingSenders(t, func() *net.UDPConn { return at(w.Near) }, addrPortOf(at(w.Far)))
+	const rounds = 9
+	ratios, allocs := make([][]float64, len(senders)), make([][]float64, len(senders))
+	var costs [rounds + 1][]float64
+	netns.Check(t, harness.Alternate(len(costs), len(senders), func(round, i int) error {
+		cost, allocated, err := waitingTurn(senders[i].send)
+		if costs[round] == nil {
+			costs[round] = make([]float64, len(senders))
 		}
+		costs[round][i], allocs[i] = cost, append(allocs[i], allocated)
+		return err
+	}))
+	for i, s := range senders {
+		for _, cost := range costs[1:] { // pools and sockets fill in the first round
+			ratios[i] = append(ratios[i], cost[i]/cost[0])
+		}
+		t.Logf("%s: %.2f of x/net's processor time (quartiles %.2f and %.2f), %.4f allocations a datagram", s.name,
+			harness.Median(ratios[i]), harness.Quantile(ratios[i], 0.25), harness.Quantile(ratios[i], 0.75), harness.Median(allocs[i][1:]))
 	}
-	for i, name := range []string{"x/net", "SendMessages", "SendMessages, GSOOff"} {
-		t.Logf("%s: %.2f of x/net's processor time (quartiles %.2f and %.2f), %.4f allocations a datagram", name,
-			harness.Median(ratios[i]), harness.Quantile(ratios[i], 0.25), harness.Quantile(ratios[i], 0.75), harness.Median(allocs[i]))
+}
+
+const waitingBatch = 64
+
+// A waitingSender sends waitingBatch datagrams.
+type waitingSender struct {
+	name string
+	send func() error
+}
+
+// waitingSenders are those that are compared, each on a socket of its own. The
+// first is x/net.
+func waitingSenders(t *testing.T, open func() *net.UDPConn, to netip.AddrPort) []waitingSender {
+	msgs := make([]OutputMessage, waitingBatch)
+	for i := range msgs {
+		msgs[i] = OutputMessage{Addr: to, Vectors: [][]byte{make([]byte, 1200)}}
+	}
+	ms, xnet := xnetMessages(msgs), ipv4.NewPacketConn(open())
+	auto, off := newConn(t, open(), nil), newConn(t, open(), &Config{GSO: GSOOff})
+	return []waitingSender{
+		{"x/net", func() error { return harness.WriteAll(xnet, ms) }},
+		{"SendMessages", func() error { return harness.SendAll(auto, nil, msgs) }},
+		{"SendMessages, GSOOff", func() error { return harness.SendAll(off, nil, msgs) }},
 	}
 }
 
 // waitingTurn is processor time, in nanoseconds, and allocations a datagram.
-func waitingTurn(t *testing.T, send func() error, batch int) (cost, allocs float64) {
+func waitingTurn(send func() error) (cost, allocs float64, err error) {
+	if err := send(); err != nil { // fills the socket, which has been empty since its last turn
+		return 0, 0, err
+	}
 	var before, after runtime.MemStats
-	send() // fills the socket, which the other way has left alone
 	runtime.ReadMemStats(&before)
-	cpu, n := cpuTime(t), 0
-	for end := time.Now().Add(*waitingCost); time.Now().Before(end); n += batch {
-		if err := send(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	cpu = cpuTime(t) - cpu
+	cpu := harness.ProcessCPU()
+	n, err := harness.Repeat(waitingBatch, *waitingCost, send)
+	cpu = harness.ProcessCPU() - cpu
 	runtime.ReadMemStats(&after)
-	return float64(cpu) / float64(n), float64(after.Mallocs-before.Mallocs) / float64(n)
-}
-
-func xnetWaiter(u *net.UDPConn, to netip.AddrPort, batch, size int) func() error {
-	ms := make([]ipv4.Message, batch)
-	for i := range ms {
-		ms[i] = ipv4.Message{Buffers: [][]byte{make([]byte, size)}, Addr: net.UDPAddrFromAddrPort(to)}
-	}
-	c := ipv4.NewPacketConn(u)
-	return func() error {
-		for rest := ms; len(rest) > 0; {
-			n, err := c.WriteBatch(rest, 0)
-			if err != nil {
-				return err
-			}
-			rest = rest[n:]
-		}
-		return nil
-	}
-}
-
-func connWaiter(t *testing.T, u *net.UDPConn, to netip.AddrPort, batch, size int, gso GSOMode) func() error {
-	msgs := make([]OutputMessage, batch)
-	for i := range msgs {
-		msgs[i] = OutputMessage{Addr: to, Vectors: [][]byte{make([]byte, size)}}
-	}
-	c := newConn(t, u, &Config{GSO: gso})
-	return func() error {
-		_, err := c.SendMessages(nil, msgs, 0)
-		return err
-	}
+	return float64(cpu) / float64(n), float64(after.Mallocs-before.Mallocs) / float64(n), err
 }
