@@ -177,3 +177,24 @@ func (c *fickleContext) Err() error {
 	}
 	return nil
 }
+
+// A lateContext says that it is done before it can say why, as one does that
+// closes Done before it stores the error.
+type lateContext struct {
+	context.Context
+	done  chan struct{}
+	looks atomic.Int32 // calls of Err that find nothing after Done
+}
+
+func (c *lateContext) Done() <-chan struct{} { return c.done }
+
+func (c *lateContext) Err() error {
+	select {
+	case <-c.done:
+		if c.looks.Add(-1) < 0 {
+			return context.Canceled
+		}
+	default:
+	}
+	return nil
+}

@@ -21,27 +21,6 @@ import (
 	"github.com/batchconn/batchconn/internal/sys"
 )
 
-// A lateContext says that it is done before it can say why, as one does that
-// closes Done before it stores the error.
-type lateContext struct {
-	context.Context
-	done  chan struct{}
-	looks atomic.Int32 // calls of Err that find nothing after Done
-}
-
-func (c *lateContext) Done() <-chan struct{} { return c.done }
-
-func (c *lateContext) Err() error {
-	select {
-	case <-c.done:
-		if c.looks.Add(-1) < 0 {
-			return context.Canceled
-		}
-	default:
-	}
-	return nil
-}
-
 // TestLateContext: such a context ends the call, with the place and in line,
 // and the queue goes on.
 func TestLateContext(t *testing.T) {
@@ -83,30 +62,14 @@ func TestLateContextFlush(t *testing.T) {
 	})
 }
 
-// A doneBetween is done just after the first look at it, for which there is a
-// reason other than the one that contexts have who give none.
-type doneBetween struct {
-	context.Context
-	done chan struct{}
-}
-
-func (c *doneBetween) Done() <-chan struct{} { return c.done }
-
-func (c *doneBetween) Err() error {
-	select {
-	case <-c.done:
-		return context.DeadlineExceeded
-	default:
-		close(c.done)
-		return nil
-	}
-}
-
 // TestDoneBetweenLooks: a context that times out between a look at Err and one
 // at Done has timed out, and was not canceled.
 func TestDoneBetweenLooks(t *testing.T) {
 	conn := newConn(t, listen(t, "udp4", "127.0.0.1"), nil)
-	ctx := &doneBetween{context.Background(), make(chan struct{})}
+	done, cancel := context.WithCancel(t.Context())
+	cancel()
+	ctx := &fickleContext{Context: done, err: context.DeadlineExceeded}
+	ctx.left.Store(1)
 	if err := conn.send.queue.ends.checkWaited(ctx); err != context.DeadlineExceeded {
 		t.Errorf("the call ends with %v", err)
 	}

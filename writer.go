@@ -376,7 +376,7 @@ func (w *Writer) Flush(ctx context.Context) error {
 		}
 		w.awaitFinishedLocked(ctx, target, w.untilDeadlineLocked())
 		if ctx != nil {
-			asked = reasoned{ctx}
+			asked = reasoned{ctx} // as in checkWaited
 		}
 	}
 }
