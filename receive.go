@@ -44,10 +44,8 @@ const privateReceiveFlags = MsgWaitAll | sys.PrivateFlags
 //     another read has taken what arrived and left nothing held.
 //   - A read that is kicked because its context is done may find something held
 //     as well. It leaves it, and the place, to the next in line.
-//   - A quick read (quickRead) passes by the queue, takes one datagram, and
-//     leaves nothing. If a read parks meanwhile and is woken for that datagram,
-//     it finds nothing and parks again. Reads that begin while one is parked
-//     are not quick.
+//   - A quick read (quickRead) passes by the queue, and is as one that may not
+//     wait. Reads that begin while one is parked are not quick.
 
 const (
 	// The queue is taken to be deep once reads got deepAfter datagrams in a row
@@ -286,10 +284,7 @@ func (o *reading) readNet() error {
 
 // release ends what obtain began.
 func (r *receiver) release(o *reading) {
-	if r.held != nil && r.queue.ends.closed.Load() {
-		r.dropLocked() // Close came in between
-	}
-	leaves := r.held != nil
+	leaves := r.leavesLocked()
 	if !leaves {
 		r.leaveToNetLocked()
 	}
@@ -300,6 +295,14 @@ func (r *receiver) release(o *reading) {
 		r.queue.kick()
 	}
 	o.free()
+}
+
+// leavesLocked reports, at the end of a read, whether something is held.
+func (r *receiver) leavesLocked() bool {
+	if r.held != nil && r.queue.ends.closed.Load() {
+		r.dropLocked() // Close came in between
+	}
+	return r.held != nil
 }
 
 // leaveToNetLocked has the Read family be package net's own, where nothing is
@@ -499,11 +502,23 @@ func (r *receiver) aheadLocked(b *inBatch, full bool) {
 		r.ahead = int32(b.n)
 		return
 	}
-	bytes := 1
+	bytes := 0
 	for i := range b.messages[:b.n] {
 		bytes += len(b.messages[i].payload)
 	}
-	r.ahead = int32(max(1, min(2*b.n, maxAhead, cacheSize*b.n/bytes)))
+	r.ahead = int32(min(2*b.n, fitCache(b.n, bytes)))
+}
+
+// fitCache is how many messages a call asks for, if they are like n that had so
+// many bytes.
+func fitCache(n, bytes int) int { return max(1, min(maxAhead, cacheSize*n/max(1, bytes))) }
+
+// mayReadAheadLocked reports whether plain reads may take more than they return:
+// not from others that may read the socket; not runs, which whoever has set
+// UDP_GRO gets as they are; and not while a read of package net's own is under
+// way, which would not see what is held.
+func (r *receiver) mayReadAheadLocked() bool {
+	return r.gro.off == "" && !r.gro.userSet && r.net.underWay() == 0 && !r.sender.noBatchCall.Load()
 }
 
 // recvLocked makes the system call. A kernel or a seccomp filter that refuses
@@ -584,6 +599,12 @@ type received struct {
 	from              netip.AddrPort // in the form of the socket's family
 }
 
+// get gets it from the first of messages.
+func (got *received) get(in *sys.InMessages) {
+	got.n, got.control, got.flags = in.Got(0)
+	got.from = in.From(0)
+}
+
 // one reads one datagram. call names the system call in errors; recvmsg also
 // asks for control data and flags.
 func (r *receiver) one(ctx context.Context, p, control []byte, flags int, wait bool, call string) (received, error) {
@@ -629,8 +650,7 @@ func (r *receiver) oneSlowly(ctx context.Context, p, control []byte, flags int, 
 	case !o.plain:
 		got = r.takeOneLocked(p, control, flags)
 	case o.p == nil:
-		got.n, got.control, got.flags = o.in.Got(0)
-		got.from = o.in.From(0)
+		got.get(&o.in)
 	default:
 		got.n = o.n
 		if o.from {

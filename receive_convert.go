@@ -42,6 +42,8 @@ type inBatch struct {
 	runs     bool
 	next     *inBatch
 
+	isCompact bool // made by compact, and has no blocks
+
 	in     sys.InMessages
 	blocks [maxAhead][]byte
 	rooms  [maxAhead][sys.ControlRoom]byte
@@ -56,23 +58,40 @@ var inBatches = sync.Pool{New: func() any { return new(inBatch) }}
 func (b *inBatch) ready(n int, direct [][]byte) {
 	b.in.Reset(n, 2*n)
 	for i := range n {
-		if b.blocks[i] == nil {
-			b.blocks[i] = make([]byte, blockSize)
-		}
 		if i < len(direct) && len(direct[i]) < blockSize {
-			b.in.AddTwo(direct[i], b.blocks[i][len(direct[i]):], b.rooms[i][:])
+			b.in.AddTwo(direct[i], b.block(i)[len(direct[i]):], b.rooms[i][:])
 		} else {
-			b.in.AddOne(b.blocks[i], b.rooms[i][:])
+			b.in.AddOne(b.block(i), b.rooms[i][:])
 		}
 	}
+}
+
+// readyAfter is ready for n messages of one datagram each, of which the first
+// is the caller's own.
+func (b *inBatch) readyAfter(p, control []byte, n int) {
+	b.in.Reset(n, n)
+	b.in.AddOne(p, control)
+	for i := 1; i < n; i++ {
+		b.in.AddOne(b.block(i), b.rooms[i][:])
+	}
+}
+
+func (b *inBatch) block(i int) []byte {
+	if b.blocks[i] == nil {
+		b.blocks[i] = make([]byte, blockSize)
+	}
+	return b.blocks[i]
 }
 
 // take begins the k messages that the kernel has put there. Until the first run
 // each is of a single datagram, which is where it was to go; the others are put
 // together in their blocks.
-func (b *inBatch) take(k int, direct [][]byte) {
-	b.at, b.n, b.runs = 0, k, false
-	for i := range k {
+func (b *inBatch) take(k int, direct [][]byte) { b.takeFrom(0, k, direct) }
+
+// takeFrom is take but for the messages before the first.
+func (b *inBatch) takeFrom(first, k int, direct [][]byte) {
+	b.at, b.n, b.runs = first, k, false
+	for i := first; i < k; i++ {
 		n, control, flags := b.in.Got(i)
 		m := &b.messages[i]
 		stride := 0
@@ -99,7 +118,7 @@ func (b *inBatch) first() *coalesced { return &b.messages[b.at] }
 
 // compact moves what b holds to memory of its own size.
 func (b *inBatch) compact() *inBatch {
-	c := &inBatch{n: b.n - b.at}
+	c := &inBatch{n: b.n - b.at, isCompact: true}
 	for i := range c.n {
 		m := b.messages[b.at+i]
 		m.payload = append([]byte(nil), m.payload...)
@@ -114,7 +133,7 @@ func (b *inBatch) free() {
 	clear(b.messages[b.at:b.n])
 	b.in.Forget()
 	b.at, b.n, b.next = 0, 0, nil
-	if b.blocks[0] != nil { // else it was compact
+	if !b.isCompact {
 		inBatches.Put(b)
 	}
 }

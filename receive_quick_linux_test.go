@@ -9,6 +9,7 @@ package batchconn
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -21,6 +22,25 @@ import (
 
 	"golang.org/x/sys/unix"
 )
+
+// eachPrice runs test as where calls are cheap, and as where they are dear and
+// quick reads read ahead.
+func eachPrice(t *testing.T, test func(t *testing.T, dear bool)) {
+	for _, dear := range []bool{false, true} {
+		t.Run(fmt.Sprintf("dear=%v", dear), func(t *testing.T) {
+			setDear(t, dear)
+			test(t, dear)
+		})
+	}
+}
+
+// setDear has calls be dear, or not.
+func setDear(t *testing.T, dear bool) {
+	in, _, _ := readPair(t, nil)
+	was := in.recv.areCallsDear()
+	callsAreDear.yes.Store(dear)
+	t.Cleanup(func() { callsAreDear.yes.Store(was) })
+}
 
 // quickPair is a readPair whose Conn reads quickly: its queue is deep, and
 // coalescing pauses. out does not segment.
@@ -48,7 +68,9 @@ func quickPair(t *testing.T) (in, out *Conn, readAll func(sent, read *int)) {
 // TestQuickReads: reads of a deep queue that does not coalesce are quick, of
 // whatever name, and tell each datagram once, in order. Where it no longer is
 // deep they are net's own again.
-func TestQuickReads(t *testing.T) {
+func TestQuickReads(t *testing.T) { eachPrice(t, testQuickReads) }
+
+func testQuickReads(t *testing.T, dear bool) {
 	in, out, readAll := quickPair(t)
 	to := addrPortOf(in)
 	reads := []func(p []byte) (int, error){
@@ -68,8 +90,12 @@ func TestQuickReads(t *testing.T) {
 			readRuns(t, one, 1, &read)
 		}
 	}
-	if s := in.Stats(); s.Received-was.Received != 600 || s.ReceivedBytes-was.ReceivedBytes != 6000 || s.ReceiveCalls-was.ReceiveCalls != 600 {
-		t.Errorf("%+v\nafter %+v; want 600 datagrams more, by as many calls", s, was)
+	s := in.Stats()
+	if s.Received-was.Received != 600 || s.ReceivedBytes-was.ReceivedBytes != 6000 {
+		t.Errorf("%+v\nafter %+v; want 600 datagrams more", s, was)
+	}
+	if calls := s.ReceiveCalls - was.ReceiveCalls; !dear && calls != 600 || dear && calls > 200 {
+		t.Errorf("%d calls for 600 datagrams", calls)
 	}
 	if !in.recv.isQuick.Load() {
 		t.Error("not quick, and the queue was deep all the time")
@@ -111,7 +137,9 @@ func readOneWaited(t *testing.T, in, out *Conn, sent, read *int) {
 
 // TestQuickReadEnds: the deadline, Close and errors end a quick read as they
 // end others.
-func TestQuickReadEnds(t *testing.T) {
+func TestQuickReadEnds(t *testing.T) { eachPrice(t, testQuickReadEnds) }
+
+func testQuickReadEnds(t *testing.T, dear bool) {
 	in, out, readAll := quickPair(t)
 	to := addrPortOf(in)
 	sent, read := 0, 0
@@ -140,25 +168,30 @@ func TestQuickReadEnds(t *testing.T) {
 // tells it.
 func TestQuickReadRefused(t *testing.T) {
 	inNamespace(t, func(t *testing.T, _ *loopback) {
-		in, _ := connectedPair(t, nil)
-		in.recv.mu.Lock()
-		in.recv.startQuickLocked()
-		in.recv.mu.Unlock()
-		sendUnreachable(t, in.LocalAddr().(*net.UDPAddr), in.RemoteAddr().(*net.UDPAddr), 3, 0)
-		awaitError(t, in.conn())
-		in.SetReadDeadline(time.Now().Add(patience)) // if the error is lost
-		_, err := in.Read(make([]byte, 10))
-		var call *os.SyscallError
-		if !errors.Is(err, unix.ECONNREFUSED) || !errors.As(err, &call) || call.Syscall != "read" {
-			t.Errorf("%v; want read: ECONNREFUSED", err)
+		for _, dear := range []bool{false, true} {
+			setDear(t, dear)
+			in, _ := connectedPair(t, nil)
+			in.recv.mu.Lock()
+			in.recv.startQuickLocked()
+			in.recv.mu.Unlock()
+			sendUnreachable(t, in.LocalAddr().(*net.UDPAddr), in.RemoteAddr().(*net.UDPAddr), 3, 0)
+			awaitError(t, in.conn())
+			in.SetReadDeadline(time.Now().Add(patience)) // if the error is lost
+			_, err := in.Read(make([]byte, 10))
+			var call *os.SyscallError
+			if !errors.Is(err, unix.ECONNREFUSED) || !errors.As(err, &call) || call.Syscall != "read" {
+				t.Errorf("dear=%v: %v; want read: ECONNREFUSED", dear, err)
+			}
+			nothingMore(t, in)
 		}
-		nothingMore(t, in)
 	})
 }
 
 // TestQuickReadsEndAtRuns: when coalescing goes on, no read is quick, which
 // would take a run for a datagram. When it goes off, they are quick again.
-func TestQuickReadsEndAtRuns(t *testing.T) {
+func TestQuickReadsEndAtRuns(t *testing.T) { eachPrice(t, testQuickReadsEndAtRuns) }
+
+func testQuickReadsEndAtRuns(t *testing.T, _ bool) {
 	in, plain, _ := quickPair(t)
 	if !in.Stats().GRO {
 		t.Skip(in.Stats().GROReason)
@@ -186,7 +219,9 @@ func TestQuickReadsEndAtRuns(t *testing.T) {
 // TestQuickReaders: quick reads beside reads that may not wait, while
 // coalescing goes on and off: each datagram gets to one, whole, and none is
 // left.
-func TestQuickReaders(t *testing.T) {
+func TestQuickReaders(t *testing.T) { eachPrice(t, testQuickReaders) }
+
+func testQuickReaders(t *testing.T, _ bool) {
 	in, segmenting, to := readPair(t, nil)
 	plain := newConn(t, listen(t, "udp4", "127.0.0.1"), &Config{GSO: GSOOff})
 	var read readOnce
