@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/batchconn/batchconn/internal/sys"
 )
 
 // eachPrice runs test as where calls are cheap, and as where they are dear and
@@ -185,6 +187,81 @@ func TestQuickReadRefused(t *testing.T) {
 			nothingMore(t, in)
 		}
 	})
+}
+
+// TestQuickReadLeaves: a quick read that leaves something held kicks a read that
+// has parked meanwhile, and leaves nothing if Close came meanwhile.
+func TestQuickReadLeaves(t *testing.T) {
+	setDear(t, true)
+	in, out, readAll := quickPair(t)
+	sent, read := 0, 0
+	readAll(&sent, &read)
+	r := &in.recv
+	during := func(f func()) {
+		t.Helper()
+		sendRuns(t, out, addrPortOf(in), 10, &sent)
+		if !r.isQuick.Load() || r.hasHeld.Load() {
+			t.Fatalf("quick %v, held %v", r.isQuick.Load(), r.hasHeld.Load())
+		}
+		r.quick.try = func(fd uintptr) {
+			r.quick.attempt(fd)
+			if r.held == nil {
+				t.Error("it left nothing")
+			}
+			f()
+		}
+		readRuns(t, in.Read, 1, &read)
+		r.quick.try = r.quick.attempt
+	}
+	during(func() { r.queue.state.Store(parked) })
+	if r.queue.state.Load() != kicked {
+		t.Error("a read that is parked was not kicked")
+	}
+	r.queue.unpark()
+	readRuns(t, in.Read, sent-read, &read)
+	during(func() { r.queue.ends.closed.Store(true) })
+	if r.hasHeld.Load() {
+		t.Error("held after Close")
+	}
+}
+
+// TestQuickReadsOne: a quick read takes no more than it returns while a read of
+// package net's own is under way, which would not see the rest, and while the
+// user has set UDP_GRO: then it returns runs as they are.
+func TestQuickReadsOne(t *testing.T) {
+	setDear(t, true)
+	in, out, readAll := quickPair(t)
+	sent, read := 0, 0
+	in.recv.net.begin()
+	for range 2 {
+		readAll(&sent, &read)
+		sendRuns(t, out, addrPortOf(in), 10, &sent)
+		readRuns(t, in.Read, 1, &read)
+		if in.recv.hasHeld.Load() {
+			t.Error("held beside a read of package net's own")
+		}
+		readRuns(t, in.Read, sent-read, &read)
+	}
+	in.recv.net.fail()
+
+	u := listen(t, "udp4", "127.0.0.1")
+	growBuffer(u)
+	control(t, u, func(fd int) error { return sys.SetCoalescing(uintptr(fd), true) })
+	in, out = newConn(t, u, nil), newConn(t, listen(t, "udp4", "127.0.0.1"), nil)
+	if !out.Stats().GSO {
+		t.Skip(out.Stats().GSOReason)
+	}
+	sent = 0
+	in.recv.mu.Lock()
+	in.recv.startQuickLocked()
+	in.recv.mu.Unlock()
+	sendRuns(t, out, addrPortOf(in), 20, &sent)
+	p := make([]byte, 100)
+	for i := range 20 {
+		if n, err := in.Read(p); n != 30 || err != nil {
+			t.Fatalf("run %d: %d bytes, %v", i, n, err)
+		}
+	}
 }
 
 // TestQuickReadsEndAtRuns: when coalescing goes on, no read is quick, which
