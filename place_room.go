@@ -246,25 +246,31 @@ func (p *roomPlace) close() {
 // pollEvery is how often a caller that polls looks.
 const pollEvery = time.Millisecond
 
-// poll is wait without anything to park on. Where there is said to be room and
-// f finds none, it pauses for longer and longer.
+// poll is wait without anything to park on. It does as the kernel does for those
+// that park: it tries when half of the buffer is free, for which net's own writes
+// wait, who would never have it if the first bit of room always went. When one
+// of them has got in since, it is this caller's turn to take what there is. Where
+// there is said to be room and f finds none, it pauses for longer and longer.
 func (p *roomPlace) poll(f func(fd uintptr) bool) error {
-	pause, next := pollEvery, time.Now()
-	ready, done := false, false
+	pause, ready, done := pollEvery, false, false
+	soon := time.Now() // when to try if there is room
+	late := soon       // when to try anyway
 	look := func(fd uintptr) {
-		if done = f(fd); !done {
-			ready, _ = p.rule.ready(fd)
+		now := time.Now()
+		if ready, _ = p.rule.ready(fd); ready || p.netWrote.Load() || !now.Before(late) {
+			done = f(fd)
+			late = now.Add(p.rule.pause)
 		}
+		if pause = min(2*pause, p.rule.pause); !ready {
+			pause = pollEvery
+		}
+		soon = now.Add(pause)
 	}
 	for ; ; time.Sleep(pollEvery) {
-		if now := time.Now(); !now.Before(next) {
+		if !time.Now().Before(soon) {
 			if err := p.ends.raw.Control(look); done || err != nil {
 				return err
 			}
-			if pause = min(2*pause, p.rule.pause); !ready {
-				pause = pollEvery
-			}
-			next = now.Add(pause)
 		}
 		if p.state.Load() == kicked || p.ends.closed.Load() || p.ends.expired() {
 			return os.ErrDeadlineExceeded

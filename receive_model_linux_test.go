@@ -392,6 +392,14 @@ func (w *readWorld) quicken(t *testing.T) {
 	r.startQuickLocked()
 }
 
+// setDear has calls be dear, or not.
+func setDear(t *testing.T, dear bool) {
+	in, _, _ := readPair(t, nil)
+	was := in.recv.areCallsDear()
+	callsAreDear.yes.Store(dear)
+	t.Cleanup(func() { callsAreDear.yes.Store(was) })
+}
+
 func (w *readWorld) close() {
 	w.conn.Close()
 	w.plain.Close()

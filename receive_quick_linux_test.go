@@ -36,14 +36,6 @@ func eachPrice(t *testing.T, test func(t *testing.T, dear bool)) {
 	}
 }
 
-// setDear has calls be dear, or not.
-func setDear(t *testing.T, dear bool) {
-	in, _, _ := readPair(t, nil)
-	was := in.recv.areCallsDear()
-	callsAreDear.yes.Store(dear)
-	t.Cleanup(func() { callsAreDear.yes.Store(was) })
-}
-
 // quickPair is a readPair whose Conn reads quickly: its queue is deep, and
 // coalescing pauses. out does not segment.
 func quickPair(t *testing.T) (in, out *Conn, readAll func(sent, read *int)) {
