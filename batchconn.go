@@ -288,7 +288,7 @@ func (c *Conn) ReceiveMessage(ctx context.Context, msg *InputMessage, flags int)
 		return 0, c.recv.wrap(syscall.EINVAL)
 	}
 	if len(msg.Vectors) == 1 {
-		got, err := c.recv.one(ctx, msg.Vectors[0], msg.Control, flags, c.recv.mayWait(flags), "recvmsg")
+		got, err := c.recv.one(ctx, msg.Vectors[0], msg.Control, flags, c.recv.mayWait(flags), byRecvmsg)
 		if err != nil {
 			return 0, c.recv.wrap(err)
 		}
@@ -309,7 +309,7 @@ func (c *Conn) ReceiveMessage(ctx context.Context, msg *InputMessage, flags int)
 // ReceiveFrom reads one datagram into b as [Conn.ReceiveMessages] does. It
 // returns the bytes that it put into b and where they came from, or an error.
 func (c *Conn) ReceiveFrom(ctx context.Context, b []byte, flags int) (bytes int, from netip.AddrPort, err error) {
-	got, err := c.recv.one(ctx, b, nil, flags, c.recv.mayWait(flags), "recvfrom")
+	got, err := c.recv.one(ctx, b, nil, flags, c.recv.mayWait(flags), byRecvfrom)
 	return got.n, unmapped(got.from), c.recv.wrap(err)
 }
 

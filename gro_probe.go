@@ -70,7 +70,7 @@ func readsAsSent(raw syscall.RawConn, from *net.UDPAddr) (failed, known bool) {
 			b.free()
 			return false, false
 		}
-		b.take(1, nil)
+		b.take(0, 1, nil)
 		m := b.first()
 		if m.from.Port() == uint16(from.Port) {
 			for ; m.left > 0; m.drop() {

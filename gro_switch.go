@@ -229,7 +229,7 @@ func (r *receiver) drainLocked(fd uintptr) {
 		b.ready(maxAhead, nil)
 		k, errno := r.recvLocked(&b.in, fd, maxAhead, 0)
 		if errno == 0 {
-			b.take(k, nil)
+			b.take(0, k, nil)
 			r.countLocked(b)
 			r.holdLocked(b.compact())
 		}

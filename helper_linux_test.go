@@ -447,3 +447,24 @@ func (in *inbox) expectTTL(t *testing.T, want []string, ttl []int) {
 		t.Errorf("%q arrived besides", buf[:n])
 	}
 }
+
+// setDear has system calls taken to be dear, or cheap, until the test ends.
+func setDear(t *testing.T, dear bool) {
+	took := int64(1)
+	if dear {
+		took = int64(dearCall)
+	}
+	was := fastestPoll.Swap(took)
+	t.Cleanup(func() { fastestPoll.Store(was) })
+}
+
+// startQuick has the Read family of c read quickly, as if its queue had been
+// found deep.
+func startQuick(c *Conn) {
+	r := &c.recv
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.isQuick.Load() {
+		r.startQuickLocked()
+	}
+}

@@ -5,7 +5,6 @@
 package batchconn
 
 import (
-	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -105,11 +104,10 @@ func (c *Conn) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
 	return c.WriteToUDPAddrPort(b, to)
 }
 
-// ReadBatch is [Conn.ReceiveMessages] without a context in the shape of
-// golang.org/x/net's PacketConn.ReadBatch, and takes its place: it waits for at
-// least one datagram, or for all with [MsgWaitAll], unless flags hold
-// [MsgDontWait], and returns how many it read, and an error only if none. It
-// sets Addr (a *[net.UDPAddr], the same for neighbours that came from one
+// ReadBatch has the shape of golang.org/x/net's PacketConn.ReadBatch, and takes
+// its place. It is [Conn.ReceiveMessages] without a context: it waits for at
+// least one datagram, with [MsgWaitAll] for all, and with [MsgDontWait] for none.
+// It returns how many it read, and an error only if that is 0. It sets Addr (a *[net.UDPAddr], the same for neighbours that came from one
 // address), N, NN and Flags of the messages that it filled. It waits under
 // Config.NonBlocking too.
 func (c *Conn) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
@@ -139,12 +137,7 @@ func (c *Conn) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
 
 //go:noinline
 func (r *receiver) readFrom(b []byte, by netCall) (n int, from netip.AddrPort, err error) {
-	if r.isQuick.Load() {
-		if got, done, err := r.quickly(b, nil, by); done || err != nil {
-			return got.n, got.from, r.wrap(err)
-		}
-	}
-	got, err := r.one(nil, b, nil, 0, true, by.String())
+	got, err := r.readOurs(b, nil, by)
 	return got.n, got.from, r.wrap(err)
 }
 
@@ -159,18 +152,21 @@ func (r *receiver) readFromUDP(b []byte) (int, *net.UDPAddr, error) {
 
 //go:noinline
 func (r *receiver) readMsg(b, oob []byte) (n, oobn, flags int, from netip.AddrPort, err error) {
-	var got received
-	done := false
-	if r.isQuick.Load() {
-		got, done, err = r.quickly(b, oob, byRecvmsg)
-	}
-	if !done && err == nil {
-		got, err = r.one(nil, b, oob, 0, true, byRecvmsg.String())
-	}
+	got, err := r.readOurs(b, oob, byRecvmsg)
 	if err != nil {
 		got.from = r.zeroAddrPort() // as in net
 	}
 	return got.n, got.control, got.flags, got.from, r.wrap(err)
+}
+
+// readOurs reads one datagram: quickly if that can be, else as a Receive does.
+func (r *receiver) readOurs(b, oob []byte, by netCall) (received, error) {
+	if r.isQuick.Load() {
+		if got, done, err := r.quickly(b, oob, by); done || err != nil {
+			return got, err
+		}
+	}
+	return r.one(nil, b, oob, 0, true, by)
 }
 
 // zeroAddrPort is the zero address of the socket's family.
@@ -213,8 +209,8 @@ func (r *receiver) leaveNet(n int, err error) (again bool) {
 
 // netReads counts the reads that are package net's own. One word holds three
 // counts, since each atomic operation weighs on so short a call: from the
-// lowest bit, the reads under way, the reads done, and their bytes. The latter
-// two are added up elsewhere long before they are too large for their bits.
+// lowest bit, the reads under way, the reads done, and their bytes. end moves the
+// latter two to done and bytes long before they outgrow their bits.
 type netReads struct {
 	word atomic.Uint64
 
@@ -280,10 +276,10 @@ func (r *receiver) lookForMore() {
 }
 
 // A quickRead is how the Read family reads while the queue is deep and nothing
-// coalesces: by one call to the kernel, made at once, without a place in line,
-// and without what it costs to tell Go's scheduler of a system call. Where calls
-// are dear it brings, beside the caller's datagram, a few more, which are held.
-// A Conn has one for all of its reads, under the receiver's mu.
+// coalesces. It makes one call to the kernel at once. It takes no place in line,
+// and Go's scheduler is not told of the call. Where calls are dear the call
+// brings a few datagrams more than the caller's, and they are held. A Conn has
+// one quickRead for all of its reads, under the receiver's mu.
 type quickRead struct {
 	r          *receiver
 	p, control []byte
@@ -294,19 +290,22 @@ type quickRead struct {
 	name  sys.Name
 	in    sys.InMessages // of one message, for recvmsg(2)
 
-	most   int  // datagrams that a call may ask for
-	ahead  int  // those that the next one asks for
+	isDear bool // calls are dear: read ahead
+	ahead  int  // datagrams that the next call asks for, if it may read ahead
 	found  int  // datagrams since the queue was found empty
-	judged bool // the next that finds it empty is this read again, which now waits
 
-	try func(fd uintptr) // attempt
+	// A quick read found the queue empty and was judged by that. It looks once
+	// more before it waits, and that is not judged again.
+	judgedOnce bool
+
+	try func(fd uintptr) // attempt, bound once so that no read makes a closure
 }
 
 // A netCall is the system call of a method of the Read family.
 type netCall uint8
 
 const (
-	byRead     netCall = iota // recvfrom(2), but not for the address
+	byRead     netCall = iota // recvfrom(2) without an address
 	byRecvfrom                // recvfrom(2)
 	byRecvmsg                 // recvmsg(2)
 )
@@ -314,59 +313,62 @@ const (
 // String is the call's name in errors, which is net's.
 func (by netCall) String() string { return [...]string{"read", "recvfrom", "recvmsg"}[by] }
 
+// startQuickLocked has the Read family read quickly until the queue is no longer
+// deep.
 func (r *receiver) startQuickLocked() {
-	if r.quick == nil {
-		r.quick = &quickRead{r: r}
-		r.quick.try = r.quick.attempt
+	q := r.quick
+	if q == nil {
+		q = &quickRead{r: r}
+		q.try = q.attempt
+		r.quick = q
 	}
-	r.quick.most = 1
-	if r.areCallsDear() {
-		r.quick.most = maxAhead
-	}
-	r.quick.found, r.quick.ahead = 0, r.quick.most
+	q.isDear, q.ahead, q.found = r.areCallsDear(), maxAhead, 0
 	r.isQuick.Store(true)
 	r.ours.Store(true)
 }
 
-// dearCall is what poll(2) of one descriptor, and a look at the clock, take
-// where reading ahead gains. It saves up to seven calls of eight, and costs the
-// holding, a second copy, and what recvmmsg(2) does more for each message than
-// recvfrom(2). Where nothing is in the way of calls a poll takes some 350 ns,
-// and reading ahead gains little or nothing. A processor's mitigations or a
+// dearCall is how long a system call takes where reading ahead gains. The call
+// that is measured is poll(2) of one descriptor, with a look at the clock.
+// Reading ahead saves up to seven calls of eight. It costs the holding, a second
+// copy, and what recvmmsg(2) does more for each message than recvfrom(2). Where
+// nothing is in the way of calls a poll takes some 350 ns (an Intel Xeon of
+// 2026), and there is little or nothing to gain. A processor's mitigations or a
 // seccomp filter can make it microseconds.
 const dearCall = 500 * time.Nanosecond
 
-// callsAreDear is measured once in a process.
-var callsAreDear struct {
-	sync.Once
-	yes atomic.Bool
-}
+// fastestPoll is what measurePoll found, in ns; 0 until it has.
+var fastestPoll atomic.Int64
 
-// areCallsDear measures on r's socket if nobody has before.
+// areCallsDear reports whether a system call takes dearCall or longer. The first
+// in the process measures, on r's socket.
 func (r *receiver) areCallsDear() bool {
-	callsAreDear.Do(func() {
-		least := time.Duration(math.MaxInt64)
-		err := r.queue.ends.raw.Control(func(fd uintptr) {
-			for range 8 {
-				start := time.Now()
-				sys.Readable(fd) // takes nothing from the socket
-				least = min(least, time.Since(start))
-			}
-		})
-		callsAreDear.yes.Store(err == nil && least >= dearCall)
-	})
-	return callsAreDear.yes.Load()
+	if fastestPoll.Load() == 0 {
+		r.control(measurePoll)
+	}
+	return fastestPoll.Load() >= int64(dearCall)
 }
 
-// quickLocked is called when the queue was found empty: if it was not deep,
-// quick reads end.
-func (r *receiver) quickLocked() {
+// measurePoll takes the fastest of a few, since any can be interrupted. A poll
+// takes nothing from the socket.
+func measurePoll(fd uintptr) {
+	fastest := time.Hour
+	for range 8 {
+		start := time.Now()
+		sys.Readable(fd)
+		fastest = min(fastest, time.Since(start))
+	}
+	fastestPoll.Store(max(1, int64(fastest)))
+}
+
+// judgeQuickLocked is called when the queue was found empty. Quick reads end if
+// too few datagrams came since it last was.
+func (r *receiver) judgeQuickLocked() {
 	if !r.isQuick.Load() {
 		return
 	}
 	q := r.quick
-	if q.judged {
-		q.judged = false
+	if q.judgedOnce {
+		q.judgedOnce = false
 		return
 	}
 	if q.found < deepAfter {
@@ -375,13 +377,18 @@ func (r *receiver) quickLocked() {
 	q.found = 0
 }
 
+// mayBeQuick reports whether nothing goes before what the kernel has.
+func (r *receiver) mayBeQuick(p []byte) bool {
+	return !r.hasHeld.Load() && r.queue.state.Load() == unparked && len(p) > 0 && !r.anyPending()
+}
+
 // quickly reads a datagram that is there. If there is none and no error, the
 // read has to wait, or to go another way.
 func (r *receiver) quickly(p, control []byte, by netCall) (got received, done bool, err error) {
-	if r.hasHeld.Load() || r.queue.state.Load() != unparked || len(p) == 0 || r.anyPending() {
-		return got, false, nil // there is something held, or a read that waits was here before
+	if !r.mayBeQuick(p) {
+		return got, false, nil
 	}
-	if err := r.queue.ends.check(nil); err != nil {
+	if err = r.queue.ends.check(nil); err != nil {
 		return got, false, err
 	}
 	r.mu.Lock()
@@ -413,33 +420,43 @@ func (r *receiver) quickly(p, control []byte, by netCall) (got received, done bo
 
 // emptyQuicklyLocked is called when a quick read found the queue empty.
 func (r *receiver) emptyQuicklyLocked() {
-	r.quick.judged = false
+	r.quick.judgedOnce = false
 	r.emptyLocked()
-	r.quick.judged = true
+	r.quick.judgedOnce = true
 	r.leaveToNetLocked()
 }
 
-// attempt makes the call.
+// attempt makes the one call to the kernel, and counts what it brought.
 func (q *quickRead) attempt(fd uintptr) {
-	r := q.r
-	n, bytes := 1, 0
-	if r.mayReadAheadLocked() && q.ahead > 1 {
+	var n, bytes int
+	if q.mayReadAhead() {
 		n, bytes = q.readAhead(fd)
 	} else {
-		bytes = q.readOne(fd)
+		n, bytes = q.readOne(fd)
 	}
 	if q.errno != 0 {
 		return
 	}
+	r := q.r
 	r.stats.received += uint64(n)
 	r.stats.bytes += uint64(bytes)
-	q.ahead = min(q.most, fitCache(n, bytes))
+	q.ahead = fitsCache(n, bytes)
 	q.found += n
 	r.noteLocked(fd, n, false)
 }
 
+// mayReadAhead reports whether the next call may take more than the caller's
+// datagram. A read of package net's own that is under way would not see what is
+// held. A run must not be cut once the user has set UDP_GRO, which a Control may
+// be doing. Without a batch call there is nothing to gain.
+func (q *quickRead) mayReadAhead() bool {
+	r := q.r
+	return q.isDear && r.net.underWay() == 0 &&
+		!r.gro.userSet && r.gro.controls == 0 && !r.sender.noBatchCall.Load()
+}
+
 // readOne reads the caller's datagram and no other.
-func (q *quickRead) readOne(fd uintptr) (bytes int) {
+func (q *quickRead) readOne(fd uintptr) (n, bytes int) {
 	q.r.stats.calls++
 	switch q.by {
 	case byRead:
@@ -452,11 +469,11 @@ func (q *quickRead) readOne(fd uintptr) (bytes int) {
 		q.in.Reset(1, 1)
 		q.in.AddOne(q.p, q.control)
 		if _, q.errno = q.in.RecvOne(fd, 0); q.errno == 0 {
-			q.got.get(&q.in)
+			q.got.setFirst(&q.in)
 		}
 		q.in.Forget()
 	}
-	return q.got.n
+	return 1, q.got.n
 }
 
 // readAhead reads the caller's datagram, and more, which it holds.
@@ -467,12 +484,9 @@ func (q *quickRead) readAhead(fd uintptr) (n, bytes int) {
 		b.free()
 		return 0, 0
 	}
-	q.got.get(&b.in)
-	b.takeFrom(1, n, nil)
-	bytes = q.got.n
-	for i := 1; i < n; i++ {
-		bytes += len(b.messages[i].payload)
-	}
+	q.got.setFirst(&b.in)
+	b.take(1, n, nil)
+	bytes = q.got.n + b.bytes()
 	if n == 1 {
 		b.free()
 	} else {

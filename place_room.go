@@ -246,29 +246,16 @@ func (p *roomPlace) close() {
 // pollEvery is how often a caller that polls looks.
 const pollEvery = time.Millisecond
 
-// poll is wait without anything to park on. It does as the kernel does for those
-// that park: it tries when half of the buffer is free, for which net's own writes
-// wait, who would never have it if the first bit of room always went. When one
-// of them has got in since, it is this caller's turn to take what there is. Where
-// there is said to be room and f finds none, it pauses for longer and longer.
+// poll is wait without anything to park on. Like the kernel, it goes on once half
+// of the buffer is free. Writes of net's own wait for that half, and would starve
+// if this caller took the first bit of room. Once another of them has begun it
+// takes what there is, and otherwise it tries once in a rule.pause, whatever the
+// room. Where there is said to be room and f finds none, its pauses grow.
 func (p *roomPlace) poll(f func(fd uintptr) bool) error {
-	pause, ready, done := pollEvery, false, false
-	soon := time.Now() // when to try if there is room
-	late := soon       // when to try anyway
-	look := func(fd uintptr) {
-		now := time.Now()
-		if ready, _ = p.rule.ready(fd); ready || p.netWrote.Load() || !now.Before(late) {
-			done = f(fd)
-			late = now.Add(p.rule.pause)
-		}
-		if pause = min(2*pause, p.rule.pause); !ready {
-			pause = pollEvery
-		}
-		soon = now.Add(pause)
-	}
-	for ; ; time.Sleep(pollEvery) {
-		if !time.Now().Before(soon) {
-			if err := p.ends.raw.Control(look); done || err != nil {
+	w := poller{p: p, f: f, pause: pollEvery}
+	for look := w.look; ; time.Sleep(pollEvery) {
+		if !time.Now().Before(w.nextLook) {
+			if err := p.ends.raw.Control(look); w.done || err != nil {
 				return err
 			}
 		}
@@ -276,4 +263,30 @@ func (p *roomPlace) poll(f func(fd uintptr) bool) error {
 			return os.ErrDeadlineExceeded
 		}
 	}
+}
+
+// A poller is a wait that polls.
+type poller struct {
+	p *roomPlace
+	f func(fd uintptr) bool
+
+	pause    time.Duration // between two looks
+	nextLook time.Time     // for room
+	nextTry  time.Time     // whether there is room or not
+	done     bool
+}
+
+func (w *poller) look(fd uintptr) {
+	now := time.Now()
+	ready, err := w.p.rule.ready(fd)
+	if ready || err != nil || w.p.netWrote.Load() || !now.Before(w.nextTry) {
+		w.done = w.f(fd)
+		w.nextTry = now.Add(w.p.rule.pause)
+	}
+	if ready {
+		w.pause = min(2*w.pause, w.p.rule.pause)
+	} else {
+		w.pause = pollEvery
+	}
+	w.nextLook = now.Add(w.pause)
 }

@@ -44,8 +44,9 @@ const privateReceiveFlags = MsgWaitAll | sys.PrivateFlags
 //     another read has taken what arrived and left nothing held.
 //   - A read that is kicked because its context is done may find something held
 //     as well. It leaves it, and the place, to the next in line.
-//   - A quick read (quickRead) passes by the queue, and is as one that may not
-//     wait. Reads that begin while one is parked are not quick.
+//   - A quick read (quickRead) passes by the queue, like a read that may not
+//     wait, and kicks as that does. A read that begins while one is parked is
+//     not quick.
 
 const (
 	// The queue is taken to be deep once reads got deepAfter datagrams in a row
@@ -297,7 +298,8 @@ func (r *receiver) release(o *reading) {
 	o.free()
 }
 
-// leavesLocked reports, at the end of a read, whether something is held.
+// leavesLocked ends a read, and reports whether it leaves something held. After
+// Close it drops that.
 func (r *receiver) leavesLocked() bool {
 	if r.held != nil && r.queue.ends.closed.Load() {
 		r.dropLocked() // Close came in between
@@ -305,8 +307,8 @@ func (r *receiver) leavesLocked() bool {
 	return r.held != nil
 }
 
-// leaveToNetLocked has the Read family be package net's own, where nothing is
-// held, unless something else keeps it from that.
+// leaveToNetLocked gives the Read family back to package net, unless reads are
+// aware or quick, or coalescing is about to go on. Nothing may be held.
 func (r *receiver) leaveToNetLocked() {
 	if !r.isAware.Load() && !r.gro.wanted && !r.isQuick.Load() {
 		r.ours.Store(false)
@@ -343,7 +345,7 @@ func (o *reading) attempt(fd uintptr) bool {
 // emptyLocked is called when the kernel's queue was found empty.
 func (r *receiver) emptyLocked() {
 	r.quietLocked(0, true)
-	r.quickLocked()
+	r.judgeQuickLocked()
 	r.depth, r.ahead, r.gro.wanted = min(r.depth, 0), 1, false
 	if r.gro.settled {
 		r.gro.settled = false
@@ -401,15 +403,15 @@ func (r *receiver) callLocked(fd uintptr, o *reading) syscall.Errno {
 func (o *reading) readLong(fd uintptr) (n int, errno syscall.Errno) {
 	m := o.long
 	b := inBatches.Get().(*inBatch)
-	b.ready(1, nil)
 	defer b.free()
+	room := b.block(0)
 	o.in.Reset(1, 1)
-	o.in.AddOne(b.blocks[0], m.Control)
+	o.in.AddOne(room, m.Control)
 	_, errno = o.in.RecvOne(fd, int(o.flags))
 	if errno == 0 {
 		got, control, flags := o.in.Got(0)
 		c := coalesced{flags: flags}
-		c.init(b.blocks[0][:min(got, blockSize)], 0)
+		c.init(room[:min(got, blockSize)], 0)
 		n = c.fill(m, int(o.flags))
 		m.ControlReceived, m.Addr = control, unmapped(o.in.From(0))
 	}
@@ -439,7 +441,7 @@ func (r *receiver) readAheadLocked(fd uintptr, o *reading) syscall.Errno {
 		b.free()
 		return errno
 	}
-	b.take(k, direct)
+	b.take(0, k, direct)
 	if r.runs = b.runs; r.runs {
 		r.quiet, r.empties, r.gro.pause, r.gro.brought = 0, 0, 0, true
 	} else {
@@ -474,12 +476,12 @@ func (r *receiver) countLocked(b *inBatch) (datagrams int) {
 	for i := range b.messages[:b.n] {
 		m := &b.messages[i]
 		datagrams += m.left
-		r.stats.bytes += uint64(len(m.payload))
 		if m.run {
 			r.stats.coalesced += uint64(m.left)
 		}
 	}
 	r.stats.received += uint64(datagrams)
+	r.stats.bytes += uint64(b.bytes())
 	return datagrams
 }
 
@@ -502,24 +504,12 @@ func (r *receiver) aheadLocked(b *inBatch, full bool) {
 		r.ahead = int32(b.n)
 		return
 	}
-	bytes := 0
-	for i := range b.messages[:b.n] {
-		bytes += len(b.messages[i].payload)
-	}
-	r.ahead = int32(min(2*b.n, fitCache(b.n, bytes)))
+	r.ahead = int32(min(2*b.n, fitsCache(b.n, b.bytes())))
 }
 
-// fitCache is how many messages a call asks for, if they are like n that had so
-// many bytes.
-func fitCache(n, bytes int) int { return max(1, min(maxAhead, cacheSize*n/max(1, bytes))) }
-
-// mayReadAheadLocked reports whether plain reads may take more than they return:
-// not from others that may read the socket; not runs, which whoever has set
-// UDP_GRO gets as they are; and not while a read of package net's own is under
-// way, which would not see what is held.
-func (r *receiver) mayReadAheadLocked() bool {
-	return r.gro.off == "" && !r.gro.userSet && r.net.underWay() == 0 && !r.sender.noBatchCall.Load()
-}
+// fitsCache is how many messages, of the mean length of n that had so many
+// bytes, fit into cacheSize: from 1 to maxAhead.
+func fitsCache(n, bytes int) int { return max(1, min(maxAhead, cacheSize*n/max(1, bytes))) }
 
 // recvLocked makes the system call. A kernel or a seccomp filter that refuses
 // the batch call and takes the single one is not asked for batches again.
@@ -567,8 +557,8 @@ func (r *receiver) noteLocked(fd uintptr, datagrams int, waited bool) {
 	r.turnOnLocked()
 }
 
-// dropFirstLocked drops the first message that is held, whose datagrams are
-// taken, and with it a buffer of the user's.
+// dropFirstLocked drops the first message that is held, once its datagrams are
+// taken. It may refer to a buffer of the user's.
 func (r *receiver) dropFirstLocked() {
 	b := r.held
 	b.messages[b.at] = coalesced{}
@@ -599,15 +589,15 @@ type received struct {
 	from              netip.AddrPort // in the form of the socket's family
 }
 
-// get gets it from the first of messages.
-func (got *received) get(in *sys.InMessages) {
+// setFirst sets got to the first message of in.
+func (got *received) setFirst(in *sys.InMessages) {
 	got.n, got.control, got.flags = in.Got(0)
 	got.from = in.From(0)
 }
 
-// one reads one datagram. call names the system call in errors; recvmsg also
-// asks for control data and flags.
-func (r *receiver) one(ctx context.Context, p, control []byte, flags int, wait bool, call string) (received, error) {
+// one reads one datagram, as the system call by does. Only recvmsg tells control
+// data and flags.
+func (r *receiver) one(ctx context.Context, p, control []byte, flags int, wait bool, by netCall) (received, error) {
 	if r.hasHeld.Load() && flags&^(sys.MsgPeek|sys.MsgTrunc|MsgDontWait) == 0 && !r.anyPending() {
 		if err := r.queue.ends.check(ctx); err != nil {
 			return received{}, err
@@ -620,11 +610,11 @@ func (r *receiver) one(ctx context.Context, p, control []byte, flags int, wait b
 		}
 		r.mu.Unlock()
 	}
-	return r.oneSlowly(ctx, p, control, flags, wait, call)
+	return r.oneSlowly(ctx, p, control, flags, wait, by)
 }
 
 // oneSlowly is one where nothing is held.
-func (r *receiver) oneSlowly(ctx context.Context, p, control []byte, flags int, wait bool, call string) (received, error) {
+func (r *receiver) oneSlowly(ctx context.Context, p, control []byte, flags int, wait bool, by netCall) (received, error) {
 	if err := r.takePending(ctx, flags); err != nil {
 		return received{}, err
 	}
@@ -632,11 +622,11 @@ func (r *receiver) oneSlowly(ctx context.Context, p, control []byte, flags int, 
 	if flags&sys.MsgPeek == 0 {
 		o.direct = append(o.direct, p)
 	}
-	if o.past || call == "recvmsg" || len(p) == 0 {
+	if o.past || by == byRecvmsg || len(p) == 0 {
 		o.in.Reset(1, 1)
 		o.in.AddOne(p, control)
 	} else {
-		o.p, o.from = p, call == "recvfrom"
+		o.p, o.from = p, by == byRecvfrom
 	}
 	if err := r.obtain(ctx, o, wait && !o.past); err != nil {
 		o.free()
@@ -646,11 +636,11 @@ func (r *receiver) oneSlowly(ctx context.Context, p, control []byte, flags int, 
 	var err error
 	switch {
 	case o.errno != 0:
-		err = os.NewSyscallError(call, o.errno)
+		err = os.NewSyscallError(by.String(), o.errno)
 	case !o.plain:
 		got = r.takeOneLocked(p, control, flags)
 	case o.p == nil:
-		got.get(&o.in)
+		got.setFirst(&o.in)
 	default:
 		got.n = o.n
 		if o.from {

@@ -66,8 +66,8 @@ func (b *inBatch) ready(n int, direct [][]byte) {
 	}
 }
 
-// readyAfter is ready for n messages of one datagram each, of which the first
-// is the caller's own.
+// readyAfter makes n messages ready for one datagram each: the first for p and
+// control, the others for blocks.
 func (b *inBatch) readyAfter(p, control []byte, n int) {
 	b.in.Reset(n, n)
 	b.in.AddOne(p, control)
@@ -76,6 +76,7 @@ func (b *inBatch) readyAfter(p, control []byte, n int) {
 	}
 }
 
+// block is the i-th block, made when it is first wanted.
 func (b *inBatch) block(i int) []byte {
 	if b.blocks[i] == nil {
 		b.blocks[i] = make([]byte, blockSize)
@@ -83,13 +84,11 @@ func (b *inBatch) block(i int) []byte {
 	return b.blocks[i]
 }
 
-// take begins the k messages that the kernel has put there. Until the first run
-// each is of a single datagram, which is where it was to go; the others are put
-// together in their blocks.
-func (b *inBatch) take(k int, direct [][]byte) { b.takeFrom(0, k, direct) }
-
-// takeFrom is take but for the messages before the first.
-func (b *inBatch) takeFrom(first, k int, direct [][]byte) {
+// take begins the messages first to k-1 of those that the kernel has filled; the
+// ones before are the caller's already. Until the first run each is of a single
+// datagram, which is where it was to go; the others are put together in their
+// blocks.
+func (b *inBatch) take(first, k int, direct [][]byte) {
 	b.at, b.n, b.runs = first, k, false
 	for i := first; i < k; i++ {
 		n, control, flags := b.in.Got(i)
@@ -115,6 +114,14 @@ func (b *inBatch) takeFrom(first, k int, direct [][]byte) {
 
 // first is the message that holds the first datagram of b.
 func (b *inBatch) first() *coalesced { return &b.messages[b.at] }
+
+// bytes is how much b holds.
+func (b *inBatch) bytes() (n int) {
+	for i := b.at; i < b.n; i++ {
+		n += len(b.messages[i].payload)
+	}
+	return n
+}
 
 // compact moves what b holds to memory of its own size.
 func (b *inBatch) compact() *inBatch {

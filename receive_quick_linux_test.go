@@ -25,8 +25,8 @@ import (
 	"github.com/batchconn/batchconn/internal/sys"
 )
 
-// eachPrice runs test as where calls are cheap, and as where they are dear and
-// quick reads read ahead.
+// eachPrice runs test twice: with calls cheap, and with calls dear, so that quick
+// reads read ahead.
 func eachPrice(t *testing.T, test func(t *testing.T, dear bool)) {
 	for _, dear := range []bool{false, true} {
 		t.Run(fmt.Sprintf("dear=%v", dear), func(t *testing.T) {
@@ -60,7 +60,7 @@ func quickPair(t *testing.T) (in, out *Conn, readAll func(sent, read *int)) {
 }
 
 // TestQuickReads: reads of a deep queue that does not coalesce are quick, of
-// whatever name, and tell each datagram once, in order. Where it no longer is
+// whatever name, and return each datagram once, in order. Where it no longer is
 // deep they are net's own again.
 func TestQuickReads(t *testing.T) { eachPrice(t, testQuickReads) }
 
@@ -88,16 +88,14 @@ func testQuickReads(t *testing.T, dear bool) {
 	if s.Received-was.Received != 600 || s.ReceivedBytes-was.ReceivedBytes != 6000 {
 		t.Errorf("%+v\nafter %+v; want 600 datagrams more", s, was)
 	}
-	if calls := s.ReceiveCalls - was.ReceiveCalls; !dear && calls != 600 || dear && calls > 200 {
+	if calls := s.ReceiveCalls - was.ReceiveCalls; !dear && calls != 600 || dear && calls > 200 { // the last two take what is held, and read none ahead
 		t.Errorf("%d calls for 600 datagrams", calls)
 	}
 	if !in.recv.isQuick.Load() {
 		t.Error("not quick, and the queue was deep all the time")
 	}
-	_, from, err := func() (int, net.Addr, error) {
-		sendRuns(t, out, to, 1, &sent)
-		return in.ReadFrom(make([]byte, 10))
-	}()
+	sendRuns(t, out, to, 1, &sent)
+	_, from, err := in.ReadFrom(make([]byte, 10))
 	if err != nil || from.String() != out.LocalAddr().String() {
 		t.Errorf("from %v, %v; want %v", from, err, out.LocalAddr())
 	}
@@ -137,20 +135,29 @@ func testQuickReadEnds(t *testing.T, dear bool) {
 	in, out, readAll := quickPair(t)
 	to := addrPortOf(in)
 	sent, read := 0, 0
-	sendRuns(t, out, to, 1, &sent)
+	leave := func() {
+		t.Helper()
+		sendRuns(t, out, to, 3, &sent)
+		readRuns(t, in.Read, 1, &read)
+		if in.recv.hasHeld.Load() != dear {
+			t.Errorf("it left something held: %v", !dear)
+		}
+	}
+	leave()
 	in.SetReadDeadline(time.Now().Add(-time.Second))
 	if _, err := in.Read(make([]byte, 10)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("%v past the deadline", err)
 	}
 	in.SetReadDeadline(time.Now().Add(patience))
-	readRuns(t, in.Read, 3, &read)
+	readRuns(t, in.Read, sent-read, &read)
 	readAll(&sent, &read)
 	in.SetReadDeadline(time.Now().Add(time.Millisecond))
 	if _, err := in.Read(make([]byte, 10)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("%v at the deadline", err)
 	}
 	in.SetReadDeadline(time.Time{})
-	sendRuns(t, out, to, 1, &sent)
+	readAll(&sent, &read)
+	leave()
 	in.Close()
 	_, _, err := in.ReadFromUDPAddrPort(make([]byte, 10))
 	if op, ok := err.(*net.OpError); !ok || op.Err != net.ErrClosed {
@@ -161,24 +168,21 @@ func testQuickReadEnds(t *testing.T, dear bool) {
 // TestQuickReadRefused: what the kernel has pending is told once, and as net
 // tells it.
 func TestQuickReadRefused(t *testing.T) {
-	inNamespace(t, func(t *testing.T, _ *loopback) {
-		for _, dear := range []bool{false, true} {
-			setDear(t, dear)
-			in, _ := connectedPair(t, nil)
-			in.recv.mu.Lock()
-			in.recv.startQuickLocked()
-			in.recv.mu.Unlock()
-			sendUnreachable(t, in.LocalAddr().(*net.UDPAddr), in.RemoteAddr().(*net.UDPAddr), 3, 0)
-			awaitError(t, in.conn())
-			in.SetReadDeadline(time.Now().Add(patience)) // if the error is lost
-			_, err := in.Read(make([]byte, 10))
-			var call *os.SyscallError
-			if !errors.Is(err, unix.ECONNREFUSED) || !errors.As(err, &call) || call.Syscall != "read" {
-				t.Errorf("dear=%v: %v; want read: ECONNREFUSED", dear, err)
-			}
-			nothingMore(t, in)
-		}
-	})
+	inNamespace(t, func(t *testing.T, _ *loopback) { eachPrice(t, testQuickReadRefused) })
+}
+
+func testQuickReadRefused(t *testing.T, _ bool) {
+	in, _ := connectedPair(t, nil)
+	startQuick(in)
+	sendUnreachable(t, in.LocalAddr().(*net.UDPAddr), in.RemoteAddr().(*net.UDPAddr), 3, 0)
+	awaitError(t, in.conn())
+	in.SetReadDeadline(time.Now().Add(patience)) // if the error is lost
+	_, err := in.Read(make([]byte, 10))
+	var call *os.SyscallError
+	if !errors.Is(err, unix.ECONNREFUSED) || !errors.As(err, &call) || call.Syscall != "read" {
+		t.Errorf("%v; want read: ECONNREFUSED", err)
+	}
+	nothingMore(t, in)
 }
 
 // TestQuickReadLeaves: a quick read that leaves something held kicks a read that
@@ -210,49 +214,102 @@ func TestQuickReadLeaves(t *testing.T) {
 		t.Error("a read that is parked was not kicked")
 	}
 	r.queue.unpark()
-	readRuns(t, in.Read, sent-read, &read)
+	if err := receiveInto(in, nil, sent-read, MsgDontWait, func([]byte) { read++ }); err != nil || read != sent {
+		t.Errorf("%d of %d, %v: it did not say that there was more", read, sent, err)
+	}
 	during(func() { r.queue.ends.closed.Store(true) })
 	if r.hasHeld.Load() {
 		t.Error("held after Close")
 	}
 }
 
-// TestQuickReadsOne: a quick read takes no more than it returns while a read of
-// package net's own is under way, which would not see the rest, and while the
-// user has set UDP_GRO: then it returns runs as they are.
-func TestQuickReadsOne(t *testing.T) {
+// TestQuickReadBesideNet: a quick read takes no more than it returns while a read
+// of package net's own is under way, which would not see the rest.
+func TestQuickReadBesideNet(t *testing.T) {
 	setDear(t, true)
 	in, out, readAll := quickPair(t)
 	sent, read := 0, 0
 	in.recv.net.begin()
-	for range 2 {
-		readAll(&sent, &read)
-		sendRuns(t, out, addrPortOf(in), 10, &sent)
-		readRuns(t, in.Read, 1, &read)
-		if in.recv.hasHeld.Load() {
-			t.Error("held beside a read of package net's own")
-		}
-		readRuns(t, in.Read, sent-read, &read)
+	defer in.recv.net.fail()
+	readAll(&sent, &read)
+	sendRuns(t, out, addrPortOf(in), 10, &sent)
+	readRuns(t, in.Read, 1, &read)
+	if !in.recv.isQuick.Load() || in.recv.hasHeld.Load() {
+		t.Errorf("quick %v, held %v", in.recv.isQuick.Load(), in.recv.hasHeld.Load())
 	}
-	in.recv.net.fail()
+	readRuns(t, in.Read, sent-read, &read)
+}
 
-	u := listen(t, "udp4", "127.0.0.1")
-	growBuffer(u)
-	control(t, u, func(fd int) error { return sys.SetCoalescing(uintptr(fd), true) })
-	in, out = newConn(t, u, nil), newConn(t, listen(t, "udp4", "127.0.0.1"), nil)
+// TestQuickReadUserSet: once the user has set UDP_GRO, or is doing so in a
+// Control, a quick read returns runs as they are.
+func TestQuickReadUserSet(t *testing.T) {
+	setDear(t, true)
+	set := func(fd uintptr) {
+		if err := sys.SetCoalescing(fd, true); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Run("before New", func(t *testing.T) {
+		u := listen(t, "udp4", "127.0.0.1")
+		control(t, u, func(fd int) error { set(uintptr(fd)); return nil })
+		uncutByQuickReads(t, newConn(t, u, nil), func(read func()) { read() })
+	})
+	t.Run("in a Control", func(t *testing.T) {
+		in := newConn(t, listen(t, "udp4", "127.0.0.1"), nil)
+		uncutByQuickReads(t, in, func(read func()) {
+			if err := rawOf(t, in).Control(func(fd uintptr) { set(fd); read() }); err != nil {
+				t.Error(err)
+			}
+		})
+	})
+}
+
+// uncutByQuickReads has in's user set UDP_GRO by with, which calls what it gets
+// once that is done.
+func uncutByQuickReads(t *testing.T, in *Conn, with func(read func())) {
+	t.Helper()
+	out := newConn(t, listen(t, "udp4", "127.0.0.1"), nil)
 	if !out.Stats().GSO {
 		t.Skip(out.Stats().GSOReason)
 	}
-	sent = 0
-	in.recv.mu.Lock()
-	in.recv.startQuickLocked()
-	in.recv.mu.Unlock()
-	sendRuns(t, out, addrPortOf(in), 20, &sent)
-	p := make([]byte, 100)
-	for i := range 20 {
-		if n, err := in.Read(p); n != 30 || err != nil {
-			t.Fatalf("run %d: %d bytes, %v", i, n, err)
+	growBuffer(in.conn())
+	with(func() {
+		startQuick(in)
+		sent := 0
+		sendRuns(t, out, addrPortOf(in), 20, &sent)
+		p := make([]byte, 100)
+		for i := range 20 {
+			if n, err := in.Read(p); n != 30 || err != nil {
+				t.Errorf("run %d: %d bytes, %v", i, n, err)
+			}
 		}
+	})
+}
+
+// TestQuickReadFitsCache: long datagrams are read ahead as far as they fit into
+// the cache.
+func TestQuickReadFitsCache(t *testing.T) {
+	setDear(t, true)
+	in, out, _ := quickPair(t)
+	const n, size = 20, 60000
+	if room := bufferSize(in.conn()); room < n<<17 { // which each takes there
+		t.Skipf("they do not fit in a receive buffer of %d bytes: raise net.core.rmem_max", room)
+	}
+	was := in.Stats()
+	for range n {
+		if _, err := out.SendTo(nil, make([]byte, size), addrPortOf(in), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := make([]byte, size)
+	for range n {
+		if k, err := in.Read(p); k != size || err != nil {
+			t.Fatal(k, err)
+		}
+	}
+	// The first call is made as after short ones.
+	if s := in.Stats(); s.Received-was.Received != n || s.ReceiveCalls-was.ReceiveCalls != 1+(n-maxAhead)/(cacheSize/size) {
+		t.Errorf("%+v\nafter %+v", s, was)
 	}
 }
 
