@@ -492,7 +492,6 @@ func (q *quickRead) readAhead(fd uintptr) (n, bytes int) {
 	} else {
 		q.r.holdLocked(b)
 	}
-	q.r.full = n == q.ahead
 	return n, bytes
 }
 

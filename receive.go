@@ -84,8 +84,8 @@ type receiver struct {
 	isIPv6      bool
 	nonBlocking bool
 	direct      bool // the Read family is always package net's: nothing is ever held
-	full        bool // under mu: the last call brought as many as it asked for
-	runs        bool // under mu: the last call brought a run
+	full        bool // under mu: the last aware call brought as many as it asked for
+	runs        bool // under mu: the last aware call brought a run
 
 	quick *quickRead // under mu; nil if it never was used
 

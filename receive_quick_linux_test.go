@@ -209,7 +209,6 @@ func TestQuickReadLeaves(t *testing.T) {
 		readRuns(t, in.Read, 1, &read)
 		r.quick.try = r.quick.attempt
 	}
-	r.full = false // or a call before this one says it
 	during(func() { r.queue.state.Store(parked) })
 	if r.queue.state.Load() != kicked {
 		t.Error("a read that is parked was not kicked")
