@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -310,6 +311,40 @@ func TestQuickReadFitsCache(t *testing.T) {
 	// The first call is made as after short ones.
 	if s := in.Stats(); s.Received-was.Received != n || s.ReceiveCalls-was.ReceiveCalls != 1+(n-maxAhead)/(cacheSize/size) {
 		t.Errorf("%+v\nafter %+v", s, was)
+	}
+}
+
+// TestQuickReadNoAllocation: quick reads allocate as others do, nothing but what
+// ReadFrom returns.
+func TestQuickReadNoAllocation(t *testing.T) {
+	if raceEnabled {
+		t.Skip("under -race sync.Pool drops what it is given at random")
+	}
+	eachPrice(t, testQuickReadNoAllocation)
+}
+
+func testQuickReadNoAllocation(t *testing.T, _ bool) {
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // it empties the pools
+	in, out, _ := quickPair(t)
+	ten := AppendSegments(nil, addrPortOf(in), make([]byte, 10*1000), 1000, nil)
+	for _, call := range frugalReads(t, in) {
+		if call.n > 1 {
+			continue
+		}
+		var err error
+		reads := func() {
+			err = errors.Join(err, sendAll(out, nil, ten))
+			for n := 0; n < 10 && err == nil; n++ {
+				err = call.read()
+			}
+		}
+		reads() // with the pools empty
+		if n := testing.AllocsPerRun(20, reads); n > 10*call.max || err != nil {
+			t.Errorf("%s: %v allocations in ten calls, error %v", call.name, n, err)
+		}
+		if !in.recv.isQuick.Load() {
+			t.Fatalf("%s: not quick", call.name)
+		}
 	}
 }
 
