@@ -274,10 +274,7 @@ func roomFor8(p []byte) []ipv4.Message {
 // memoryOfReaders is what many conns made by wrap take each, a reader included:
 // while all wait, and when they wait again after a burst.
 func memoryOfReaders(t *testing.T, wrap func(u *net.UDPConn) (c net.PacketConn, read func(p []byte) error)) (perConn, afterBurst uint64) {
-	n := uint64(2000)
-	if testing.Short() {
-		n = 500
-	}
+	const n = 2000
 	before := inUse()
 	var wg sync.WaitGroup
 	var opened []net.PacketConn
