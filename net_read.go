@@ -260,7 +260,7 @@ func (r *receiver) lookForMore() {
 	if r.direct {
 		return
 	}
-	o := r.newReading(0)
+	o := r.newReading(&readings, 0)
 	o.look = true
 	if r.obtainNow(o) != nil {
 		o.free()
@@ -287,8 +287,6 @@ type quickRead struct {
 
 	errno syscall.Errno
 	got   received // the caller's datagram
-	name  sys.Name
-	in    sys.InMessages // of one message, for recvmsg(2)
 
 	isDear bool // calls are dear: read ahead
 	ahead  int  // datagrams that the next call asks for, if it may read ahead
@@ -309,6 +307,20 @@ const (
 	byRecvfrom                // recvfrom(2)
 	byRecvmsg                 // recvmsg(2)
 )
+
+// receive makes the call, which does not wait.
+func (by netCall) receive(fd uintptr, p, control []byte, flags int, got *received) (errno syscall.Errno) {
+	*got = received{}
+	switch by {
+	case byRead:
+		got.n, errno = sys.Recvfrom(fd, p, flags, nil)
+	case byRecvfrom:
+		got.n, errno = sys.Recvfrom(fd, p, flags, &got.from)
+	default:
+		got.n, got.control, got.flags, got.from, errno = sys.Recvmsg(fd, p, control, flags)
+	}
+	return errno
+}
 
 // String is the call's name in errors, which is net's.
 func (by netCall) String() string { return [...]string{"read", "recvfrom", "recvmsg"}[by] }
@@ -458,21 +470,7 @@ func (q *quickRead) mayReadAhead() bool {
 // readOne reads the caller's datagram and no other.
 func (q *quickRead) readOne(fd uintptr) (n, bytes int) {
 	q.r.stats.calls++
-	switch q.by {
-	case byRead:
-		q.got.n, q.errno = sys.Recvfrom(fd, q.p, 0, nil)
-	case byRecvfrom:
-		if q.got.n, q.errno = sys.Recvfrom(fd, q.p, 0, &q.name); q.errno == 0 {
-			q.got.from = q.name.AddrPort()
-		}
-	default:
-		q.in.Reset(1, 1)
-		q.in.AddOne(q.p, q.control)
-		if _, q.errno = q.in.RecvOne(fd, 0); q.errno == 0 {
-			q.got.setFirst(&q.in)
-		}
-		q.in.Forget()
-	}
+	q.errno = q.by.receive(fd, q.p, q.control, 0, &q.got)
 	return 1, q.got.n
 }
 

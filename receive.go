@@ -158,38 +158,47 @@ type receiveCounters struct {
 type reading struct {
 	r     *receiver
 	flags int32
-	past  bool // go to the kernel past what is held
-	look  bool // only look whether there is something
-	from  bool // whether name is wanted
-
-	several bool // there is room for more than one datagram
-
-	plain  bool // what came is in the user's buffers, and not held
-	again  bool // it was made ready for aware reads, which ended meanwhile: begin again
-	inLine bool // it has the place
-	done   bool
-
 	tries int32
-	name  sys.Name
 
-	p      []byte         // room for one datagram of which only the payload is wanted
-	in     sys.InMessages // else
-	direct [][]byte       // buffers of the user's for the first messages, while aware
-	long   *InputMessage  // has more vectors than the kernel takes, and is read alone
+	past    bool // go to the kernel past what is held
+	look    bool // only look whether there is something
+	several bool // there is room for more than one datagram
+	plain   bool // what came is in the user's buffers, and not held
+	again   bool // it was made ready for aware reads, which ended meanwhile: begin again
+	inLine  bool // it has the place
+	done    bool
 
-	n     int // bytes in p, or messages of in
+	by      netCall   // the system call of a read of one datagram
+	p       [1][]byte // room for that
+	control []byte
+	got     received
+
+	batch *readBatch // of a read of messages, else nil
+
 	errno syscall.Errno
-
-	try  func(fd uintptr) bool // attempt
-	once func(fd uintptr)      // attempt, and whether it was done
+	try   func(fd uintptr) bool // attempt
+	once  func(fd uintptr)      // attempt, and whether it was done
 }
 
-var readings = sync.Pool{New: func() any {
-	o := new(reading)
+// A readBatch is where a read of messages receives.
+type readBatch struct {
+	in     sys.InMessages
+	n      int           // how many of in are filled
+	direct [][]byte      // buffers of the user's for the first messages, while aware
+	long   *InputMessage // has more vectors than the kernel takes, and is read alone
+}
+
+var (
+	readings      = sync.Pool{New: func() any { return makeReading(nil) }}
+	batchReadings = sync.Pool{New: func() any { return makeReading(new(readBatch)) }}
+)
+
+func makeReading(b *readBatch) *reading {
+	o := &reading{batch: b}
 	o.try = o.attempt
 	o.once = func(fd uintptr) { o.done = o.try(fd) }
 	return o
-}}
+}
 
 // wait waits, with the place, until there is something for o.
 func (o *reading) wait() error {
@@ -199,8 +208,8 @@ func (o *reading) wait() error {
 	return o.r.queue.ends.raw.Read(o.try)
 }
 
-func (r *receiver) newReading(flags int) *reading {
-	o := readings.Get().(*reading)
+func (r *receiver) newReading(from *sync.Pool, flags int) *reading {
+	o := from.Get().(*reading)
 	o.r, o.flags = r, int32(flags)
 	o.past = isErrQueue(flags)
 	return o
@@ -208,13 +217,29 @@ func (r *receiver) newReading(flags int) *reading {
 
 // free puts o back without anything of the user's in it.
 func (o *reading) free() {
-	o.r, o.p, o.from, o.long = nil, nil, false, nil
+	o.r, o.tries, o.errno = nil, 0, 0
 	o.look, o.several, o.plain, o.again, o.inLine, o.done = false, false, false, false, false, false
-	o.tries, o.n, o.errno = 0, 0, 0
-	clear(o.direct)
-	o.direct = o.direct[:0]
-	o.in.Forget()
-	readings.Put(o)
+	b := o.batch
+	if b == nil {
+		o.p[0], o.control, o.got = nil, nil, received{}
+		readings.Put(o)
+		return
+	}
+	b.in.Forget()
+	clear(b.direct)
+	b.n, b.direct, b.long = 0, b.direct[:0], nil
+	batchReadings.Put(o)
+}
+
+// direct are buffers of the user's for the first messages.
+func (o *reading) direct() [][]byte {
+	switch {
+	case o.flags&sys.MsgPeek != 0:
+		return nil
+	case o.batch == nil:
+		return o.p[:]
+	}
+	return o.batch.direct
 }
 
 // obtain returns with r.mu locked once there is something for o: held, or in
@@ -267,16 +292,19 @@ func (o *reading) readNet() error {
 	if o.flags != 0 {
 		return os.NewSyscallError("recvmsg", errors.ErrUnsupported)
 	}
-	if o.p != nil {
-		o.in.AddOne(o.p, nil)
-		o.p = nil
+	in := new(sys.InMessages)
+	if o.batch != nil {
+		in, o.batch.n = &o.batch.in, 1
+	} else {
+		in.AddOne(o.p[0], o.control)
 	}
-	if err := o.in.ReadNet(o.r.queue.conn); err != nil {
+	if err := in.ReadNet(o.r.queue.conn); err != nil {
 		return err
 	}
+	o.got.setFirst(in)
+	n := o.got.n
 	o.r.mu.Lock()
-	o.plain, o.n = true, 1
-	n, _, _ := o.in.Got(0)
+	o.plain = true
 	o.r.stats.calls++
 	o.r.stats.received++
 	o.r.stats.bytes += uint64(n)
@@ -359,30 +387,26 @@ func (r *receiver) callLocked(fd uintptr, o *reading) syscall.Errno {
 		o.plain = false
 		return r.readAheadLocked(fd, o)
 	}
-	if o.p == nil && o.in.Len() == 0 && o.long == nil {
-		o.again = true
-		return 0
-	}
 	o.plain = true
 	var errno syscall.Errno
 	datagrams, bytes := 1, 0
-	if o.p != nil {
-		var name *sys.Name
-		if o.from {
-			name = &o.name
-		}
+	switch m := o.batch; {
+	case m == nil:
 		r.stats.calls++
-		o.n, errno = sys.Recvfrom(fd, o.p, int(o.flags), name)
-		bytes = min(o.n, len(o.p))
-	} else if o.long != nil {
-		o.n = 1
+		errno = o.by.receive(fd, o.p[0], o.control, int(o.flags), &o.got)
+		bytes = min(o.got.n, len(o.p[0]))
+	case m.long != nil:
+		m.n = 1
 		r.stats.calls++
-		bytes, errno = o.readLong(fd)
-	} else {
-		o.n, errno = r.recvLocked(&o.in, fd, o.in.Len(), int(o.flags))
-		datagrams = o.n
-		for i := range o.n {
-			n, _, _ := o.in.Got(i)
+		bytes, errno = m.readLong(fd, int(o.flags))
+	case m.in.Len() == 0:
+		o.again = true
+		return 0
+	default:
+		m.n, errno = r.recvLocked(&m.in, fd, m.in.Len(), int(o.flags))
+		datagrams = m.n
+		for i := range m.n {
+			n, _, _ := m.in.Got(i)
 			bytes += n
 		}
 	}
@@ -400,23 +424,19 @@ func (r *receiver) callLocked(fd uintptr, o *reading) syscall.Errno {
 // readLong reads the message that has more vectors than the kernel takes, and
 // says how much went into them. It goes through a block, which it takes from
 // the pool for this one call.
-func (o *reading) readLong(fd uintptr) (n int, errno syscall.Errno) {
-	m := o.long
+func (m *readBatch) readLong(fd uintptr, flags int) (n int, errno syscall.Errno) {
 	b := inBatches.Get().(*inBatch)
 	defer b.free()
 	room := b.block(0)
-	o.in.Reset(1, 1)
-	o.in.AddOne(room, m.Control)
-	_, errno = o.in.RecvOne(fd, int(o.flags))
-	if errno == 0 {
-		got, control, flags := o.in.Got(0)
-		c := coalesced{flags: flags}
-		c.init(room[:min(got, blockSize)], 0)
-		n = c.fill(m, int(o.flags))
-		m.ControlReceived, m.Addr = control, unmapped(o.in.From(0))
+	var got received
+	if errno = byRecvmsg.receive(fd, room, m.long.Control, flags, &got); errno != 0 {
+		return 0, errno
 	}
-	o.in.Forget() // the block is another's soon
-	return n, errno
+	c := coalesced{flags: got.flags}
+	c.init(room[:min(got.n, blockSize)], 0)
+	n = c.fill(m.long, flags)
+	m.long.ControlReceived, m.long.Addr = got.control, unmapped(got.from)
+	return n, 0
 }
 
 // readAheadLocked receives into blocks, and holds what comes. As long as no
@@ -430,9 +450,9 @@ func (r *receiver) readAheadLocked(fd uintptr, o *reading) syscall.Errno {
 	if r.gro.off != "" {
 		n = 1 // others may read the socket, and what is held is not for them
 	}
-	direct := o.direct
-	if r.runs {
-		direct = nil
+	var direct [][]byte
+	if !r.runs {
+		direct = o.direct()
 	}
 	b := inBatches.Get().(*inBatch)
 	b.ready(n, direct)
@@ -618,16 +638,8 @@ func (r *receiver) oneSlowly(ctx context.Context, p, control []byte, flags int, 
 	if err := r.takePending(ctx, flags); err != nil {
 		return received{}, err
 	}
-	o := r.newReading(flags &^ privateReceiveFlags)
-	if flags&sys.MsgPeek == 0 {
-		o.direct = append(o.direct, p)
-	}
-	if o.past || by == byRecvmsg || len(p) == 0 {
-		o.in.Reset(1, 1)
-		o.in.AddOne(p, control)
-	} else {
-		o.p, o.from = p, by == byRecvfrom
-	}
+	o := r.newReading(&readings, flags&^privateReceiveFlags)
+	o.by, o.p[0], o.control = by, p, control
 	if err := r.obtain(ctx, o, wait && !o.past); err != nil {
 		o.free()
 		return received{}, err
@@ -639,13 +651,8 @@ func (r *receiver) oneSlowly(ctx context.Context, p, control []byte, flags int, 
 		err = os.NewSyscallError(by.String(), o.errno)
 	case !o.plain:
 		got = r.takeOneLocked(p, control, flags)
-	case o.p == nil:
-		got.setFirst(&o.in)
 	default:
-		got.n = o.n
-		if o.from {
-			got.from = o.name.AddrPort()
-		}
+		got = o.got
 	}
 	r.release(o)
 	return got, err
@@ -763,12 +770,13 @@ func (r *receiver) some(ctx context.Context, msgs []InputMessage, flags int, wai
 			return n, true, nil
 		}
 	}
-	o := r.newReading(flags &^ privateReceiveFlags)
+	o := r.newReading(&batchReadings, flags&^privateReceiveFlags)
 	o.several = len(msgs) > 1
+	m := o.batch
 	if o.past || !r.isAware.Load() {
-		o.add(msgs[:r.asks(len(msgs))])
-	} else if flags&sys.MsgPeek == 0 {
-		o.addDirect(msgs)
+		m.add(msgs[:r.asks(len(msgs))])
+	} else {
+		m.addDirect(msgs)
 	}
 	if err := r.obtain(ctx, o, wait); err != nil {
 		o.free()
@@ -780,10 +788,10 @@ func (r *receiver) some(ctx context.Context, msgs []InputMessage, flags int, wai
 	case o.again:
 		more = true
 	case o.plain:
-		n, more = o.n, o.long != nil || sys.Receives && o.n == o.in.Len() // else a look for more may wait
-		if o.long == nil {
-			r.asked.Store(int32(2 * o.n))
-			o.give(msgs[:n])
+		n, more = m.n, m.long != nil || sys.Receives && m.n == m.in.Len() // else a look for more may wait
+		if m.long == nil {
+			r.asked.Store(int32(2 * n))
+			m.give(msgs[:n])
 		}
 	default:
 		n = r.takeLocked(msgs, flags)
@@ -822,9 +830,9 @@ func (r *receiver) takeLocked(msgs []InputMessage, flags int) (n int) {
 }
 
 // add adds as many of msgs as one call takes.
-func (o *reading) add(msgs []InputMessage) {
+func (m *readBatch) add(msgs []InputMessage) {
 	if isLong(&msgs[0]) {
-		o.long = &msgs[0]
+		m.long = &msgs[0]
 		return
 	}
 	msgs = msgs[:min(len(msgs), maxPlain)]
@@ -833,9 +841,9 @@ func (o *reading) add(msgs []InputMessage) {
 		vectors += max(1, len(msgs[n].Vectors))
 		n++
 	}
-	o.in.Reset(n, vectors)
+	m.in.Reset(n, vectors)
 	for i := range msgs[:n] {
-		o.in.Add(msgs[i].Vectors, msgs[i].Control)
+		m.in.Add(msgs[i].Vectors, msgs[i].Control)
 	}
 }
 
@@ -845,27 +853,27 @@ func isLong(m *InputMessage) bool { return sys.Receives && len(m.Vectors) > sys.
 // addDirect adds those of msgs, from the first, that can be received into while
 // aware: of one vector each, since what they get may have to be moved, and not
 // overlapping, since until then all of it must be there.
-func (o *reading) addDirect(msgs []InputMessage) {
+func (m *readBatch) addDirect(msgs []InputMessage) {
 	for i := range msgs[:min(len(msgs), maxAhead)] {
 		if len(msgs[i].Vectors) != 1 {
 			return
 		}
 		v := msgs[i].Vectors[0]
-		for _, w := range o.direct {
+		for _, w := range m.direct {
 			if overlap(v, w) {
 				return
 			}
 		}
-		o.direct = append(o.direct, v)
+		m.direct = append(m.direct, v)
 	}
 }
 
 // give says in msgs what the kernel put into them.
-func (o *reading) give(msgs []InputMessage) {
+func (m *readBatch) give(msgs []InputMessage) {
 	for i := range msgs {
-		m := &msgs[i]
-		m.BytesReceived, m.ControlReceived, m.Flags = o.in.Got(i)
-		m.Addr = unmapped(o.in.From(i))
+		to := &msgs[i]
+		to.BytesReceived, to.ControlReceived, to.Flags = m.in.Got(i)
+		to.Addr = unmapped(m.in.From(i))
 	}
 }
 
@@ -907,7 +915,7 @@ func (r *receiver) awaitReadable(ctx context.Context) error {
 	if r.anyPending() {
 		return nil
 	}
-	o := r.newReading(0)
+	o := r.newReading(&readings, 0)
 	o.look = true
 	if err := r.obtain(ctx, o, true); err != nil {
 		o.free()

@@ -497,7 +497,7 @@ func TestOneCallABurst(t *testing.T) {
 // refused, and no other is.
 func TestReceiveCallsAreExact(t *testing.T) {
 	in, out, to := readPair(t, nil)
-	o := in.recv.newReading(0) // as if coalescing had been on when it was made ready
+	o := in.recv.newReading(&batchReadings, 0) // as if coalescing had been on when it was made ready
 	if err := in.recv.obtainNow(o); err != nil || !o.again {
 		t.Fatalf("%v, again %v", err, o.again)
 	}

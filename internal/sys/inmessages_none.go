@@ -16,7 +16,7 @@ type InMessages struct {
 	messages []inMessage
 	got      struct {
 		n, control, flags int
-		from              Name
+		from              netip.AddrPort
 	}
 }
 
@@ -56,7 +56,7 @@ func (m *InMessages) Got(i int) (n, control, flags int) {
 }
 
 // From is where a message came from.
-func (m *InMessages) From(i int) netip.AddrPort { return m.got.from.AddrPort() }
+func (m *InMessages) From(i int) netip.AddrPort { return m.got.from }
 
 // Refused reports whether errno is the refusal of a call for many messages,
 // which is not made here.

@@ -27,12 +27,12 @@ const (
 	MsgErrQueue = unix.MSG_ERRQUEUE // from the socket's queue of errors
 )
 
-// A Name is room for the address that a datagram came from.
-type Name struct{ raw unix.RawSockaddrInet6 }
+// A name is room for the address that a datagram came from.
+type name struct{ raw unix.RawSockaddrInet6 }
 
-// AddrPort is the address in the form of the socket's family: what comes by
+// addrPort is the address in the form of the socket's family: what comes by
 // IPv4 to an IPv6 socket is IPv4-mapped.
-func (n *Name) AddrPort() netip.AddrPort {
+func (n *name) addrPort() netip.AddrPort {
 	switch n.raw.Family {
 	case unix.AF_INET:
 		v4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(&n.raw))
@@ -62,17 +62,49 @@ const fewMessages = 8
 
 // Recvfrom receives one datagram with recvfrom(2), the cheapest call there is,
 // and does not wait. from may be nil. It does not allocate.
-func Recvfrom(fd uintptr, p []byte, flags int, from *Name) (int, syscall.Errno) {
+func Recvfrom(fd uintptr, p []byte, flags int, from *netip.AddrPort) (int, syscall.Errno) {
+	var room name
 	var size uint32
+	var roomAt *name
 	var sizeAt *uint32
 	if from != nil {
-		from.raw.Family = unix.AF_UNSPEC
 		size = unix.SizeofSockaddrInet6
-		sizeAt = &size
+		roomAt, sizeAt = &room, &size
 	}
 	for {
 		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),
-			uintptr(flags|DontWait), uintptr(unsafe.Pointer(from)), uintptr(unsafe.Pointer(sizeAt)))
+			uintptr(flags|DontWait), uintptr(unsafe.Pointer(roomAt)), uintptr(unsafe.Pointer(sizeAt)))
+		if errno == 0 {
+			if from != nil {
+				*from = room.addrPort()
+			}
+			return int(n), 0
+		}
+		if errno != unix.EINTR {
+			return 0, errno
+		}
+	}
+}
+
+// Recvmsg receives one datagram with recvmsg(2), which tells control data and
+// flags as well, and does not wait. It does not allocate.
+func Recvmsg(fd uintptr, p, control []byte, flags int) (n, controls, got int, from netip.AddrPort, errno syscall.Errno) {
+	var room name
+	vector := unix.Iovec{Base: unsafe.SliceData(p)}
+	vector.SetLen(len(p))
+	h := unix.Msghdr{Name: (*byte)(unsafe.Pointer(&room)), Iov: &vector, Control: unsafe.SliceData(control)}
+	h.SetIovlen(1)
+	h.SetControllen(len(control))
+	h.Namelen = unix.SizeofSockaddrInet6
+	if n, errno = recvmsg(fd, &h, flags); errno != 0 {
+		return 0, 0, 0, from, errno
+	}
+	return n, int(h.Controllen), int(h.Flags), room.addrPort(), 0
+}
+
+func recvmsg(fd uintptr, h *unix.Msghdr, flags int) (int, syscall.Errno) {
+	for {
+		n, _, errno := unix.RawSyscall(unix.SYS_RECVMSG, fd, uintptr(unsafe.Pointer(h)), uintptr(flags|DontWait))
 		if errno == 0 {
 			return int(n), 0
 		}
@@ -91,7 +123,7 @@ type mmsghdr struct {
 // InMessages are messages for the kernel to fill. The zero value is empty.
 type InMessages struct {
 	hdrs    []mmsghdr
-	names   []Name
+	names   []name
 	vectors []unix.Iovec
 }
 
@@ -101,7 +133,7 @@ func (m *InMessages) Reset(messages, vectors int) {
 	m.Forget()
 	if cap(m.hdrs) < messages {
 		m.hdrs = make([]mmsghdr, 0, messages)
-		m.names = make([]Name, messages)
+		m.names = make([]name, messages)
 	}
 	if cap(m.vectors) < vectors {
 		m.vectors = make([]unix.Iovec, 0, vectors)
@@ -192,16 +224,12 @@ func (m *InMessages) Recv(fd uintptr, n, flags int) (int, syscall.Errno) {
 // RecvOne is Recv of the first message, with recvmsg(2).
 func (m *InMessages) RecvOne(fd uintptr, flags int) (int, syscall.Errno) {
 	h := &m.hdrs[0]
-	for {
-		n, _, errno := unix.RawSyscall(unix.SYS_RECVMSG, fd, uintptr(unsafe.Pointer(&h.hdr)), uintptr(flags|DontWait))
-		if errno == 0 {
-			h.len = uint32(n)
-			return 1, 0
-		}
-		if errno != unix.EINTR {
-			return 0, errno
-		}
+	n, errno := recvmsg(fd, &h.hdr, flags)
+	if errno != 0 {
+		return 0, errno
 	}
+	h.len = uint32(n)
+	return 1, 0
 }
 
 // Got says what is in a message that Recv filled: bytes of payload and of
@@ -212,7 +240,7 @@ func (m *InMessages) Got(i int) (n, control, flags int) {
 }
 
 // From is where a message came from.
-func (m *InMessages) From(i int) netip.AddrPort { return m.names[i].AddrPort() }
+func (m *InMessages) From(i int) netip.AddrPort { return m.names[i].addrPort() }
 
 // Refused reports whether errno, with which Recv ended, is the refusal of the
 // call itself, by a kernel that has none or by a seccomp filter, rather than an

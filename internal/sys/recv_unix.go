@@ -25,40 +25,52 @@ const (
 	MsgPeek   = unix.MSG_PEEK   // leave the datagram in the queue
 )
 
-// A Name is room for the address that a datagram came from.
-type Name struct{ addr netip.AddrPort }
-
-// AddrPort is the address in the form of the socket's family: what comes by
-// IPv4 to an IPv6 socket is IPv4-mapped.
-func (n *Name) AddrPort() netip.AddrPort { return n.addr }
-
-func (n *Name) set(from unix.Sockaddr) {
+// addrPort is an address in the form of the socket's family: what comes by IPv4
+// to an IPv6 socket is IPv4-mapped.
+func addrPort(from unix.Sockaddr) netip.AddrPort {
 	switch from := from.(type) {
 	case *unix.SockaddrInet4:
-		n.addr = netip.AddrPortFrom(netip.AddrFrom4(from.Addr), uint16(from.Port))
+		return netip.AddrPortFrom(netip.AddrFrom4(from.Addr), uint16(from.Port))
 	case *unix.SockaddrInet6:
 		addr := netip.AddrFrom16(from.Addr)
 		if from.ZoneId != 0 {
 			addr = addr.WithZone(ZoneName(from.ZoneId))
 		}
-		n.addr = netip.AddrPortFrom(addr, uint16(from.Port))
-	default:
-		n.addr = netip.AddrPort{}
+		return netip.AddrPortFrom(addr, uint16(from.Port))
 	}
+	return netip.AddrPort{}
 }
 
 // Recvfrom receives one datagram and does not wait. from may be nil.
-func Recvfrom(fd uintptr, p []byte, flags int, from *Name) (int, syscall.Errno) {
+func Recvfrom(fd uintptr, p []byte, flags int, from *netip.AddrPort) (int, syscall.Errno) {
 	for {
 		n, name, err := unix.Recvfrom(int(fd), p, flags|DontWait)
 		if err == nil {
 			if from != nil {
-				from.set(name)
+				*from = addrPort(name)
 			}
 			return n, 0
 		}
 		if err != unix.EINTR {
 			return 0, errnoOf(err)
+		}
+	}
+}
+
+// Recvmsg receives one datagram with recvmsg(2), which tells control data and
+// flags as well, and does not wait.
+func Recvmsg(fd uintptr, p, control []byte, flags int) (n, controls, got int, from netip.AddrPort, errno syscall.Errno) {
+	return recvmsg(fd, [][]byte{p}, control, flags)
+}
+
+func recvmsg(fd uintptr, vectors [][]byte, control []byte, flags int) (n, controls, got int, from netip.AddrPort, errno syscall.Errno) {
+	for {
+		n, controls, got, name, err := unix.RecvmsgBuffers(int(fd), vectors, control, flags|DontWait)
+		if err == nil {
+			return n, controls, got, addrPort(name), 0
+		}
+		if err != unix.EINTR {
+			return 0, 0, 0, from, errnoOf(err)
 		}
 	}
 }
@@ -76,17 +88,12 @@ func (m *InMessages) Recv(fd uintptr, n, flags int) (int, syscall.Errno) { retur
 
 // RecvOne is Recv of the first message, with recvmsg(2).
 func (m *InMessages) RecvOne(fd uintptr, flags int) (int, syscall.Errno) {
-	for {
-		n, control, got, from, err := unix.RecvmsgBuffers(int(fd), m.messages[0].vectors, m.messages[0].control, flags|DontWait)
-		if err == nil {
-			m.got.n, m.got.control, m.got.flags = n, control, got
-			m.got.from.set(from)
-			return 1, 0
-		}
-		if err != unix.EINTR {
-			return 0, errnoOf(err)
-		}
+	n, control, got, from, errno := recvmsg(fd, m.messages[0].vectors, m.messages[0].control, flags)
+	if errno != 0 {
+		return 0, errno
 	}
+	m.got.n, m.got.control, m.got.flags, m.got.from = n, control, got, from
+	return 1, 0
 }
 
 // ReadNet is for systems where Recv does not receive.

@@ -21,14 +21,13 @@ const (
 	MsgPeek   = 0x0002 // leave the datagram in the queue
 )
 
-// A Name is room for the address that a datagram came from.
-type Name struct{ addr netip.AddrPort }
-
-// AddrPort is the address.
-func (n *Name) AddrPort() netip.AddrPort { return n.addr }
-
 // Recvfrom does nothing where package net does all the receiving.
-func Recvfrom(uintptr, []byte, int, *Name) (int, syscall.Errno) { return 0, syscall.ENOSYS }
+func Recvfrom(uintptr, []byte, int, *netip.AddrPort) (int, syscall.Errno) { return 0, syscall.ENOSYS }
+
+// Recvmsg does nothing here either.
+func Recvmsg(uintptr, []byte, []byte, int) (n, controls, got int, from netip.AddrPort, errno syscall.Errno) {
+	return 0, 0, 0, from, syscall.ENOSYS
+}
 
 // Recv does nothing here; see ReadNet.
 func (m *InMessages) Recv(uintptr, int, int) (int, syscall.Errno) { return 0, syscall.ENOSYS }
@@ -46,7 +45,7 @@ func (m *InMessages) ReadNet(c *net.UDPConn) (err error) {
 	whole := wholes.Get().(*[1 << 16]byte)
 	defer wholes.Put(whole)
 	g := &m.got
-	if g.n, g.control, g.flags, g.from.addr, err = c.ReadMsgUDPAddrPort(whole[:], to.control); err != nil {
+	if g.n, g.control, g.flags, g.from, err = c.ReadMsgUDPAddrPort(whole[:], to.control); err != nil {
 		return err
 	}
 	rest := whole[:g.n]
