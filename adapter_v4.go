@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/net/ipv4"
@@ -34,24 +35,22 @@ type adapter interface {
 }
 
 type adapterV4 struct {
-	raw  syscall.RawConn
-	send *ipv4.PacketConn // over a promptConn
-}
-
-func newAdapterV4(c *net.UDPConn, raw syscall.RawConn) adapter {
-	return &adapterV4{
-		raw:  raw,
-		send: ipv4.NewPacketConn(newPromptConn(c, raw)),
-	}
+	socket promptConn
+	xnet   atomic.Pointer[ipv4.PacketConn] // made by the first batch: a Conn that only reads needs none
 }
 
 func (a *adapterV4) writeBatch(ms []ipv4.Message, flags int) (int, error) {
-	n, err := a.send.WriteBatch(ms, flags|sys.DontWait)
+	c := a.xnet.Load()
+	if c == nil {
+		c = ipv4.NewPacketConn(&a.socket)
+		a.xnet.Store(c) // whoever comes meanwhile makes another, which is as good
+	}
+	n, err := c.WriteBatch(ms, flags|sys.DontWait)
 	return max(n, 0), err // x/net says -1 with an error
 }
 
 func (a *adapterV4) sendto(p []byte, to netip.AddrPort, flags int) error {
-	return sys.Sendto(a.raw, false, p, to, flags)
+	return sys.Sendto(a.socket.raw.RawConn, false, p, to, flags)
 }
 
 func (a *adapterV4) accepts(to netip.Addr) error {
@@ -73,17 +72,13 @@ type promptConn struct {
 	raw promptRawConn
 }
 
-func newPromptConn(c *net.UDPConn, raw syscall.RawConn) *promptConn {
-	return &promptConn{c, promptRawConn{raw}}
-}
-
-func (c *promptConn) SyscallConn() (syscall.RawConn, error) { return c.raw, nil }
+func (c *promptConn) SyscallConn() (syscall.RawConn, error) { return &c.raw, nil }
 
 type promptRawConn struct{ syscall.RawConn }
 
 // Write calls f once. Only the adapters call it, always with sys.DontWait, so
 // that f does not want to be called again.
-func (c promptRawConn) Write(f func(fd uintptr) bool) error {
+func (c *promptRawConn) Write(f func(fd uintptr) bool) error {
 	o := onces.Get().(*once)
 	o.f = f
 	err := c.RawConn.Control(o.call)

@@ -7,7 +7,7 @@ package batchconn
 import (
 	"net"
 	"net/netip"
-	"syscall"
+	"sync/atomic"
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
@@ -19,24 +19,22 @@ import (
 // destinations to them as AF_INET, which Linux takes (net/ipv6/udp.c,
 // udpv6_sendmsg); on an IPV6_V6ONLY socket it answers ENETUNREACH.
 type adapterV6 struct {
-	raw  syscall.RawConn
-	send *ipv6.PacketConn // over a promptConn
-}
-
-func newAdapterV6(c *net.UDPConn, raw syscall.RawConn) adapter {
-	return &adapterV6{
-		raw:  raw,
-		send: ipv6.NewPacketConn(newPromptConn(c, raw)),
-	}
+	socket promptConn
+	xnet   atomic.Pointer[ipv6.PacketConn] // as adapterV4 has it
 }
 
 func (a *adapterV6) writeBatch(ms []ipv4.Message, flags int) (int, error) {
-	n, err := a.send.WriteBatch(ms, flags|sys.DontWait)
+	c := a.xnet.Load()
+	if c == nil {
+		c = ipv6.NewPacketConn(&a.socket)
+		a.xnet.Store(c)
+	}
+	n, err := c.WriteBatch(ms, flags|sys.DontWait)
 	return max(n, 0), err // x/net says -1 with an error
 }
 
 func (a *adapterV6) sendto(p []byte, to netip.AddrPort, flags int) error {
-	return sys.Sendto(a.raw, true, p, to, flags)
+	return sys.Sendto(a.socket.raw.RawConn, true, p, to, flags)
 }
 
 func (a *adapterV6) accepts(to netip.Addr) error {

@@ -26,6 +26,7 @@ import (
 // single is a short cut for a lone datagram.
 type sender struct {
 	to          destinations
+	isIPv6      bool
 	nonBlocking bool
 
 	kernel      adapter
@@ -50,14 +51,15 @@ var waitForRoom = roomRule{
 }
 
 func (s *sender) init(c *net.UDPConn, raw syscall.RawConn, isIPv6 bool, cfg *Config) {
-	s.nonBlocking = cfg.NonBlocking
+	s.isIPv6, s.nonBlocking = isIPv6, cfg.NonBlocking
+	socket := promptConn{c, promptRawConn{raw}}
 	if isIPv6 {
-		s.kernel = newAdapterV6(c, raw)
+		s.kernel = &adapterV6{socket: socket}
 	} else {
-		s.kernel = newAdapterV4(c, raw)
+		s.kernel = &adapterV4{socket: socket}
 	}
+	s.portable = adapterPortable{s}
 	s.to = destinations{c.RemoteAddr() != nil, s.kernel}
-	s.portable = newAdapterPortable(s.kernel, c, raw, isIPv6)
 	s.noBatchCall.Store(!sys.HaveBatchCall)
 	s.name = socketName{c, networkOf(c)}
 	s.queue.init(c, raw, &waitForRoom)
