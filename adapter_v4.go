@@ -35,14 +35,14 @@ type adapter interface {
 }
 
 type adapterV4 struct {
-	socket promptConn
-	xnet   atomic.Pointer[ipv4.PacketConn] // made by the first batch: a Conn that only reads needs none
+	s    *sender
+	xnet atomic.Pointer[ipv4.PacketConn] // made by the first batch: a Conn that only reads needs none
 }
 
 func (a *adapterV4) writeBatch(ms []ipv4.Message, flags int) (int, error) {
 	c := a.xnet.Load()
 	if c == nil {
-		c = ipv4.NewPacketConn(&a.socket)
+		c = ipv4.NewPacketConn(a.s.promptConn())
 		a.xnet.Store(c) // whoever comes meanwhile makes another, which is as good
 	}
 	n, err := c.WriteBatch(ms, flags|sys.DontWait)
@@ -50,7 +50,7 @@ func (a *adapterV4) writeBatch(ms []ipv4.Message, flags int) (int, error) {
 }
 
 func (a *adapterV4) sendto(p []byte, to netip.AddrPort, flags int) error {
-	return sys.Sendto(a.socket.raw.RawConn, false, p, to, flags)
+	return sys.Sendto(a.s.queue.ends.raw, false, p, to, flags)
 }
 
 func (a *adapterV4) accepts(to netip.Addr) error {
@@ -72,6 +72,10 @@ type promptConn struct {
 	raw promptRawConn
 }
 
+func (s *sender) promptConn() *promptConn {
+	return &promptConn{s.name.conn, promptRawConn{s.queue.ends.raw}}
+}
+
 func (c *promptConn) SyscallConn() (syscall.RawConn, error) { return &c.raw, nil }
 
 type promptRawConn struct{ syscall.RawConn }
@@ -79,23 +83,30 @@ type promptRawConn struct{ syscall.RawConn }
 // Write calls f once. Only the adapters call it, always with sys.DontWait, so
 // that f does not want to be called again.
 func (c *promptRawConn) Write(f func(fd uintptr) bool) error {
-	o := onces.Get().(*once)
-	o.f = f
-	err := c.RawConn.Control(o.call)
-	o.f = nil
-	onces.Put(o)
+	_, err := callOnce(c.RawConn, f)
 	return err
 }
 
-// A once turns a function of RawConn.Write into one of RawConn.Control; pooled,
-// so that no call makes a closure.
+// callOnce calls f, as RawConn.Read and Write do, but once, and neither waits
+// nor locks. It returns what f did.
+func callOnce(raw syscall.RawConn, f func(fd uintptr) bool) (done bool, err error) {
+	o := onces.Get().(*once)
+	o.f, o.done = f, false
+	err = raw.Control(o.call)
+	done, o.f = o.done, nil
+	onces.Put(o)
+	return done, err
+}
+
+// A once is pooled, so that no call makes a closure.
 type once struct {
 	f    func(fd uintptr) bool
+	done bool
 	call func(fd uintptr)
 }
 
 var onces = sync.Pool{New: func() any {
 	o := new(once)
-	o.call = func(fd uintptr) { o.f(fd) }
+	o.call = func(fd uintptr) { o.done = o.f(fd) }
 	return o
 }}

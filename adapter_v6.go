@@ -19,14 +19,14 @@ import (
 // destinations to them as AF_INET, which Linux takes (net/ipv6/udp.c,
 // udpv6_sendmsg); on an IPV6_V6ONLY socket it answers ENETUNREACH.
 type adapterV6 struct {
-	socket promptConn
-	xnet   atomic.Pointer[ipv6.PacketConn] // as adapterV4 has it
+	s    *sender
+	xnet atomic.Pointer[ipv6.PacketConn] // as adapterV4 has it
 }
 
 func (a *adapterV6) writeBatch(ms []ipv4.Message, flags int) (int, error) {
 	c := a.xnet.Load()
 	if c == nil {
-		c = ipv6.NewPacketConn(&a.socket)
+		c = ipv6.NewPacketConn(a.s.promptConn())
 		a.xnet.Store(c)
 	}
 	n, err := c.WriteBatch(ms, flags|sys.DontWait)
@@ -34,7 +34,7 @@ func (a *adapterV6) writeBatch(ms []ipv4.Message, flags int) (int, error) {
 }
 
 func (a *adapterV6) sendto(p []byte, to netip.AddrPort, flags int) error {
-	return sys.Sendto(a.socket.raw.RawConn, true, p, to, flags)
+	return sys.Sendto(a.s.queue.ends.raw, true, p, to, flags)
 }
 
 func (a *adapterV6) accepts(to netip.Addr) error {

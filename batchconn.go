@@ -105,7 +105,6 @@ type Conn struct {
 	// field, and net.Buffers.WriteTo would write past us.
 	udpConn net.UDPConn
 
-	raw  syscall.RawConn // udpConn's own
 	send sender
 	recv receiver
 }
@@ -150,14 +149,14 @@ func New(c *net.UDPConn, cfg *Config) (*Conn, error) {
 	if err := c.SetDeadline(time.Time{}); err != nil {
 		return nil, fmt.Errorf("batchconn: New: %w", err)
 	}
-	conn := &Conn{udpConn: *c, raw: raw}
+	conn := &Conn{udpConn: *c}
 	conn.send.init(&conn.udpConn, raw, isIPv6, cfg)
 	conn.recv.init(&conn.udpConn, raw, isIPv6, cfg, &conn.send)
 	return conn, nil
 }
 
 // isFromNew is false for a zero Conn, whose methods return EINVAL.
-func (c *Conn) isFromNew() bool { return c.raw != nil }
+func (c *Conn) isFromNew() bool { return c.recv.queue.ends.raw != nil }
 
 func setDontFragment(raw syscall.RawConn, isIPv6 bool) (err error) {
 	controlErr := raw.Control(func(fd uintptr) { err = sys.SetDontFragment(fd, isIPv6) })
@@ -292,7 +291,7 @@ func (c *Conn) ReceiveMessage(ctx context.Context, msg *InputMessage, flags int)
 		if err != nil {
 			return 0, c.recv.wrap(err)
 		}
-		msg.Addr, msg.BytesReceived, msg.ControlReceived, msg.Flags = unmapped(got.from), got.n, got.control, got.flags
+		msg.Addr, msg.BytesReceived, msg.ControlReceived, msg.Flags = unmapped(got.from), got.n, int(got.control), int(got.flags)
 		return got.n, nil
 	}
 	a := getInAdopted(1)

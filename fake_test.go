@@ -76,7 +76,7 @@ func (f *fake) sendto(p []byte, to netip.AddrPort, flags int) error {
 // follow makes c send through a fake.
 func follow(c *Conn, play func(call int, ms []ipv4.Message) (int, error)) *fake {
 	if c.send.noBatchCall.Swap(false) {
-		c.send.kernel = c.send.portable
+		c.send.kernel = adapterPortable{&c.send}
 	}
 	return replaceAdapter(&c.send.kernel, play)
 }

@@ -50,10 +50,10 @@ func (m *coalesced) drop() {
 // A gro knows whether a Conn lets the kernel coalesce, and if not, why. The
 // receiver's mu guards it.
 type gro struct {
-	mode   GROMode
 	off    string // why it is off for good
 	reason string // why it is off, as the last probe found
 
+	forced  bool // GROOn
 	on      bool // we have set the option
 	userSet bool // the user had set it at New, or at the end of a Control
 	probed  bool // reason is of the options as they are

@@ -26,7 +26,7 @@ import (
 
 // initGRO decides what can be known in New.
 func (r *receiver) initGRO(mode GROMode) {
-	r.gro.mode = mode
+	r.gro.forced = mode == GROOn
 	switch {
 	case mode == GROOff:
 		r.gro.off = "Config.GRO is GROOff"
@@ -43,7 +43,7 @@ func (r *receiver) initGRO(mode GROMode) {
 	if r.gro.off == "" && r.gro.reason == "" {
 		r.gro.off = gluedReason()
 	}
-	if mode == GROOn {
+	if r.gro.forced {
 		r.turnOnLocked()
 	}
 }
@@ -64,7 +64,7 @@ func (r *receiver) lookLocked() {
 func (r *receiver) probeLocked() string {
 	g := &r.gro
 	g.probed = true
-	if err := r.queue.ends.raw.Control(func(fd uintptr) { g.reason = sys.NoCoalescingReason(fd, g.mode == GROOn) }); err != nil {
+	if err := r.queue.ends.raw.Control(func(fd uintptr) { g.reason = sys.NoCoalescingReason(fd, g.forced) }); err != nil {
 		g.reason = err.Error()
 	}
 	return g.reason
@@ -122,7 +122,7 @@ func (r *receiver) isPaused() bool {
 func (r *receiver) settleLocked() {
 	g := &r.gro
 	shallow := 2*r.empties >= r.quiet
-	if r.quiet, r.empties = 0, 0; !g.on || g.mode == GROOn {
+	if r.quiet, r.empties = 0, 0; !g.on || g.forced {
 		return
 	}
 	r.control(func(fd uintptr) {
@@ -292,7 +292,7 @@ func (r *receiver) setOptions(f func(fd uintptr)) error {
 	r.mu.Lock()
 	merges := false
 	if r.gro.on {
-		r.control(func(fd uintptr) { merges = sys.MergesMarks(fd, r.gro.mode == GROOn) != "" })
+		r.control(func(fd uintptr) { merges = sys.MergesMarks(fd, r.gro.forced) != "" })
 	}
 	r.gro.probed = r.gro.on && !merges
 	r.mu.Unlock()

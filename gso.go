@@ -98,16 +98,15 @@ func sameControl(a, b []byte) bool {
 type gso struct {
 	raw      syscall.RawConn
 	mode     GSOMode
-	segments int // Config.MaxSegments, within the kernel's limit
-	headers  int // see segmentLimits
+	segments int32 // Config.MaxSegments, within the kernel's limit
+	headers  int32 // see segmentLimits
 	refusals refusals
 
 	stale atomic.Bool              // the user was at the socket's options: probe again
 	more  atomic.Bool              // the user sent with MSG_MORE: a datagram may be open, and a whole run would be added to it
 	state atomic.Pointer[gsoState] // nil while somebody looks
 
-	mu       sync.Mutex
-	eioUntil time.Time // until when eioReason holds, whatever the options are meanwhile
+	mu sync.Mutex // held by who looks
 }
 
 // A gsoState is what the last probe found. disabledReason is empty if
@@ -115,14 +114,15 @@ type gso struct {
 type gsoState struct {
 	disabledReason string
 	retry          time.Time
+	eioUntil       time.Time // until when eioReason holds, whatever the options are meanwhile
 	runs           sys.RunLimits
 	errorQueue     bool // see sys.HasErrorQueue
 }
 
 func (g *gso) init(raw syscall.RawConn, cfg *Config) {
-	g.raw, g.mode, g.segments, g.headers = raw, cfg.GSO, maxSegments, sys.CountedHeaders
+	g.raw, g.mode, g.segments, g.headers = raw, cfg.GSO, maxSegments, int32(sys.CountedHeaders)
 	if cfg.MaxSegments > 0 {
-		g.segments = min(g.segments, cfg.MaxSegments)
+		g.segments = int32(min(maxSegments, cfg.MaxSegments))
 	}
 	g.stale.Store(true) // what the socket may do is looked at when it first matters: most sockets send no runs
 	if sys.HaveBatchCall && g.ownReason() == "" {
@@ -137,11 +137,15 @@ func (g *gso) probe() *gsoState {
 	if s := g.current(); s != nil {
 		return s
 	}
+	was := g.state.Load()
 	g.state.Store(nil)   // before stale: a caller that comes now waits for what we find
 	g.stale.Store(false) // before looking: an option that is changed now makes it stale again
 	s := g.look()
-	if s.disabledReason == "" && time.Now().Before(g.eioUntil) {
-		s.disabledReason, s.retry = eioReason, g.eioUntil
+	if was != nil {
+		s.eioUntil = was.eioUntil
+	}
+	if s.disabledReason == "" && time.Now().Before(s.eioUntil) {
+		s.disabledReason, s.retry = eioReason, s.eioUntil
 	}
 	g.state.Store(s)
 	if s.disabledReason == reasonUntested {
@@ -233,7 +237,7 @@ func (g *gso) limits(flags int) segmentLimits {
 	if s.disabledReason != "" {
 		return segmentLimits{}
 	}
-	return segmentLimits{segments: g.segments, headers: g.headers, paced: s.paced(), even6: s.runs.Even6}
+	return segmentLimits{segments: int(g.segments), headers: int(g.headers), paced: s.paced(), even6: s.runs.Even6}
 }
 
 // remember notes that a destination refused a run and took its datagrams
@@ -255,8 +259,7 @@ func (g *gso) disable(until time.Time) {
 	if was := g.state.Load(); was != nil {
 		*s = *was
 	}
-	g.eioUntil = until
-	s.disabledReason, s.retry = eioReason, until
+	s.disabledReason, s.retry, s.eioUntil = eioReason, until, until
 	g.state.Store(s)
 }
 

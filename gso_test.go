@@ -191,13 +191,15 @@ func messageCases() []runCase {
 func (g *gso) age(d time.Duration) {
 	had := g.refusals.table()
 	had.sizes.age(d)
-	g.eioUntil = g.eioUntil.Add(-d)
 	for i := range had.eio {
 		had.eio[i].expires = had.eio[i].expires.Add(-d)
 	}
-	if s := g.state.Load(); s != nil && !s.retry.IsZero() {
+	if s := g.state.Load(); s != nil {
 		older := *s
-		older.retry = s.retry.Add(-d)
+		older.eioUntil = s.eioUntil.Add(-d)
+		if !s.retry.IsZero() {
+			older.retry = s.retry.Add(-d)
+		}
 		g.state.Store(&older)
 	}
 }

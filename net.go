@@ -210,7 +210,7 @@ func (c *Conn) SyscallConn() (syscall.RawConn, error) {
 	if !c.isFromNew() {
 		return c.udpConn.SyscallConn()
 	}
-	return userRawConn{c.raw, &c.send, &c.recv}, nil
+	return userRawConn{c.recv.queue.ends.raw, &c.send, &c.recv}, nil
 }
 
 // A userRawConn notes that the user may have changed the socket's options, or

@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -156,7 +155,7 @@ func (r *receiver) readMsg(b, oob []byte) (n, oobn, flags int, from netip.AddrPo
 	if err != nil {
 		got.from = r.zeroAddrPort() // as in net
 	}
-	return got.n, got.control, got.flags, got.from, r.wrap(err)
+	return got.n, int(got.control), int(got.flags), got.from, r.wrap(err)
 }
 
 // readOurs reads one datagram: quickly if that can be, else as a Receive does.
@@ -201,7 +200,13 @@ func (r *receiver) leaveNet(n int, err error) (again bool) {
 		}
 		return again
 	}
-	if r.net.end(n)%lookEvery == 0 {
+	done := r.net.end(n)
+	if done >= netAddUp {
+		r.mu.Lock()
+		r.addNetLocked()
+		r.mu.Unlock()
+	}
+	if done%lookEvery == 0 {
 		r.lookForMore()
 	}
 	return false
@@ -209,22 +214,17 @@ func (r *receiver) leaveNet(n int, err error) (again bool) {
 
 // netReads counts the reads that are package net's own. One word holds three
 // counts, since each atomic operation weighs on so short a call: from the
-// lowest bit, the reads under way, the reads done, and their bytes. end moves the
-// latter two to done and bytes long before they outgrow their bits.
-type netReads struct {
-	word atomic.Uint64
-
-	mu          sync.Mutex
-	done, bytes uint64
-}
+// lowest bit, the reads under way, the reads done, and their bytes. The latter two
+// are taken away long before they outgrow their bits.
+type netReads struct{ word atomic.Uint64 }
 
 const (
 	netDoneShift  = 18 // fewer reads than 1<<18 are under way
-	netBytesShift = 33 // fewer than 1<<15 are done and not added up
+	netBytesShift = 33 // fewer than 1<<15 are done and not taken
 	netRead       = 1 << netDoneShift
 	netByte       = 1 << netBytesShift
 
-	// netAddUp is how many reads are added up at a time.
+	// netAddUp is how many reads done are taken at a time.
 	netAddUp = 32 * lookEvery
 )
 
@@ -232,27 +232,19 @@ func (c *netReads) begin()        { c.word.Add(1) }
 func (c *netReads) fail()         { c.word.Add(^uint64(0)) }
 func (c *netReads) underWay() int { return int(c.word.Load() % netRead) }
 
-// end counts a read of n bytes, and returns how many reads were done since they
-// were added up.
+// end counts a read of n bytes, and returns how many reads are done and not
+// taken.
 func (c *netReads) end(n int) (done uint64) {
-	word := c.word.Add(uint64(n)*netByte + netRead - 1)
-	if done = word % netByte / netRead; done >= netAddUp {
-		c.total()
-	}
-	return done
+	return c.word.Add(uint64(n)*netByte+netRead-1) % netByte / netRead
 }
 
-// total adds up the reads done and their bytes, and returns both sums.
-func (c *netReads) total() (done, bytes uint64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// take takes away the reads done and their bytes.
+func (c *netReads) take() (done, bytes uint64) {
 	word := c.word.Load()
 	for !c.word.CompareAndSwap(word, word%netRead) {
 		word = c.word.Load()
 	}
-	c.done += word % netByte / netRead
-	c.bytes += word / netByte
-	return c.done, c.bytes
+	return word % netByte / netRead, word / netByte
 }
 
 // lookForMore looks whether the queue is deep, and if so ends net's own reads.
@@ -317,7 +309,9 @@ func (by netCall) receive(fd uintptr, p, control []byte, flags int, got *receive
 	case byRecvfrom:
 		got.n, errno = sys.Recvfrom(fd, p, flags, &got.from)
 	default:
-		got.n, got.control, got.flags, got.from, errno = sys.Recvmsg(fd, p, control, flags)
+		var controls, flagged int
+		got.n, controls, flagged, got.from, errno = sys.Recvmsg(fd, p, control, flags)
+		got.control, got.flags = int32(controls), int32(flagged)
 	}
 	return errno
 }

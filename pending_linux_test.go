@@ -117,13 +117,9 @@ func TestPending6(t *testing.T) {
 func testPending(t *testing.T, k kind, errno syscall.Errno, icmp func(c *net.UDPConn)) {
 	t.Helper()
 	w := k.world(t, 1, &Config{GSO: GSOOff})
-	at := &w.conn.send.kernel
-	if !sys.HaveBatchCall {
-		at = &w.conn.send.portable
-	}
 	var after *fake
 	taken := 0 // by the first call
-	after = replaceAdapter(at, func(call int, ms []ipv4.Message) (int, error) {
+	after = follow(w.conn, func(call int, ms []ipv4.Message) (int, error) {
 		n, err := after.ask(call, ms)
 		if call == 1 {
 			taken = n

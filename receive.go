@@ -91,26 +91,24 @@ type receiver struct {
 
 	unreturned pendingErrors // errors of reads that returned datagrams instead
 
-	// ours is false while the Read family is package net's own, which it is until
-	// the queue is found deep. net counts the reads that are in net's, since
-	// coalescing may only go on when none is.
-	ours atomic.Bool
-	net  netReads
+	net   netReads     // the reads that are in net's: coalescing may only go on when none is
+	retry atomic.Int64 // since epoch: when coalescing may go on again
 
 	// These change with mu, and are read without.
-	hasHeld atomic.Bool  // held is not nil
-	isAware atomic.Bool  // runs can come: reads go into blocks, and are cut
-	isQuick atomic.Bool  // the Read family may read quickly, if it is not aware
-	retry   atomic.Int64 // since epoch: when coalescing may go on again
-	asked   atomic.Int32 // twice what the last plain batch call brought
+	ours    atomic.Bool // false while the Read family is package net's own, which it is until the queue is found deep
+	hasHeld atomic.Bool // held is not nil
+	isAware atomic.Bool // runs can come: reads go into blocks, and are cut
+	isQuick atomic.Bool // the Read family may read quickly, if it is not aware
+
+	asked atomic.Int32 // twice what the last plain batch call brought
 
 	mu         sync.Mutex // held while working, never while waiting
-	held, last *inBatch   // read ahead, oldest first
 	depth      int32      // datagrams in a row that were there already
 	ahead      int32      // kernel messages to ask for while aware
 	quiet      int32      // kernel messages since the last run
 	empties    int32      // how often since then the queue was found empty
 	deepLooks  int32      // how often in a row a look found something
+	held, last *inBatch   // read ahead, oldest first
 	gro        gro
 	stats      receiveCounters
 }
@@ -141,11 +139,19 @@ func (r *receiver) addStats(st *Stats) {
 		_, drops := sys.SocketMemory(fd)
 		st.Dropped = uint64(drops)
 	})
-	n, bytes := r.net.total()
-	st.Received, st.ReceivedBytes = r.stats.received+n, r.stats.bytes+bytes
-	st.ReceiveCalls, st.Coalesced = r.stats.calls+n, r.stats.coalesced
+	r.addNetLocked()
+	st.Received, st.ReceivedBytes = r.stats.received, r.stats.bytes
+	st.ReceiveCalls, st.Coalesced = r.stats.calls, r.stats.coalesced
 	st.GROReason = r.gro.disabledReason()
 	st.GRO = st.GROReason == ""
+}
+
+// addNetLocked adds net's own reads to the others.
+func (r *receiver) addNetLocked() {
+	n, bytes := r.net.take()
+	r.stats.received += n
+	r.stats.bytes += bytes
+	r.stats.calls += n
 }
 
 // receiveCounters are written under the receiver's mu.
@@ -166,7 +172,6 @@ type reading struct {
 	plain   bool // what came is in the user's buffers, and not held
 	again   bool // it was made ready for aware reads, which ended meanwhile: begin again
 	inLine  bool // it has the place
-	done    bool
 
 	by      netCall   // the system call of a read of one datagram
 	p       [1][]byte // room for that
@@ -177,7 +182,6 @@ type reading struct {
 
 	errno syscall.Errno
 	try   func(fd uintptr) bool // attempt
-	once  func(fd uintptr)      // attempt, and whether it was done
 }
 
 // A readBatch is where a read of messages receives.
@@ -196,7 +200,6 @@ var (
 func makeReading(b *readBatch) *reading {
 	o := &reading{batch: b}
 	o.try = o.attempt
-	o.once = func(fd uintptr) { o.done = o.try(fd) }
 	return o
 }
 
@@ -218,7 +221,7 @@ func (r *receiver) newReading(from *sync.Pool, flags int) *reading {
 // free puts o back without anything of the user's in it.
 func (o *reading) free() {
 	o.r, o.tries, o.errno = nil, 0, 0
-	o.look, o.several, o.plain, o.again, o.inLine, o.done = false, false, false, false, false, false
+	o.look, o.several, o.plain, o.again, o.inLine = false, false, false, false, false
 	b := o.batch
 	if b == nil {
 		o.p[0], o.control, o.got = nil, nil, received{}
@@ -278,10 +281,11 @@ func (r *receiver) obtainNow(o *reading) error {
 		}
 		return o.readNet() // which would wait if another took the datagram meanwhile
 	}
-	if err := r.queue.ends.raw.Control(o.once); err != nil {
+	done, err := callOnce(r.queue.ends.raw, o.try)
+	switch {
+	case err != nil:
 		return cause(err)
-	}
-	if !o.done {
+	case !done:
 		return ErrWouldBlock
 	}
 	return nil
@@ -432,10 +436,10 @@ func (m *readBatch) readLong(fd uintptr, flags int) (n int, errno syscall.Errno)
 	if errno = byRecvmsg.receive(fd, room, m.long.Control, flags, &got); errno != 0 {
 		return 0, errno
 	}
-	c := coalesced{flags: got.flags}
+	c := coalesced{flags: int(got.flags)}
 	c.init(room[:min(got.n, blockSize)], 0)
 	n = c.fill(m.long, flags)
-	m.long.ControlReceived, m.long.Addr = got.control, unmapped(got.from)
+	m.long.ControlReceived, m.long.Addr = int(got.control), unmapped(got.from)
 	return n, 0
 }
 
@@ -605,14 +609,15 @@ func (r *receiver) dropLocked() {
 
 // A received is what a read of one datagram returns.
 type received struct {
-	n, control, flags int
-	from              netip.AddrPort // in the form of the socket's family
+	n              int
+	control, flags int32          // short, since a reader that waits keeps them
+	from           netip.AddrPort // in the form of the socket's family
 }
 
 // setFirst sets got to the first message of in.
 func (got *received) setFirst(in *sys.InMessages) {
-	got.n, got.control, got.flags = in.Got(0)
-	got.from = in.From(0)
+	n, control, flags := in.Got(0)
+	*got = received{n, int32(control), int32(flags), in.From(0)}
 }
 
 // one reads one datagram, as the system call by does. Only recvmsg tells control
@@ -662,19 +667,21 @@ func (r *receiver) oneSlowly(ctx context.Context, p, control []byte, flags int, 
 func (r *receiver) takeOneLocked(p, control []byte, flags int) (got received) {
 	m := r.held.first()
 	d := m.first()
-	got.n, got.from, got.flags = len(d), m.from, m.flags
+	flagged, controls := m.flags, 0
+	got.n, got.from = len(d), m.from
 	if !isAt(d, p) {
 		got.n = copy(p, d)
 	}
 	if got.n < len(d) {
-		got.flags |= MsgTruncated
+		flagged |= MsgTruncated
 		if flags&sys.MsgTrunc != 0 {
 			got.n = len(d)
 		}
 	}
 	if len(m.control) > 0 {
-		got.control = m.fillControl(control, &got.flags)
+		controls = m.fillControl(control, &flagged)
 	}
+	got.control, got.flags = int32(controls), int32(flagged)
 	if flags&sys.MsgPeek == 0 {
 		if m.drop(); m.left == 0 {
 			r.dropFirstLocked()

@@ -41,7 +41,7 @@ func coalescing(t testing.TB) (in, out *Conn, to netip.AddrPort) {
 
 // optionOn asks the socket, and does not tell the Conn.
 func (c *Conn) optionOn() (on bool) {
-	c.raw.Control(func(fd uintptr) { on, _ = sys.Coalescing(fd) })
+	c.recv.control(func(fd uintptr) { on, _ = sys.Coalescing(fd) })
 	return on
 }
 

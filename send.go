@@ -25,13 +25,12 @@ import (
 // sent, waits where there is no room and falls back where a run was refused.
 // single is a short cut for a lone datagram.
 type sender struct {
-	to          destinations
+	to     destinations
+	kernel adapter
+
 	isIPv6      bool
 	nonBlocking bool
-
-	kernel      adapter
-	portable    adapter // instead of kernel once the batch call is refused
-	noBatchCall atomic.Bool
+	noBatchCall atomic.Bool // it is refused: adapterPortable instead
 	noSendto    atomic.Bool // sendto is refused, and the other calls may not be
 	wasFull     atomic.Bool // what ended a batch call the last time was a full socket, and not an error
 
@@ -52,13 +51,11 @@ var waitForRoom = roomRule{
 
 func (s *sender) init(c *net.UDPConn, raw syscall.RawConn, isIPv6 bool, cfg *Config) {
 	s.isIPv6, s.nonBlocking = isIPv6, cfg.NonBlocking
-	socket := promptConn{c, promptRawConn{raw}}
 	if isIPv6 {
-		s.kernel = &adapterV6{socket: socket}
+		s.kernel = &adapterV6{s: s}
 	} else {
-		s.kernel = &adapterV4{socket: socket}
+		s.kernel = &adapterV4{s: s}
 	}
-	s.portable = adapterPortable{s}
 	s.to = destinations{c.RemoteAddr() != nil, s.kernel}
 	s.noBatchCall.Store(!sys.HaveBatchCall)
 	s.name = socketName{c, networkOf(c)}
@@ -342,7 +339,7 @@ func (s *sender) write(b *outBatch, flags int) (n int, err error) {
 	for again := false; ; {
 		portable := s.noBatchCall.Load()
 		if portable {
-			n, err = s.portable.writeBatch(b.pending(), flags)
+			n, err = adapterPortable{s}.writeBatch(b.pending(), flags)
 		} else {
 			n, err = s.kernel.writeBatch(b.pending(), flags)
 		}
