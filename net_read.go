@@ -202,14 +202,22 @@ func (r *receiver) leaveNet(n int, err error) (again bool) {
 	}
 	done := r.net.end(n)
 	if done >= netAddUp {
-		r.mu.Lock()
-		r.addNetLocked()
-		r.mu.Unlock()
+		r.addNet()
 	}
 	if done%lookEvery == 0 {
 		r.lookForMore()
 	}
 	return false
+}
+
+// addNet adds net's own reads to the others.
+func (r *receiver) addNet() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n, bytes := r.net.take()
+	r.stats.received += n
+	r.stats.bytes += bytes
+	r.stats.calls += n
 }
 
 // netReads counts the reads that are package net's own. One word holds three
@@ -235,17 +243,23 @@ func (c *netReads) underWay() int { return int(c.word.Load() % netRead) }
 // end counts a read of n bytes, and returns how many reads are done and not
 // taken.
 func (c *netReads) end(n int) (done uint64) {
-	return c.word.Add(uint64(n)*netByte+netRead-1) % netByte / netRead
+	done, _ = netDone(c.word.Add(uint64(n)*netByte + netRead - 1))
+	return done
 }
 
-// take takes away the reads done and their bytes.
+// done is how many reads are done and not taken, and their bytes.
+func (c *netReads) done() (done, bytes uint64) { return netDone(c.word.Load()) }
+
+// take takes them away.
 func (c *netReads) take() (done, bytes uint64) {
 	word := c.word.Load()
 	for !c.word.CompareAndSwap(word, word%netRead) {
 		word = c.word.Load()
 	}
-	return word % netByte / netRead, word / netByte
+	return netDone(word)
 }
+
+func netDone(word uint64) (done, bytes uint64) { return word % netByte / netRead, word / netByte }
 
 // lookForMore looks whether the queue is deep, and if so ends net's own reads.
 func (r *receiver) lookForMore() {

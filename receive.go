@@ -139,19 +139,11 @@ func (r *receiver) addStats(st *Stats) {
 		_, drops := sys.SocketMemory(fd)
 		st.Dropped = uint64(drops)
 	})
-	r.addNetLocked()
-	st.Received, st.ReceivedBytes = r.stats.received, r.stats.bytes
-	st.ReceiveCalls, st.Coalesced = r.stats.calls, r.stats.coalesced
+	n, bytes := r.net.done() // and left there: they count the reads to the next look
+	st.Received, st.ReceivedBytes = r.stats.received+n, r.stats.bytes+bytes
+	st.ReceiveCalls, st.Coalesced = r.stats.calls+n, r.stats.coalesced
 	st.GROReason = r.gro.disabledReason()
 	st.GRO = st.GROReason == ""
-}
-
-// addNetLocked adds net's own reads to the others.
-func (r *receiver) addNetLocked() {
-	n, bytes := r.net.take()
-	r.stats.received += n
-	r.stats.bytes += bytes
-	r.stats.calls += n
 }
 
 // receiveCounters are written under the receiver's mu.

@@ -473,6 +473,24 @@ func TestSettlesWhileAsking(t *testing.T) {
 	}
 }
 
+// TestStatsBetweenLooks: a program that asks for Stats all the time is read for
+// like another.
+func TestStatsBetweenLooks(t *testing.T) {
+	in, out, to := readPair(t, nil)
+	sent, read := 0, 0
+	sendRuns(t, out, to, 20, &sent)
+	for range 10 * lookEvery {
+		sendRuns(t, out, to, 1, &sent)
+		readRuns(t, in.Read, 3, &read)
+		if s := in.Stats(); s.Received < uint64(read) { // more if some are held
+			t.Fatalf("%d reads, Stats say %d", read, s.Received)
+		}
+	}
+	if !in.recv.ours.Load() {
+		t.Errorf("the queue is deep, and was not looked at in %d reads", read)
+	}
+}
+
 // TestOneCallABurst: a burst that came as one run costs ReceiveMessages one
 // call to the kernel, if there is room for more.
 func TestOneCallABurst(t *testing.T) {
