@@ -202,8 +202,9 @@
 //
 // Code that reads the socket itself, through Read of what Conn.SyscallConn
 // returned (as x/net's and pion's PacketConn made of a Conn do) or through
-// File, turns coalescing off for good before its first read. What was queued by
-// then is read through the Conn only. A run that still arrives in that moment
+// File, turns coalescing and reading ahead off for good before its first read.
+// What was read ahead by then is read through the Conn only; while it coalesces,
+// that is all that was queued. A run that still arrives in that moment
 // is seen by such a reader, or by the Conn, as one long datagram. A duplicate
 // of the socket that was made before New is not known of, nor is another
 // process that has it: if such a one reads, set GROOff. And poll(2), and a

@@ -167,6 +167,7 @@ func (r *receiver) turnOff(reason string) {
 	if reason != "" {
 		r.ours.Store(true)
 		r.isAware.Store(!g.userSet) // others have the socket, and may turn the option on
+		r.control(g.lookAtControl)
 	}
 	leaves := r.held != nil
 	r.mu.Unlock()
@@ -310,6 +311,7 @@ func (r *receiver) optionsChangedLocked() (aware bool) {
 	g := &r.gro
 	g.probed = false
 	r.control(func(fd uintptr) {
+		g.lookAtControl(fd)
 		on, _ := sys.Coalescing(fd)
 		switch {
 		case on && !g.userSet:
@@ -325,6 +327,11 @@ func (r *receiver) optionsChangedLocked() (aware bool) {
 	})
 	return aware
 }
+
+// lookAtControl looks at what comes beside a datagram. That matters to reads
+// into blocks while the socket does not coalesce, and so is looked at when these
+// begin, and when the options may have changed.
+func (g *gro) lookAtControl(fd uintptr) { g.longControl = sys.HasLongControl(fd) }
 
 // sockets are the sockets of Conns, by cookie. Two Conns of one socket share
 // the option, and each must know.

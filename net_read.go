@@ -106,9 +106,9 @@ func (c *Conn) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
 // ReadBatch has the shape of golang.org/x/net's PacketConn.ReadBatch, and takes
 // its place. It is [Conn.ReceiveMessages] without a context: it waits for at
 // least one datagram, with [MsgWaitAll] for all, and with [MsgDontWait] for none.
-// It returns how many it read, and an error only if that is 0. It sets Addr (a *[net.UDPAddr], the same for neighbours that came from one
-// address), N, NN and Flags of the messages that it filled. It waits under
-// Config.NonBlocking too.
+// It returns how many it read, and an error only if that is 0. It sets Addr (a
+// *[net.UDPAddr], the same for neighbours that came from one address), N, NN and
+// Flags of the messages that it filled. It waits under Config.NonBlocking too.
 func (c *Conn) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
 	wait, all := flags&MsgDontWait == 0, flags&MsgWaitAll != 0
 	a := getInAdopted(len(ms))
@@ -295,12 +295,10 @@ type quickRead struct {
 	got   received // the caller's datagram
 
 	isDear bool // calls are dear: read ahead
+	began  bool // since it was started
 	ahead  int  // datagrams that the next call asks for, if it may read ahead
-	found  int  // datagrams since the queue was found empty
 
-	// A quick read found the queue empty and was judged by that. It looks once
-	// more before it waits, and that is not judged again.
-	judgedOnce bool
+	judgedAt uint64 // how many datagrams the Conn had received when the queue was last found empty
 
 	try func(fd uintptr) // attempt, bound once so that no read makes a closure
 }
@@ -342,7 +340,7 @@ func (r *receiver) startQuickLocked() {
 		q.try = q.attempt
 		r.quick = q
 	}
-	q.isDear, q.ahead, q.found = r.areCallsDear(), maxAhead, 0
+	q.isDear, q.ahead, q.judgedAt, q.began = r.areCallsDear(), maxAhead, r.stats.received, false
 	r.isQuick.Store(true)
 	r.ours.Store(true)
 }
@@ -386,15 +384,14 @@ func (r *receiver) judgeQuickLocked() {
 	if !r.isQuick.Load() {
 		return
 	}
-	q := r.quick
-	if q.judgedOnce {
-		q.judgedOnce = false
-		return
+	came := r.stats.received - r.quick.judgedAt
+	if came == 0 {
+		return // who finds it empty looks again before it waits, and so do others
 	}
-	if q.found < deepAfter {
+	r.quick.judgedAt += came
+	if came < deepAfter {
 		r.isQuick.Store(false)
 	}
-	q.found = 0
 }
 
 // mayBeQuick reports whether nothing goes before what the kernel has.
@@ -424,7 +421,8 @@ func (r *receiver) quickly(p, control []byte, by netCall) (got received, done bo
 	case err != nil:
 		err = cause(err)
 	case q.errno == sys.EWOULDBLOCK:
-		r.emptyQuicklyLocked()
+		r.emptyLocked()
+		r.leaveToNetLocked()
 	case q.errno != 0:
 		err = os.NewSyscallError(by.String(), q.errno)
 	default:
@@ -438,16 +436,12 @@ func (r *receiver) quickly(p, control []byte, by netCall) (got received, done bo
 	return got, done, err
 }
 
-// emptyQuicklyLocked is called when a quick read found the queue empty.
-func (r *receiver) emptyQuicklyLocked() {
-	r.quick.judgedOnce = false
-	r.emptyLocked()
-	r.quick.judgedOnce = true
-	r.leaveToNetLocked()
-}
-
 // attempt makes the one call to the kernel, and counts what it brought.
 func (q *quickRead) attempt(fd uintptr) {
+	if !q.began {
+		q.began = true
+		q.r.gro.lookAtControl(fd)
+	}
 	var n, bytes int
 	if q.mayReadAhead() {
 		n, bytes = q.readAhead(fd)
@@ -461,18 +455,18 @@ func (q *quickRead) attempt(fd uintptr) {
 	r.stats.received += uint64(n)
 	r.stats.bytes += uint64(bytes)
 	q.ahead = fitsCache(n, bytes)
-	q.found += n
 	r.noteLocked(fd, n, false)
 }
 
 // mayReadAhead reports whether the next call may take more than the caller's
 // datagram. A read of package net's own that is under way would not see what is
 // held. A run must not be cut once the user has set UDP_GRO, which a Control may
-// be doing. Without a batch call there is nothing to gain.
+// be doing. What comes beside a datagram has to fit. Without a batch call there
+// is nothing to gain.
 func (q *quickRead) mayReadAhead() bool {
 	r := q.r
 	return q.isDear && r.net.underWay() == 0 &&
-		!r.gro.userSet && r.gro.controls == 0 && !r.sender.noBatchCall.Load()
+		!r.gro.userSet && r.gro.controls == 0 && !r.gro.longControl && !r.sender.noBatchCall.Load()
 }
 
 // readOne reads the caller's datagram and no other.
@@ -486,7 +480,15 @@ func (q *quickRead) readOne(fd uintptr) (n, bytes int) {
 func (q *quickRead) readAhead(fd uintptr) (n, bytes int) {
 	b := inBatches.Get().(*inBatch)
 	b.readyAfter(q.p, q.control, q.ahead)
-	if n, q.errno = q.r.recvLocked(&b.in, fd, q.ahead, 0); q.errno != 0 {
+	var refused bool
+	n, q.errno, refused = q.r.recvManyLocked(&b.in, fd, q.ahead, 0)
+	switch {
+	case refused: // recvfrom(2) may not be
+		b.free()
+		n, bytes = q.readOne(fd)
+		q.r.noteRefused(q.errno)
+		return n, bytes
+	case q.errno != 0:
 		b.free()
 		return 0, 0
 	}

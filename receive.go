@@ -443,7 +443,7 @@ func (r *receiver) readAheadLocked(fd uintptr, o *reading) syscall.Errno {
 	if o.several && !r.sender.noBatchCall.Load() {
 		n = max(n, 2) // a call that comes back with less has found the end, and spares the call that would
 	}
-	if r.gro.off != "" {
+	if r.gro.off != "" || r.gro.longControl {
 		n = 1 // others may read the socket, and what is held is not for them
 	}
 	var direct [][]byte
@@ -451,6 +451,7 @@ func (r *receiver) readAheadLocked(fd uintptr, o *reading) syscall.Errno {
 		direct = o.direct()
 	}
 	b := inBatches.Get().(*inBatch)
+	b.longRoom = r.gro.longControl
 	b.ready(n, direct)
 	k, errno := r.recvLocked(&b.in, fd, n, int(o.flags)&^(sys.MsgPeek|sys.MsgTrunc))
 	if errno != 0 {
@@ -530,20 +531,35 @@ func fitsCache(n, bytes int) int { return max(1, min(maxAhead, cacheSize*n/max(1
 // recvLocked makes the system call. A kernel or a seccomp filter that refuses
 // the batch call and takes the single one is not asked for batches again.
 func (r *receiver) recvLocked(in *sys.InMessages, fd uintptr, n, flags int) (int, syscall.Errno) {
-	r.stats.calls++
-	if n == 1 || r.sender.noBatchCall.Load() {
-		return in.RecvOne(fd, flags)
+	refused := false
+	if n > 1 && !r.sender.noBatchCall.Load() {
+		var k int
+		var errno syscall.Errno
+		if k, errno, refused = r.recvManyLocked(in, fd, n, flags); !refused {
+			return k, errno
+		}
 	}
-	k, errno := in.Recv(fd, n, flags)
-	if errno == 0 || errno == sys.EWOULDBLOCK || !in.Refused(fd, errno) {
-		return k, errno
-	}
 	r.stats.calls++
-	k, errno = in.RecvOne(fd, flags)
+	k, errno := in.RecvOne(fd, flags)
+	if refused {
+		r.noteRefused(errno)
+	}
+	return k, errno
+}
+
+// recvManyLocked makes the batch call. If that is refused, nothing was received,
+// and noteRefused must follow the single call that is made instead.
+func (r *receiver) recvManyLocked(in *sys.InMessages, fd uintptr, n, flags int) (k int, errno syscall.Errno, refused bool) {
+	r.stats.calls++
+	k, errno = in.Recv(fd, n, flags)
+	return k, errno, errno != 0 && errno != sys.EWOULDBLOCK && in.Refused(fd, errno)
+}
+
+// noteRefused notes how the single call ended after the batch call was refused.
+func (r *receiver) noteRefused(errno syscall.Errno) {
 	if errno == 0 || errno == sys.EWOULDBLOCK {
 		r.sender.noBatchCall.Store(true)
 	}
-	return k, errno
 }
 
 // noteLocked notes that a call brought datagrams, and whether it waited for the

@@ -43,6 +43,7 @@ type inBatch struct {
 	next     *inBatch
 
 	isCompact bool // made by compact, and has no blocks
+	longRoom  bool // the last block is room for the control data of the only message
 
 	in     sys.InMessages
 	blocks [maxAhead][]byte
@@ -59,11 +60,19 @@ func (b *inBatch) ready(n int, direct [][]byte) {
 	b.in.Reset(n, 2*n)
 	for i := range n {
 		if i < len(direct) && len(direct[i]) < blockSize {
-			b.in.AddTwo(direct[i], b.block(i)[len(direct[i]):], b.rooms[i][:])
+			b.in.AddTwo(direct[i], b.block(i)[len(direct[i]):], b.room(i))
 		} else {
-			b.in.AddOne(b.block(i), b.rooms[i][:])
+			b.in.AddOne(b.block(i), b.room(i))
 		}
 	}
+}
+
+// room is room for the control data of the i-th message.
+func (b *inBatch) room(i int) []byte {
+	if b.longRoom {
+		return b.block(maxAhead - 1)
+	}
+	return b.rooms[i][:]
 }
 
 // readyAfter makes n messages ready for one datagram each: the first for p and
@@ -72,7 +81,7 @@ func (b *inBatch) readyAfter(p, control []byte, n int) {
 	b.in.Reset(n, n)
 	b.in.AddOne(p, control)
 	for i := 1; i < n; i++ {
-		b.in.AddOne(b.block(i), b.rooms[i][:])
+		b.in.AddOne(b.block(i), b.room(i))
 	}
 }
 
@@ -95,7 +104,7 @@ func (b *inBatch) take(first, k int, direct [][]byte) {
 		m := &b.messages[i]
 		stride := 0
 		if m.control = nil; control > 0 {
-			stride, m.control = sys.TakeStride(b.rooms[i][:control])
+			stride, m.control = sys.TakeStride(b.room(i)[:control])
 		}
 		b.runs = b.runs || stride > 0 && stride < n
 		payload := b.blocks[i][:n]
@@ -139,7 +148,7 @@ func (b *inBatch) compact() *inBatch {
 func (b *inBatch) free() {
 	clear(b.messages[b.at:b.n])
 	b.in.Forget()
-	b.at, b.n, b.next = 0, 0, nil
+	b.at, b.n, b.next, b.longRoom = 0, 0, nil, false
 	if !b.isCompact {
 		inBatches.Put(b)
 	}

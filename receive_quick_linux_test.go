@@ -7,6 +7,7 @@
 package batchconn
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -432,6 +434,106 @@ func testQuickReaders(t *testing.T, _ bool) {
 	t.Logf("%d datagrams; %+v", sent, stats)
 }
 
+// TestQuickReadersInOrder: each of many readers sees datagrams of one flow in
+// the order in which they were sent, whoever else reads, and however.
+func TestQuickReadersInOrder(t *testing.T) {
+	eachPrice(t, func(t *testing.T, _ bool) {
+		in, _, to := readPair(t, nil)
+		out := newConn(t, listen(t, "udp4", "127.0.0.1"), &Config{GSO: GSOOff})
+		var read atomic.Int64
+		var wg sync.WaitGroup
+		for _, k := range []int{4, 4, 4, 0, 5, 3} {
+			wg.Go(func() {
+				next := uint32(0)
+				got := func(p []byte) {
+					id := binary.BigEndian.Uint32(p)
+					if id < next {
+						t.Errorf("%s: %d after %d", readerKinds[k].name, id, next-1)
+					}
+					next = id + 1
+					read.Add(1)
+				}
+				for readerKinds[k].read(in, got) == nil {
+					if rand.IntN(4) == 0 {
+						runtime.Gosched()
+					}
+				}
+			})
+		}
+		sent := uint32(0)
+		for end := time.Now().Add(*readersFor); time.Now().Before(end) && !t.Failed(); {
+			in.recv.mu.Lock()
+			in.recv.startQuickLocked()
+			if rand.IntN(4) == 0 {
+				in.recv.retry.Store(0)
+				in.recv.turnOnLocked()
+			} else {
+				in.recv.settleLocked()
+			}
+			in.recv.mu.Unlock()
+			for range 1 + rand.IntN(4) {
+				var p []byte
+				for range 1 + rand.IntN(60) {
+					p = binary.BigEndian.AppendUint32(p, sent)
+					sent++
+				}
+				if err := sendAll(out, nil, AppendSegments(nil, to, p, 4, nil)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			await(t, "all to be read", func() bool { return read.Load() == int64(sent) })
+		}
+		in.Close()
+		atOnce(t, "the end of the readers", wg.Wait)
+	})
+}
+
+// TestLateQuickRead: a quick read that began as quick reads ended reads nothing:
+// what it held would not be seen by net's own reads.
+func TestLateQuickRead(t *testing.T) {
+	setDear(t, true)
+	in, out, _ := quickPair(t)
+	sent, read := 0, 0
+	sendRuns(t, out, addrPortOf(in), 4, &sent)
+	r := &in.recv
+	r.mu.Lock()
+	r.isQuick.Store(false)
+	r.leaveToNetLocked()
+	r.mu.Unlock()
+	if _, done, err := r.quickly(make([]byte, 100), nil, byRead); done || err != nil || r.hasHeld.Load() {
+		t.Errorf("it read: %v, %v, held %v", done, err, r.hasHeld.Load())
+	}
+	readRuns(t, in.Read, sent, &read)
+}
+
+// TestQuickReadPending: an error that an earlier call had no way to return comes
+// before what a quick read would read.
+func TestQuickReadPending(t *testing.T) {
+	eachPrice(t, func(t *testing.T, _ bool) {
+		in, out, _ := quickPair(t)
+		sent, read := 0, 0
+		sendRuns(t, out, addrPortOf(in), 4, &sent)
+		in.send.pending.add(ended(syscall.ECONNREFUSED))
+		if _, err := in.Read(make([]byte, 100)); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("the first read returned %v", err)
+		}
+		readRuns(t, in.Read, sent, &read)
+	})
+}
+
+// TestQuickReadsOfMany: readers that find the queue empty one after the other
+// are judged by what came before the first of them.
+func TestQuickReadsOfMany(t *testing.T) {
+	eachPrice(t, func(t *testing.T, _ bool) {
+		in, _, _ := quickPair(t) // has just read a burst
+		for i := range 3 {
+			if _, done, err := in.recv.quickly(make([]byte, 100), nil, byRead); done || err != nil || !in.recv.isQuick.Load() {
+				t.Fatalf("reader %d: %v, %v; quick %v", i, done, err, in.recv.isQuick.Load())
+			}
+		}
+	})
+}
+
 // TestSettlesWhileAsking: a Conn that was busy, and now asks and answers, stops
 // coalescing, and begins again at once when it is busy again.
 func TestSettlesWhileAsking(t *testing.T) {
@@ -563,4 +665,118 @@ func TestAsksForWhatComes(t *testing.T) {
 			t.Errorf("%d datagrams: %d calls, then asks for %d; want %d, %d", n, calls, in.recv.asked.Load(), step.calls, step.asked)
 		}
 	}
+}
+
+// TestLongControl: what comes beside a datagram is whole, however long it is and
+// whoever reads: an IPv6 socket may ask for kilobytes.
+func TestLongControl(t *testing.T) {
+	ask := option(unix.SOL_IPV6, unix.IPV6_RECVDSTOPTS, 1)
+	quick := func(in *Conn) { in.recv.retry.Store(sinceEpoch(time.Now().Add(time.Hour))) }
+	for _, way := range []struct {
+		name  string
+		begin func(t *testing.T, in *Conn, readPlain func())
+	}{
+		{"asked for before New", nil},
+		{"asked for before New, read by SyscallConn", nil},
+		{"asked for while reads are quick", func(t *testing.T, in *Conn, readPlain func()) { quick(in); readPlain(); control(t, in, ask) }},
+		{"asked for while it coalesces", func(t *testing.T, in *Conn, readPlain func()) { readPlain(); control(t, in, ask) }},
+	} {
+		t.Run(way.name, func(t *testing.T) {
+			eachPrice(t, func(t *testing.T, dear bool) {
+				u := listen(t, "udp6", "::1")
+				u.SetReadBuffer(1 << 20)
+				if way.begin == nil {
+					control(t, u, ask)
+				}
+				in := newConn(t, u, nil)
+				in.SetReadDeadline(time.Now().Add(patience))
+				out := listen(t, "udp6", "::1")
+				p := make([]byte, 10)
+				send := func(control func(i int) []byte) {
+					t.Helper()
+					for i := range 100 {
+						if _, _, err := out.WriteMsgUDPAddrPort(p, control(i), addrPortOf(u)); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+				if way.begin != nil {
+					way.begin(t, in, func() {
+						send(func(int) []byte { return nil })
+						for range 90 { // with the rest there, reads stay what they are
+							if _, err := in.Read(p); err != nil {
+								t.Fatal(err)
+							}
+						}
+					})
+				}
+				if strings.HasSuffix(way.name, "SyscallConn") {
+					raw, _ := in.SyscallConn()
+					if err := raw.Read(func(uintptr) bool { return true }); err != nil {
+						t.Fatal(err)
+					}
+				}
+				send(destinationOptions)
+				msgs := make([]InputMessage, 5)
+				for i := range msgs {
+					msgs[i] = InputMessage{Vectors: [][]byte{make([]byte, 10)}, Control: make([]byte, 4096)}
+				}
+				for whole, turn := 0, 0; whole < 100; turn++ {
+					n, m := 1, &msgs[0]
+					var err error
+					switch {
+					case turn%10 == 0:
+						_, err = in.ReceiveMessage(nil, m, 0)
+					case turn%10 < 4:
+						n, err = in.ReceiveMessages(nil, msgs, 0)
+					default:
+						_, m.ControlReceived, m.Flags, _, err = in.ReadMsgUDPAddrPort(p, m.Control)
+					}
+					if err != nil {
+						t.Fatal(err)
+					}
+					for _, m := range msgs[:n] {
+						got, want := m.Control[:m.ControlReceived], destinationOptions(whole)
+						if m.Flags != 0 || len(got) != 0 && !bytes.Equal(got, want) {
+							t.Fatalf("datagram %d has %d bytes of control data, flags %#x", whole, len(got), m.Flags)
+						}
+						if len(got) != 0 {
+							whole++
+						}
+					}
+				}
+			})
+		})
+	}
+}
+
+// destinationOptions is a control message with four options of 200 bytes, the
+// i-th of its kind.
+func destinationOptions(i int) []byte {
+	header := []byte{unix.IPPROTO_UDP, 0} // what follows it, and its length
+	for range 4 {
+		header = append(header, 0x1e, 200) // of those that are skipped if unknown (RFC 8200, 4.2)
+		header = append(header, bytes.Repeat([]byte{byte(i)}, 200)...)
+	}
+	for len(header)%8 != 0 {
+		header = append(header, 0)
+	}
+	header[1] = byte(len(header)/8 - 1)
+	return cmsg(unix.SOL_IPV6, unix.IPV6_DSTOPTS, header...)
+}
+
+// TestQuickReadWithoutRecvmsg: where a filter takes recvfrom(2) alone, as net's
+// reads need it, quick reads do with that.
+func TestQuickReadWithoutRecvmsg(t *testing.T) {
+	if runtime.GOARCH == "386" || runtime.GOARCH == "s390x" {
+		t.Skip("there filters do not tell the calls of socketcall(2) apart")
+	}
+	eachPrice(t, func(t *testing.T, dear bool) {
+		in, out, _ := quickPair(t)
+		sent, read := 0, 0
+		sendRuns(t, out, addrPortOf(in), 30, &sent)
+		forbid(t, unix.SYS_RECVMMSG, syscall.EPERM)
+		forbid(t, unix.SYS_RECVMSG, syscall.EPERM)
+		readRuns(t, in.Read, sent, &read)
+	})
 }

@@ -89,10 +89,8 @@ func noCoalescingReason(fd uintptr, forced bool, release string) string {
 	if reason := noOptionReason(fd, release); reason != "" {
 		return reason
 	}
-	for _, o := range coalesceOptions {
-		if v, _, ok := sockopt(int(fd), o.level, o.name); ok && v != 0 {
-			return o.reason
-		}
+	if reason := anySet(fd, coalesceOptions); reason != "" {
+		return reason
 	}
 	if hasFilter(fd) { // it would see the length of a run
 		return "a filter is attached to the socket"
@@ -129,13 +127,25 @@ func mergesMarks(fd uintptr, forced bool, release string) string {
 	if forced || major > 6 || major == 6 && minor >= 9 { // commit 5babae777c61
 		return ""
 	}
-	for _, o := range mixedOptions {
+	if name := anySet(fd, mixedOptions); name != "" {
+		return fmt.Sprintf("%s is set, and kernel %s merges datagrams of different ECN and TTL; GROOn overrides", name, release)
+	}
+	return ""
+}
+
+// anySet is the reason of the first option that is set.
+func anySet(fd uintptr, options []reasonOption) string {
+	for _, o := range options {
 		if v, _, ok := sockopt(int(fd), o.level, o.name); ok && v != 0 {
-			return fmt.Sprintf("%s is set, and kernel %s merges datagrams of different ECN and TTL; GROOn overrides", o.reason, release)
+			return o.reason
 		}
 	}
 	return ""
 }
+
+// HasLongControl reports whether what comes beside a datagram may be more than
+// fits in ControlRoom.
+func HasLongControl(fd uintptr) bool { return anySet(fd, coalesceOptions) != "" }
 
 // hasFilter reports whether a BPF program filters what the socket receives. The
 // kernel says how long a classic one is, and EACCES for others (sk_get_filter).

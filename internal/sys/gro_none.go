@@ -29,6 +29,9 @@ func NoOptionReason(fd uintptr) string { return reasonNoGRO }
 // MergesMarks says why a socket that coalesces must not.
 func MergesMarks(fd uintptr, forced bool) string { return "" }
 
+// HasLongControl is not asked where nothing is read ahead.
+func HasLongControl(fd uintptr) bool { return false }
+
 // SetCoalescing sets UDP_GRO, of which this system knows nothing.
 func SetCoalescing(fd uintptr, on bool) error { return errors.ErrUnsupported }
 
