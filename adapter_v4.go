@@ -7,7 +7,6 @@ package batchconn
 import (
 	"net"
 	"net/netip"
-	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -43,7 +42,7 @@ func (a *adapterV4) writeBatch(ms []ipv4.Message, flags int) (int, error) {
 	c := a.xnet.Load()
 	if c == nil {
 		c = ipv4.NewPacketConn(a.s.promptConn())
-		a.xnet.Store(c) // whoever comes meanwhile makes another, which is as good
+		a.xnet.Store(c) // a call that comes meanwhile makes another, which is as good
 	}
 	n, err := c.WriteBatch(ms, flags|sys.DontWait)
 	return max(n, 0), err // x/net says -1 with an error
@@ -86,27 +85,3 @@ func (c *promptRawConn) Write(f func(fd uintptr) bool) error {
 	_, err := callOnce(c.RawConn, f)
 	return err
 }
-
-// callOnce calls f, as RawConn.Read and Write do, but once, and neither waits
-// nor locks. It returns what f did.
-func callOnce(raw syscall.RawConn, f func(fd uintptr) bool) (done bool, err error) {
-	o := onces.Get().(*once)
-	o.f, o.done = f, false
-	err = raw.Control(o.call)
-	done, o.f = o.done, nil
-	onces.Put(o)
-	return done, err
-}
-
-// A once is pooled, so that no call makes a closure.
-type once struct {
-	f    func(fd uintptr) bool
-	done bool
-	call func(fd uintptr)
-}
-
-var onces = sync.Pool{New: func() any {
-	o := new(once)
-	o.call = func(fd uintptr) { o.done = o.f(fd) }
-	return o
-}}

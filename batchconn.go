@@ -5,7 +5,6 @@
 package batchconn
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -341,7 +340,25 @@ func (c *Conn) SetWriteDeadline(t time.Time) error {
 
 // SetDeadline sets the read and the write deadline; the zero time is none.
 func (c *Conn) SetDeadline(t time.Time) error {
-	return cmp.Or(c.SetWriteDeadline(t), c.SetReadDeadline(t))
+	// By one call of net's, if no caller is kicked: then the runtime needs one
+	// timer and not two.
+	readSet := false
+	err := c.send.queue.setDeadline(t, func(t time.Time) error {
+		bothSet := false
+		err := c.recv.queue.setDeadline(t, func(t time.Time) error {
+			bothSet = true
+			return c.udpConn.SetDeadline(t)
+		})
+		readSet = true
+		if err != nil || bothSet {
+			return err
+		}
+		return c.udpConn.SetWriteDeadline(t)
+	})
+	if err != nil || readSet {
+		return err
+	}
+	return c.SetReadDeadline(t)
 }
 
 // SetReadDeadline sets the deadline of all reads, those under way included, as

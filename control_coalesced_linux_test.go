@@ -214,7 +214,7 @@ func TestReceiveControlKeepsCoalescing(t *testing.T) {
 		t.Fatal(err)
 	}
 	merges := ""
-	in.recv.queue.ends.raw.Control(func(fd uintptr) { merges = sys.MergesMarks(fd, false) })
+	in.recv.control(func(fd uintptr) { merges = sys.MergesMarks(fd, false) })
 	if st := in.Stats(); in.optionOn() != (merges == "") || st.GROReason != merges {
 		t.Errorf("coalescing is %v, %q; the kernel merges marks: %q", in.optionOn(), st.GROReason, merges)
 	}

@@ -65,7 +65,7 @@ func (l *lossy) test() {
 	if err := l.r.ReceiveControl(ControlDropped); err != nil {
 		l.t.Fatal(err)
 	}
-	l.r.recv.queue.ends.raw.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 4<<10) })
+	l.r.recv.control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 4<<10) })
 	for range 4 {
 		for i := range 30 {
 			l.send(runLength(i))

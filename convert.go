@@ -52,8 +52,10 @@ var emptyVector = []OutputVector{{}}
 
 // destinations is where a socket sends to.
 type destinations struct {
-	connected bool    // to its peer alone
-	family    adapter // else to what this accepts
+	connected bool // to its peer alone
+	family    interface {
+		accepts(to netip.Addr) error // else to these: nil, or why not, in net's words
+	}
 }
 
 // check says why nothing can be sent to an address, the zero one being that of

@@ -102,6 +102,30 @@ func (c reasoned) Err() error {
 	return context.Canceled
 }
 
+// callOnce calls f, as RawConn.Read and Write do, but once, and neither waits
+// nor locks. It returns what f returned.
+func callOnce(raw syscall.RawConn, f func(fd uintptr) bool) (done bool, err error) {
+	o := onces.Get().(*once)
+	o.f, o.done = f, false
+	err = raw.Control(o.call)
+	done, o.f = o.done, nil
+	onces.Put(o)
+	return done, err
+}
+
+// A once is pooled, so that no call makes a closure.
+type once struct {
+	f    func(fd uintptr) bool
+	done bool
+	call func(fd uintptr)
+}
+
+var onces = sync.Pool{New: func() any {
+	o := new(once)
+	o.call = func(fd uintptr) { o.done = o.f(fd) }
+	return o
+}}
+
 // A line is callers that wait for one place, in the order of arrival.
 type line struct {
 	mu      sync.Mutex

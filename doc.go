@@ -144,7 +144,8 @@
 // owns the *net.UDPConn that New was given.
 //
 // A call that need not wait starts no goroutine and no timer, with any context.
-// Where the system has a batch call it allocates nothing.
+// Where the system has a batch call it allocates nothing, except that the first
+// batch that a Conn sends makes what later ones use.
 //
 // # Segmentation offload
 //
@@ -203,13 +204,14 @@
 // Code that reads the socket itself, through Read of what Conn.SyscallConn
 // returned (as x/net's and pion's PacketConn made of a Conn do) or through
 // File, turns coalescing and reading ahead off for good before its first read.
-// What was read ahead by then is read through the Conn only; while it coalesces,
-// that is all that was queued. A run that still arrives in that moment
-// is seen by such a reader, or by the Conn, as one long datagram. A duplicate
-// of the socket that was made before New is not known of, nor is another
-// process that has it: if such a one reads, set GROOff. And poll(2), and a
-// receive inside Control, do not see what was read ahead; WaitReadable does. If
-// the user has set UDP_GRO, reads return what the kernel gives, untouched.
+// What was read ahead by then is read through the Conn only. If the Conn
+// coalesces then, that is everything in the socket's queue. A run that still
+// arrives in that moment is seen by such a reader, or by the Conn, as one long
+// datagram. A duplicate of the socket that was made before New is not known of,
+// nor is another process that has it: if such a one reads, set GROOff. And
+// poll(2), and a receive inside Control, do not see what was read ahead;
+// WaitReadable does. If the user has set UDP_GRO, reads return what the kernel
+// gives, untouched.
 //
 // [GROOff], and BATCHCONN_GRO=off in the environment, turn it off. [GROOn] has
 // it on from New. [Stats].GROReason says why it is off. Before Linux 6.9
@@ -320,7 +322,8 @@
 // Solaris, illumos and AIX, it is one sendmsg(2) or recvmsg(2) for each
 // datagram. On Windows it is one call of package net. Except on Windows, a lone
 // datagram of one vector leaves with sendto(2), if it has no control messages,
-// flags or zone. Promises are the same everywhere, except for what follows.
+// flags or zone, and ReceiveFrom, Read and ReadFrom need no more than
+// recvfrom(2). Promises are the same everywhere, except for what follows.
 //
 //   - Windows: a non-blocking call asks WSAPoll first, so it can wait after all
 //     if another goroutine takes the room or the datagram in between. For that

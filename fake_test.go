@@ -76,9 +76,19 @@ func (f *fake) sendto(p []byte, to netip.AddrPort, flags int) error {
 // follow makes c send through a fake.
 func follow(c *Conn, play func(call int, ms []ipv4.Message) (int, error)) *fake {
 	if c.send.noBatchCall.Swap(false) {
-		c.send.kernel = adapterPortable{&c.send}
+		c.send.kernel = portable{c.send.kernel, &c.send}
 	}
 	return replaceAdapter(&c.send.kernel, play)
+}
+
+// A portable is an adapter that goes the portable way.
+type portable struct {
+	adapter
+	s *sender
+}
+
+func (p portable) writeBatch(ms []ipv4.Message, flags int) (int, error) {
+	return p.s.writePortably(ms, flags)
 }
 
 // replaceAdapter puts a fake before an adapter.

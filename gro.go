@@ -63,7 +63,7 @@ type gro struct {
 	controls int32 // Controls of the user's under way, which are to see the socket as the user left it
 	resume   bool  // it was on before them
 
-	longControl bool // more may come beside a datagram than fits in sys.ControlRoom
+	longControl bool // more may come beside a datagram than fits in sys.ControlRoom; looked at where it matters
 
 	brought bool          // runs came since it went on
 	pause   time.Duration // how long it stayed off when it last brought nothing

@@ -33,7 +33,7 @@ func (r *receiver) initGRO(mode GROMode) {
 	case os.Getenv("BATCHCONN_GRO") == "off":
 		r.gro.off = "BATCHCONN_GRO=off in the environment"
 	}
-	r.direct = r.gro.off != "" || !sys.HaveBatchCall
+	r.alwaysNet = r.gro.off != "" || !sys.HaveBatchCall
 	r.shareSocket()
 	r.mu.Lock() // from here on a Conn of the same socket may turn it off
 	defer r.mu.Unlock()
@@ -152,7 +152,7 @@ func (r *receiver) control(f func(fd uintptr)) { r.queue.ends.raw.Control(f) }
 // turnOff turns coalescing off: for good if reason is not empty, else until the
 // queue is found deep again.
 func (r *receiver) turnOff(reason string) {
-	if r.direct {
+	if r.alwaysNet {
 		return
 	}
 	r.mu.Lock()
@@ -167,7 +167,6 @@ func (r *receiver) turnOff(reason string) {
 	if reason != "" {
 		r.ours.Store(true)
 		r.isAware.Store(!g.userSet) // others have the socket, and may turn the option on
-		r.control(g.lookAtControl)
 	}
 	leaves := r.held != nil
 	r.mu.Unlock()
@@ -252,7 +251,7 @@ func (r *receiver) drainLocked(fd uintptr) {
 // the socket as the user left it, and not as we did. Meanwhile no read turns
 // coalescing on.
 func (r *receiver) userControl(raw syscall.RawConn, f func(fd uintptr)) error {
-	if r.direct {
+	if r.alwaysNet {
 		return raw.Control(f)
 	}
 	r.mu.Lock()
@@ -287,7 +286,7 @@ func (r *receiver) endControl(wasOn bool) {
 // queue would come as one datagram. It goes off only if the kernel would merge
 // what is now to be told apart.
 func (r *receiver) setOptions(f func(fd uintptr)) error {
-	if err := r.queue.ends.raw.Control(f); err != nil || r.direct {
+	if err := r.queue.ends.raw.Control(f); err != nil || r.alwaysNet {
 		return err
 	}
 	r.mu.Lock()
@@ -311,7 +310,7 @@ func (r *receiver) optionsChangedLocked() (aware bool) {
 	g := &r.gro
 	g.probed = false
 	r.control(func(fd uintptr) {
-		g.lookAtControl(fd)
+		g.longControl = sys.HasLongControl(fd)
 		on, _ := sys.Coalescing(fd)
 		switch {
 		case on && !g.userSet:
@@ -327,11 +326,6 @@ func (r *receiver) optionsChangedLocked() (aware bool) {
 	})
 	return aware
 }
-
-// lookAtControl looks at what comes beside a datagram. That matters to reads
-// into blocks while the socket does not coalesce, and so is looked at when these
-// begin, and when the options may have changed.
-func (g *gro) lookAtControl(fd uintptr) { g.longControl = sys.HasLongControl(fd) }
 
 // sockets are the sockets of Conns, by cookie. Two Conns of one socket share
 // the option, and each must know.

@@ -98,7 +98,7 @@ func sameControl(a, b []byte) bool {
 type gso struct {
 	raw      syscall.RawConn
 	mode     GSOMode
-	segments int32 // Config.MaxSegments, within the kernel's limit
+	segments int32 // short, for the size of a Conn; Config.MaxSegments, within the kernel's limit
 	headers  int32 // see segmentLimits
 	refusals refusals
 
@@ -106,7 +106,7 @@ type gso struct {
 	more  atomic.Bool              // the user sent with MSG_MORE: a datagram may be open, and a whole run would be added to it
 	state atomic.Pointer[gsoState] // nil while somebody looks
 
-	mu sync.Mutex // held by who looks
+	mu sync.Mutex // held while state is replaced
 }
 
 // A gsoState is what the last probe found. disabledReason is empty if

@@ -105,10 +105,11 @@ func (c *Conn) WriteToAddrPort(b []byte, to netip.AddrPort) (int, error) {
 
 // ReadBatch has the shape of golang.org/x/net's PacketConn.ReadBatch, and takes
 // its place. It is [Conn.ReceiveMessages] without a context: it waits for at
-// least one datagram, with [MsgWaitAll] for all, and with [MsgDontWait] for none.
-// It returns how many it read, and an error only if that is 0. It sets Addr (a
-// *[net.UDPAddr], the same for neighbours that came from one address), N, NN and
-// Flags of the messages that it filled. It waits under Config.NonBlocking too.
+// least one datagram, with [MsgWaitAll] for all, and with [MsgDontWait] for
+// none. It returns how many it read, and an error only if that is 0. It sets
+// Addr (a *[net.UDPAddr], the same for neighbours that came from one address),
+// N, NN and Flags of the messages that it filled. It waits under
+// Config.NonBlocking too.
 func (c *Conn) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
 	wait, all := flags&MsgDontWait == 0, flags&MsgWaitAll != 0
 	a := getInAdopted(len(ms))
@@ -202,7 +203,9 @@ func (r *receiver) leaveNet(n int, err error) (again bool) {
 	}
 	done := r.net.end(n)
 	if done >= netAddUp {
-		r.addNet()
+		r.mu.Lock()
+		r.addNetLocked()
+		r.mu.Unlock()
 	}
 	if done%lookEvery == 0 {
 		r.lookForMore()
@@ -210,10 +213,8 @@ func (r *receiver) leaveNet(n int, err error) (again bool) {
 	return false
 }
 
-// addNet adds net's own reads to the others.
-func (r *receiver) addNet() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+// addNetLocked adds net's own reads to the others.
+func (r *receiver) addNetLocked() {
 	n, bytes := r.net.take()
 	r.stats.received += n
 	r.stats.bytes += bytes
@@ -222,8 +223,8 @@ func (r *receiver) addNet() {
 
 // netReads counts the reads that are package net's own. One word holds three
 // counts, since each atomic operation weighs on so short a call: from the
-// lowest bit, the reads under way, the reads done, and their bytes. The latter two
-// are taken away long before they outgrow their bits.
+// lowest bit, the reads under way, the reads done, and their bytes. The latter
+// two are taken away long before they outgrow their bits.
 type netReads struct{ word atomic.Uint64 }
 
 const (
@@ -263,10 +264,10 @@ func netDone(word uint64) (done, bytes uint64) { return word % netByte / netRead
 
 // lookForMore looks whether the queue is deep, and if so ends net's own reads.
 func (r *receiver) lookForMore() {
-	if r.direct {
+	if r.alwaysNet {
 		return
 	}
-	o := r.newReading(&readings, 0)
+	o := r.newReading(0)
 	o.look = true
 	if r.obtainNow(o) != nil {
 		o.free()
@@ -282,10 +283,10 @@ func (r *receiver) lookForMore() {
 }
 
 // A quickRead is how the Read family reads while the queue is deep and nothing
-// coalesces. It makes one call to the kernel at once. It takes no place in line,
-// and Go's scheduler is not told of the call. Where calls are dear the call
-// brings a few datagrams more than the caller's, and they are held. A Conn has
-// one quickRead for all of its reads, under the receiver's mu.
+// coalesces. It makes one call to the kernel at once. It takes no place in
+// line, and Go's scheduler is not told of the call. Where calls are dear the
+// call brings a few datagrams more than the caller's, and they are held. A Conn
+// has one quickRead for all of its reads, under the receiver's mu.
 type quickRead struct {
 	r          *receiver
 	p, control []byte
@@ -295,10 +296,9 @@ type quickRead struct {
 	got   received // the caller's datagram
 
 	isDear bool // calls are dear: read ahead
-	began  bool // since it was started
 	ahead  int  // datagrams that the next call asks for, if it may read ahead
 
-	judgedAt uint64 // how many datagrams the Conn had received when the queue was last found empty
+	receivedBefore uint64 // what the Conn had received when the queue was last found empty
 
 	try func(fd uintptr) // attempt, bound once so that no read makes a closure
 }
@@ -321,9 +321,9 @@ func (by netCall) receive(fd uintptr, p, control []byte, flags int, got *receive
 	case byRecvfrom:
 		got.n, errno = sys.Recvfrom(fd, p, flags, &got.from)
 	default:
-		var controls, flagged int
-		got.n, controls, flagged, got.from, errno = sys.Recvmsg(fd, p, control, flags)
-		got.control, got.flags = int32(controls), int32(flagged)
+		var controlLen, gotFlags int
+		got.n, controlLen, gotFlags, got.from, errno = sys.Recvmsg(fd, p, control, flags)
+		got.control, got.flags = int32(controlLen), int32(gotFlags)
 	}
 	return errno
 }
@@ -331,8 +331,8 @@ func (by netCall) receive(fd uintptr, p, control []byte, flags int, got *receive
 // String is the call's name in errors, which is net's.
 func (by netCall) String() string { return [...]string{"read", "recvfrom", "recvmsg"}[by] }
 
-// startQuickLocked has the Read family read quickly until the queue is no longer
-// deep.
+// startQuickLocked has the Read family read quickly until the queue is no
+// longer deep.
 func (r *receiver) startQuickLocked() {
 	q := r.quick
 	if q == nil {
@@ -340,25 +340,29 @@ func (r *receiver) startQuickLocked() {
 		q.try = q.attempt
 		r.quick = q
 	}
-	q.isDear, q.ahead, q.judgedAt, q.began = r.areCallsDear(), maxAhead, r.stats.received, false
+	r.addNetLocked()
+	q.ahead, q.receivedBefore = maxAhead, r.stats.received
+	if q.isDear = r.areCallsDear(); q.isDear {
+		r.gro.longControl, _ = callOnce(r.queue.ends.raw, sys.HasLongControl)
+	}
 	r.isQuick.Store(true)
 	r.ours.Store(true)
 }
 
 // dearCall is how long a system call takes where reading ahead gains. The call
 // that is measured is poll(2) of one descriptor, with a look at the clock.
-// Reading ahead saves up to seven calls of eight. It costs the holding, a second
-// copy, and what recvmmsg(2) does more for each message than recvfrom(2). Where
-// nothing is in the way of calls a poll takes some 350 ns (an Intel Xeon of
-// 2026), and there is little or nothing to gain. A processor's mitigations or a
-// seccomp filter can make it microseconds.
+// Reading ahead saves up to seven calls of eight. It costs the holding, a
+// second copy, and what recvmmsg(2) does more for each message than
+// recvfrom(2). Where nothing is in the way of calls a poll takes some 350 ns
+// (an Intel Xeon of 2026), and there is little or nothing to gain. A
+// processor's mitigations or a seccomp filter can make it microseconds.
 const dearCall = 500 * time.Nanosecond
 
 // fastestPoll is what measurePoll found, in ns; 0 until it has.
 var fastestPoll atomic.Int64
 
-// areCallsDear reports whether a system call takes dearCall or longer. The first
-// in the process measures, on r's socket.
+// areCallsDear reports whether a system call takes dearCall or longer. The
+// first in the process measures, on r's socket.
 func (r *receiver) areCallsDear() bool {
 	if fastestPoll.Load() == 0 {
 		r.control(measurePoll)
@@ -384,11 +388,11 @@ func (r *receiver) judgeQuickLocked() {
 	if !r.isQuick.Load() {
 		return
 	}
-	came := r.stats.received - r.quick.judgedAt
+	came := r.stats.received - r.quick.receivedBefore
 	if came == 0 {
-		return // who finds it empty looks again before it waits, and so do others
+		return // a read that found it empty looks again before it waits, and other reads do
 	}
-	r.quick.judgedAt += came
+	r.quick.receivedBefore = r.stats.received
 	if came < deepAfter {
 		r.isQuick.Store(false)
 	}
@@ -438,10 +442,6 @@ func (r *receiver) quickly(p, control []byte, by netCall) (got received, done bo
 
 // attempt makes the one call to the kernel, and counts what it brought.
 func (q *quickRead) attempt(fd uintptr) {
-	if !q.began {
-		q.began = true
-		q.r.gro.lookAtControl(fd)
-	}
 	var n, bytes int
 	if q.mayReadAhead() {
 		n, bytes = q.readAhead(fd)
@@ -460,9 +460,9 @@ func (q *quickRead) attempt(fd uintptr) {
 
 // mayReadAhead reports whether the next call may take more than the caller's
 // datagram. A read of package net's own that is under way would not see what is
-// held. A run must not be cut once the user has set UDP_GRO, which a Control may
-// be doing. What comes beside a datagram has to fit. Without a batch call there
-// is nothing to gain.
+// held. A run must not be cut once the user has set UDP_GRO, which a Control
+// may be doing. What comes beside a datagram has to fit. Without a batch call
+// there is nothing to gain.
 func (q *quickRead) mayReadAhead() bool {
 	r := q.r
 	return q.isDear && r.net.underWay() == 0 &&
@@ -486,7 +486,7 @@ func (q *quickRead) readAhead(fd uintptr) (n, bytes int) {
 	case refused: // recvfrom(2) may not be
 		b.free()
 		n, bytes = q.readOne(fd)
-		q.r.noteRefused(q.errno)
+		q.r.noteRefusedLocked(q.errno)
 		return n, bytes
 	case q.errno != 0:
 		b.free()

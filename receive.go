@@ -83,7 +83,7 @@ type receiver struct {
 
 	isIPv6      bool
 	nonBlocking bool
-	direct      bool // the Read family is always package net's: nothing is ever held
+	alwaysNet   bool // the Read family is always package net's: nothing is ever held
 	full        bool // under mu: the last aware call brought as many as it asked for
 	runs        bool // under mu: the last aware call brought a run
 
@@ -91,16 +91,17 @@ type receiver struct {
 
 	unreturned pendingErrors // errors of reads that returned datagrams instead
 
-	net   netReads     // the reads that are in net's: coalescing may only go on when none is
+	net   netReads     // the reads that are package net's own; while any is under way, coalescing may not go on
 	retry atomic.Int64 // since epoch: when coalescing may go on again
 
-	// These change with mu, and are read without.
-	ours    atomic.Bool // false while the Read family is package net's own, which it is until the queue is found deep
+	// These change with mu, and are read without. While ours is false the Read
+	// family is package net's own, which it is until the queue is found deep.
+	ours    atomic.Bool
 	hasHeld atomic.Bool // held is not nil
 	isAware atomic.Bool // runs can come: reads go into blocks, and are cut
 	isQuick atomic.Bool // the Read family may read quickly, if it is not aware
 
-	asked atomic.Int32 // twice what the last plain batch call brought
+	asked atomic.Int32 // twice what the last plain batch call brought; a guess, which nothing guards
 
 	mu         sync.Mutex // held while working, never while waiting
 	depth      int32      // datagrams in a row that were there already
@@ -166,7 +167,7 @@ type reading struct {
 	inLine  bool // it has the place
 
 	by      netCall   // the system call of a read of one datagram
-	p       [1][]byte // room for that
+	p       [1][]byte // room for that; an array, so that direct makes no slice
 	control []byte
 	got     received
 
@@ -203,8 +204,14 @@ func (o *reading) wait() error {
 	return o.r.queue.ends.raw.Read(o.try)
 }
 
-func (r *receiver) newReading(from *sync.Pool, flags int) *reading {
-	o := from.Get().(*reading)
+// newReading is for a read of one datagram, or for a look.
+func (r *receiver) newReading(flags int) *reading { return r.prepare(&readings, flags) }
+
+// newBatchReading is for a read of messages.
+func (r *receiver) newBatchReading(flags int) *reading { return r.prepare(&batchReadings, flags) }
+
+func (r *receiver) prepare(pool *sync.Pool, flags int) *reading {
+	o := pool.Get().(*reading)
 	o.r, o.flags = r, int32(flags)
 	o.past = isErrQueue(flags)
 	return o
@@ -212,11 +219,11 @@ func (r *receiver) newReading(from *sync.Pool, flags int) *reading {
 
 // free puts o back without anything of the user's in it.
 func (o *reading) free() {
-	o.r, o.tries, o.errno = nil, 0, 0
+	o.r, o.tries, o.errno, o.got = nil, 0, 0, received{}
 	o.look, o.several, o.plain, o.again, o.inLine = false, false, false, false, false
 	b := o.batch
 	if b == nil {
-		o.p[0], o.control, o.got = nil, nil, received{}
+		o.p[0], o.control = nil, nil
 		readings.Put(o)
 		return
 	}
@@ -288,10 +295,11 @@ func (o *reading) readNet() error {
 	if o.flags != 0 {
 		return os.NewSyscallError("recvmsg", errors.ErrUnsupported)
 	}
-	in := new(sys.InMessages)
+	var in *sys.InMessages
 	if o.batch != nil {
 		in, o.batch.n = &o.batch.in, 1
 	} else {
+		in = new(sys.InMessages)
 		in.AddOne(o.p[0], o.control)
 	}
 	if err := in.ReadNet(o.r.queue.conn); err != nil {
@@ -443,15 +451,18 @@ func (r *receiver) readAheadLocked(fd uintptr, o *reading) syscall.Errno {
 	if o.several && !r.sender.noBatchCall.Load() {
 		n = max(n, 2) // a call that comes back with less has found the end, and spares the call that would
 	}
-	if r.gro.off != "" || r.gro.longControl {
-		n = 1 // others may read the socket, and what is held is not for them
+	// Others may read the socket, and what is held is not for them; or more may
+	// come beside a datagram than each has room for.
+	alone := r.gro.off != "" || r.gro.controls > 0 || r.gro.longControl
+	if alone {
+		n = 1
 	}
 	var direct [][]byte
 	if !r.runs {
 		direct = o.direct()
 	}
 	b := inBatches.Get().(*inBatch)
-	b.longRoom = r.gro.longControl
+	b.longRoom = alone
 	b.ready(n, direct)
 	k, errno := r.recvLocked(&b.in, fd, n, int(o.flags)&^(sys.MsgPeek|sys.MsgTrunc))
 	if errno != 0 {
@@ -542,21 +553,23 @@ func (r *receiver) recvLocked(in *sys.InMessages, fd uintptr, n, flags int) (int
 	r.stats.calls++
 	k, errno := in.RecvOne(fd, flags)
 	if refused {
-		r.noteRefused(errno)
+		r.noteRefusedLocked(errno)
 	}
 	return k, errno
 }
 
-// recvManyLocked makes the batch call. If that is refused, nothing was received,
-// and noteRefused must follow the single call that is made instead.
+// recvManyLocked makes the batch call. If that is refused, nothing was
+// received. Then the caller makes a single call, and tells noteRefusedLocked
+// how it ended.
 func (r *receiver) recvManyLocked(in *sys.InMessages, fd uintptr, n, flags int) (k int, errno syscall.Errno, refused bool) {
 	r.stats.calls++
 	k, errno = in.Recv(fd, n, flags)
 	return k, errno, errno != 0 && errno != sys.EWOULDBLOCK && in.Refused(fd, errno)
 }
 
-// noteRefused notes how the single call ended after the batch call was refused.
-func (r *receiver) noteRefused(errno syscall.Errno) {
+// noteRefusedLocked notes how the single call ended after the batch call was
+// refused.
+func (r *receiver) noteRefusedLocked(errno syscall.Errno) {
 	if errno == 0 || errno == sys.EWOULDBLOCK {
 		r.sender.noBatchCall.Store(true)
 	}
@@ -618,7 +631,7 @@ func (r *receiver) dropLocked() {
 // A received is what a read of one datagram returns.
 type received struct {
 	n              int
-	control, flags int32          // short, since a reader that waits keeps them
+	control, flags int32          // so that a reading, which a reader that waits keeps, is one size class smaller
 	from           netip.AddrPort // in the form of the socket's family
 }
 
@@ -628,8 +641,8 @@ func (got *received) setFirst(in *sys.InMessages) {
 	*got = received{n, int32(control), int32(flags), in.From(0)}
 }
 
-// one reads one datagram, as the system call by does. Only recvmsg tells control
-// data and flags.
+// one reads one datagram, as the system call by does. Only recvmsg tells
+// control data and flags.
 func (r *receiver) one(ctx context.Context, p, control []byte, flags int, wait bool, by netCall) (received, error) {
 	if r.hasHeld.Load() && flags&^(sys.MsgPeek|sys.MsgTrunc|MsgDontWait) == 0 && !r.anyPending() {
 		if err := r.queue.ends.check(ctx); err != nil {
@@ -651,7 +664,7 @@ func (r *receiver) oneSlowly(ctx context.Context, p, control []byte, flags int, 
 	if err := r.takePending(ctx, flags); err != nil {
 		return received{}, err
 	}
-	o := r.newReading(&readings, flags&^privateReceiveFlags)
+	o := r.newReading(flags &^ privateReceiveFlags)
 	o.by, o.p[0], o.control = by, p, control
 	if err := r.obtain(ctx, o, wait && !o.past); err != nil {
 		o.free()
@@ -675,21 +688,21 @@ func (r *receiver) oneSlowly(ctx context.Context, p, control []byte, flags int, 
 func (r *receiver) takeOneLocked(p, control []byte, flags int) (got received) {
 	m := r.held.first()
 	d := m.first()
-	flagged, controls := m.flags, 0
+	gotFlags, controlLen := m.flags, 0
 	got.n, got.from = len(d), m.from
 	if !isAt(d, p) {
 		got.n = copy(p, d)
 	}
 	if got.n < len(d) {
-		flagged |= MsgTruncated
+		gotFlags |= MsgTruncated
 		if flags&sys.MsgTrunc != 0 {
 			got.n = len(d)
 		}
 	}
 	if len(m.control) > 0 {
-		controls = m.fillControl(control, &flagged)
+		controlLen = m.fillControl(control, &gotFlags)
 	}
-	got.control, got.flags = int32(controls), int32(flagged)
+	got.control, got.flags = int32(controlLen), int32(gotFlags)
 	if flags&sys.MsgPeek == 0 {
 		if m.drop(); m.left == 0 {
 			r.dropFirstLocked()
@@ -785,7 +798,7 @@ func (r *receiver) some(ctx context.Context, msgs []InputMessage, flags int, wai
 			return n, true, nil
 		}
 	}
-	o := r.newReading(&batchReadings, flags&^privateReceiveFlags)
+	o := r.newBatchReading(flags &^ privateReceiveFlags)
 	o.several = len(msgs) > 1
 	m := o.batch
 	if o.past || !r.isAware.Load() {
@@ -930,7 +943,7 @@ func (r *receiver) awaitReadable(ctx context.Context) error {
 	if r.anyPending() {
 		return nil
 	}
-	o := r.newReading(&readings, 0)
+	o := r.newReading(0)
 	o.look = true
 	if err := r.obtain(ctx, o, true); err != nil {
 		o.free()

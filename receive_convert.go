@@ -93,10 +93,10 @@ func (b *inBatch) block(i int) []byte {
 	return b.blocks[i]
 }
 
-// take begins the messages first to k-1 of those that the kernel has filled; the
-// ones before are the caller's already. Until the first run each is of a single
-// datagram, which is where it was to go; the others are put together in their
-// blocks.
+// take begins the messages first to k-1 of those that the kernel has filled;
+// the ones before are the caller's already. Until the first run each is of a
+// single datagram, which is where it was to go; the others are put together in
+// their blocks.
 func (b *inBatch) take(first, k int, direct [][]byte) {
 	b.at, b.n, b.runs = first, k, false
 	for i := first; i < k; i++ {

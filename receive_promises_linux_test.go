@@ -280,7 +280,7 @@ func TestCloseDropsWhatAReadBrings(t *testing.T) {
 	sent := 0
 	sendRuns(t, out, to, 2, &sent)
 	in.recv.close() // the first half of Close: a read may still be on its way
-	o := in.recv.newReading(&readings, 0)
+	o := in.recv.newReading(0)
 	if err := in.recv.obtainNow(o); err != nil {
 		t.Fatal(err)
 	}

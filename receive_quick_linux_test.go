@@ -28,8 +28,8 @@ import (
 	"github.com/batchconn/batchconn/internal/sys"
 )
 
-// eachPrice runs test twice: with calls cheap, and with calls dear, so that quick
-// reads read ahead.
+// eachPrice runs test twice: with calls cheap, and with calls dear, so that
+// quick reads read ahead.
 func eachPrice(t *testing.T, test func(t *testing.T, dear bool)) {
 	for _, dear := range []bool{false, true} {
 		t.Run(fmt.Sprintf("dear=%v", dear), func(t *testing.T) {
@@ -188,8 +188,8 @@ func testQuickReadRefused(t *testing.T, _ bool) {
 	nothingMore(t, in)
 }
 
-// TestQuickReadLeaves: a quick read that leaves something held kicks a read that
-// has parked meanwhile, and leaves nothing if Close came meanwhile.
+// TestQuickReadLeaves: a quick read that leaves something held kicks a read
+// that has parked meanwhile, and leaves nothing if Close came meanwhile.
 func TestQuickReadLeaves(t *testing.T) {
 	setDear(t, true)
 	in, out, readAll := quickPair(t)
@@ -226,8 +226,8 @@ func TestQuickReadLeaves(t *testing.T) {
 	}
 }
 
-// TestQuickReadBesideNet: a quick read takes no more than it returns while a read
-// of package net's own is under way, which would not see the rest.
+// TestQuickReadBesideNet: a quick read takes no more than it returns while a
+// read of package net's own is under way, which would not see the rest.
 func TestQuickReadBesideNet(t *testing.T) {
 	setDear(t, true)
 	in, out, readAll := quickPair(t)
@@ -316,8 +316,8 @@ func TestQuickReadFitsCache(t *testing.T) {
 	}
 }
 
-// TestQuickReadNoAllocation: quick reads allocate as others do, nothing but what
-// ReadFrom returns.
+// TestQuickReadNoAllocation: quick reads allocate as others do, nothing but
+// what ReadFrom returns.
 func TestQuickReadNoAllocation(t *testing.T) {
 	if raceEnabled {
 		t.Skip("under -race sync.Pool drops what it is given at random")
@@ -488,8 +488,8 @@ func TestQuickReadersInOrder(t *testing.T) {
 	})
 }
 
-// TestLateQuickRead: a quick read that began as quick reads ended reads nothing:
-// what it held would not be seen by net's own reads.
+// TestLateQuickRead: a quick read that began as quick reads ended reads
+// nothing: what it held would not be seen by net's own reads.
 func TestLateQuickRead(t *testing.T) {
 	setDear(t, true)
 	in, out, _ := quickPair(t)
@@ -506,8 +506,8 @@ func TestLateQuickRead(t *testing.T) {
 	readRuns(t, in.Read, sent, &read)
 }
 
-// TestQuickReadPending: an error that an earlier call had no way to return comes
-// before what a quick read would read.
+// TestQuickReadPending: an error that an earlier call had no way to return
+// comes before what a quick read would read.
 func TestQuickReadPending(t *testing.T) {
 	eachPrice(t, func(t *testing.T, _ bool) {
 		in, out, _ := quickPair(t)
@@ -617,7 +617,7 @@ func TestOneCallABurst(t *testing.T) {
 // refused, and no other is.
 func TestReceiveCallsAreExact(t *testing.T) {
 	in, out, to := readPair(t, nil)
-	o := in.recv.newReading(&batchReadings, 0) // as if coalescing had been on when it was made ready
+	o := in.recv.newBatchReading(0) // as if coalescing had been on when it was made ready
 	if err := in.recv.obtainNow(o); err != nil || !o.again {
 		t.Fatalf("%v, again %v", err, o.again)
 	}
@@ -667,86 +667,136 @@ func TestAsksForWhatComes(t *testing.T) {
 	}
 }
 
-// TestLongControl: what comes beside a datagram is whole, however long it is and
-// whoever reads: an IPv6 socket may ask for kilobytes.
+// TestLongControl: what comes beside a datagram is whole, however long it is
+// and however the Conn reads: an IPv6 socket may ask for kilobytes.
 func TestLongControl(t *testing.T) {
-	ask := option(unix.SOL_IPV6, unix.IPV6_RECVDSTOPTS, 1)
-	quick := func(in *Conn) { in.recv.retry.Store(sinceEpoch(time.Now().Add(time.Hour))) }
 	for _, way := range []struct {
-		name  string
-		begin func(t *testing.T, in *Conn, readPlain func())
+		name   string
+		before bool // asked for before New, else while plain datagrams are read
+		pause  bool // coalescing may not go on: reads get quick
+		raw    bool // others read the socket
+		inside bool // the datagrams are read inside the Control that asks
 	}{
-		{"asked for before New", nil},
-		{"asked for before New, read by SyscallConn", nil},
-		{"asked for while reads are quick", func(t *testing.T, in *Conn, readPlain func()) { quick(in); readPlain(); control(t, in, ask) }},
-		{"asked for while it coalesces", func(t *testing.T, in *Conn, readPlain func()) { readPlain(); control(t, in, ask) }},
+		{name: "quick, asked before New", before: true},
+		{name: "quick", pause: true},
+		{name: "quick, inside Control", pause: true, inside: true},
+		{name: "coalescing"},
+		{name: "coalescing, inside Control", inside: true},
+		{name: "beside a raw reader", before: true, raw: true},
 	} {
 		t.Run(way.name, func(t *testing.T) {
 			eachPrice(t, func(t *testing.T, dear bool) {
+				ask := option(unix.SOL_IPV6, unix.IPV6_RECVDSTOPTS, 1)
 				u := listen(t, "udp6", "::1")
 				u.SetReadBuffer(1 << 20)
-				if way.begin == nil {
+				if way.before {
 					control(t, u, ask)
 				}
-				in := newConn(t, u, nil)
-				in.SetReadDeadline(time.Now().Add(patience))
-				out := listen(t, "udp6", "::1")
-				p := make([]byte, 10)
-				send := func(control func(i int) []byte) {
-					t.Helper()
-					for i := range 100 {
-						if _, _, err := out.WriteMsgUDPAddrPort(p, control(i), addrPortOf(u)); err != nil {
-							t.Fatal(err)
-						}
-					}
+				l := longControl{t: t, in: newConn(t, u, nil), out: listen(t, "udp6", "::1")}
+				l.in.SetReadDeadline(time.Now().Add(patience))
+				if way.pause {
+					l.in.recv.retry.Store(sinceEpoch(time.Now().Add(time.Hour)))
 				}
-				if way.begin != nil {
-					way.begin(t, in, func() {
-						send(func(int) []byte { return nil })
-						for range 90 { // with the rest there, reads stay what they are
-							if _, err := in.Read(p); err != nil {
-								t.Fatal(err)
-							}
-						}
-					})
-				}
-				if strings.HasSuffix(way.name, "SyscallConn") {
-					raw, _ := in.SyscallConn()
+				if way.raw {
+					raw, _ := l.in.SyscallConn()
 					if err := raw.Read(func(uintptr) bool { return true }); err != nil {
 						t.Fatal(err)
 					}
 				}
-				send(destinationOptions)
-				msgs := make([]InputMessage, 5)
-				for i := range msgs {
-					msgs[i] = InputMessage{Vectors: [][]byte{make([]byte, 10)}, Control: make([]byte, 4096)}
+				if !way.raw {
+					l.sendPlain(100)
+					l.readPlain(90) // with the rest there, reads stay what they are
+					quick, wantQuick := l.in.recv.isQuick.Load(), way.before || way.pause
+					if aware := l.in.recv.isAware.Load(); quick != wantQuick || aware == wantQuick {
+						t.Skipf("quick %v, aware %v: %s", quick, aware, l.in.Stats().GROReason)
+					}
 				}
-				for whole, turn := 0, 0; whole < 100; turn++ {
-					n, m := 1, &msgs[0]
-					var err error
-					switch {
-					case turn%10 == 0:
-						_, err = in.ReceiveMessage(nil, m, 0)
-					case turn%10 < 4:
-						n, err = in.ReceiveMessages(nil, msgs, 0)
-					default:
-						_, m.ControlReceived, m.Flags, _, err = in.ReadMsgUDPAddrPort(p, m.Control)
-					}
-					if err != nil {
-						t.Fatal(err)
-					}
-					for _, m := range msgs[:n] {
-						got, want := m.Control[:m.ControlReceived], destinationOptions(whole)
-						if m.Flags != 0 || len(got) != 0 && !bytes.Equal(got, want) {
-							t.Fatalf("datagram %d has %d bytes of control data, flags %#x", whole, len(got), m.Flags)
-						}
-						if len(got) != 0 {
-							whole++
-						}
-					}
+				test := func() {
+					l.send(100)
+					l.readAll(100)
+				}
+				switch {
+				case way.before:
+					test()
+				case way.inside:
+					control(t, l.in, func(fd int) error {
+						err := ask(fd)
+						test()
+						return err
+					})
+				default:
+					control(t, l.in, ask)
+					test()
 				}
 			})
 		})
+	}
+}
+
+// A longControl sends datagrams with destinationOptions, and reads them.
+type longControl struct {
+	t   *testing.T
+	in  *Conn
+	out *net.UDPConn
+}
+
+func (l *longControl) sendPlain(n int) {
+	l.t.Helper()
+	for range n {
+		if _, err := l.out.WriteToUDPAddrPort(make([]byte, 10), addrPortOf(l.in)); err != nil {
+			l.t.Fatal(err)
+		}
+	}
+}
+
+func (l *longControl) readPlain(n int) {
+	l.t.Helper()
+	for range n {
+		if _, err := l.in.Read(make([]byte, 10)); err != nil {
+			l.t.Fatal(err)
+		}
+	}
+}
+
+func (l *longControl) send(n int) {
+	l.t.Helper()
+	for i := range n {
+		if _, _, err := l.out.WriteMsgUDPAddrPort(make([]byte, 10), destinationOptions(i), addrPortOf(l.in)); err != nil {
+			l.t.Fatal(err)
+		}
+	}
+}
+
+// readAll reads n of those sent, under all names. Plain ones may come before.
+func (l *longControl) readAll(n int) {
+	l.t.Helper()
+	msgs := make([]InputMessage, 5)
+	for i := range msgs {
+		msgs[i] = InputMessage{Vectors: [][]byte{make([]byte, 10)}, Control: make([]byte, 4096)}
+	}
+	for read, turn := 0, 0; read < n; turn++ {
+		k, m := 1, &msgs[0]
+		var err error
+		switch {
+		case turn%10 == 0:
+			_, err = l.in.ReceiveMessage(nil, m, 0)
+		case turn%10 < 4:
+			k, err = l.in.ReceiveMessages(nil, msgs, 0)
+		default:
+			_, m.ControlReceived, m.Flags, _, err = l.in.ReadMsgUDPAddrPort(m.Vectors[0], m.Control)
+		}
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		for _, m := range msgs[:k] {
+			got := m.Control[:m.ControlReceived]
+			if m.Flags != 0 || len(got) != 0 && !bytes.Equal(got, destinationOptions(read)) {
+				l.t.Fatalf("datagram %d has %d bytes of control data, flags %#x", read, len(got), m.Flags)
+			}
+			if len(got) != 0 {
+				read++
+			}
+		}
 	}
 }
 
@@ -766,17 +816,20 @@ func destinationOptions(i int) []byte {
 }
 
 // TestQuickReadWithoutRecvmsg: where a filter takes recvfrom(2) alone, as net's
-// reads need it, quick reads do with that.
+// reads need it, quick reads that read ahead make do with it.
 func TestQuickReadWithoutRecvmsg(t *testing.T) {
 	if runtime.GOARCH == "386" || runtime.GOARCH == "s390x" {
 		t.Skip("there filters do not tell the calls of socketcall(2) apart")
 	}
-	eachPrice(t, func(t *testing.T, dear bool) {
-		in, out, _ := quickPair(t)
-		sent, read := 0, 0
-		sendRuns(t, out, addrPortOf(in), 30, &sent)
-		forbid(t, unix.SYS_RECVMMSG, syscall.EPERM)
-		forbid(t, unix.SYS_RECVMSG, syscall.EPERM)
-		readRuns(t, in.Read, sent, &read)
-	})
+	setDear(t, true)
+	in, out, _ := quickPair(t)
+	sent, read := 0, 0
+	sendRuns(t, out, addrPortOf(in), 30, &sent)
+	forbid(t, unix.SYS_RECVMMSG, syscall.EPERM)
+	forbid(t, unix.SYS_RECVMSG, syscall.EPERM)
+	readRuns(t, in.Read, sent-5, &read)
+	readRuns(t, func(p []byte) (int, error) { n, _, err := in.ReadFromUDPAddrPort(p); return n, err }, 5, &read)
+	if !in.recv.isQuick.Load() || !in.send.noBatchCall.Load() {
+		t.Errorf("quick %v, the batch call is known to be refused: %v", in.recv.isQuick.Load(), in.send.noBatchCall.Load())
+	}
 }

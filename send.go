@@ -30,7 +30,7 @@ type sender struct {
 
 	isIPv6      bool
 	nonBlocking bool
-	noBatchCall atomic.Bool // it is refused: adapterPortable instead
+	noBatchCall atomic.Bool // it is refused: writePortably instead
 	noSendto    atomic.Bool // sendto is refused, and the other calls may not be
 	wasFull     atomic.Bool // what ended a batch call the last time was a full socket, and not an error
 
@@ -339,7 +339,7 @@ func (s *sender) write(b *outBatch, flags int) (n int, err error) {
 	for again := false; ; {
 		portable := s.noBatchCall.Load()
 		if portable {
-			n, err = adapterPortable{s}.writeBatch(b.pending(), flags)
+			n, err = s.writePortably(b.pending(), flags)
 		} else {
 			n, err = s.kernel.writeBatch(b.pending(), flags)
 		}
@@ -384,24 +384,9 @@ func (s *sender) noteFull(full bool) {
 }
 
 func (s *sender) bufferIsFull() bool {
-	l := bufferLooks.Get().(*bufferLook)
-	defer bufferLooks.Put(l)
-	l.full = false
-	s.queue.ends.raw.Control(l.look)
-	return l.full
+	full, _ := callOnce(s.queue.ends.raw, sys.SendBufferFull)
+	return full
 }
-
-// A bufferLook is pooled, so that a call that waits allocates nothing.
-type bufferLook struct {
-	full bool
-	look func(fd uintptr)
-}
-
-var bufferLooks = sync.Pool{New: func() any {
-	l := new(bufferLook)
-	l.look = func(fd uintptr) { l.full = sys.SendBufferFull(fd) }
-	return l
-}}
 
 // isCallRefused reports whether err, of a system call, is about that call and
 // not about what was sent: the kernel does not know it, or a seccomp filter

@@ -43,7 +43,7 @@ func SocketCookie(fd uintptr) uint64 {
 	return binary.NativeEndian.Uint64(cookie[:])
 }
 
-// A reasonOption is a socket option that is a reason not to coalesce.
+// A reasonOption is a socket option that is a reason not to coalesce, or its name.
 type reasonOption struct {
 	level, name int
 	reason      string
@@ -133,7 +133,7 @@ func mergesMarks(fd uintptr, forced bool, release string) string {
 	return ""
 }
 
-// anySet is the reason of the first option that is set.
+// anySet is what options say of the first that is set.
 func anySet(fd uintptr, options []reasonOption) string {
 	for _, o := range options {
 		if v, _, ok := sockopt(int(fd), o.level, o.name); ok && v != 0 {
@@ -144,7 +144,8 @@ func anySet(fd uintptr, options []reasonOption) string {
 }
 
 // HasLongControl reports whether what comes beside a datagram may be more than
-// fits in ControlRoom.
+// fits in ControlRoom. Those of coalesceOptions that tell little cost nothing but
+// reading ahead.
 func HasLongControl(fd uintptr) bool { return anySet(fd, coalesceOptions) != "" }
 
 // hasFilter reports whether a BPF program filters what the socket receives. The

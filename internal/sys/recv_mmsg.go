@@ -16,7 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Receives reports whether Recv and Recvfrom receive from a descriptor here.
+// Receives reports whether Recv, Recvfrom and Recvmsg receive from a descriptor
+// here.
 const Receives = true
 
 // Flags of recvmsg(2), asked for and told.
@@ -88,7 +89,7 @@ func Recvfrom(fd uintptr, p []byte, flags int, from *netip.AddrPort) (int, sysca
 
 // Recvmsg receives one datagram with recvmsg(2), which tells control data and
 // flags as well, and does not wait. It does not allocate.
-func Recvmsg(fd uintptr, p, control []byte, flags int) (n, controls, got int, from netip.AddrPort, errno syscall.Errno) {
+func Recvmsg(fd uintptr, p, control []byte, flags int) (n, controlLen, gotFlags int, from netip.AddrPort, errno syscall.Errno) {
 	var room name
 	vector := unix.Iovec{Base: unsafe.SliceData(p)}
 	vector.SetLen(len(p))

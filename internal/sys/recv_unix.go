@@ -15,7 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Receives reports whether Recv and Recvfrom receive from a descriptor here.
+// Receives reports whether Recv, Recvfrom and Recvmsg receive from a descriptor
+// here.
 const Receives = true
 
 // Flags of recvmsg(2), asked for and told.
@@ -59,15 +60,15 @@ func Recvfrom(fd uintptr, p []byte, flags int, from *netip.AddrPort) (int, sysca
 
 // Recvmsg receives one datagram with recvmsg(2), which tells control data and
 // flags as well, and does not wait.
-func Recvmsg(fd uintptr, p, control []byte, flags int) (n, controls, got int, from netip.AddrPort, errno syscall.Errno) {
+func Recvmsg(fd uintptr, p, control []byte, flags int) (n, controlLen, gotFlags int, from netip.AddrPort, errno syscall.Errno) {
 	return recvmsg(fd, [][]byte{p}, control, flags)
 }
 
-func recvmsg(fd uintptr, vectors [][]byte, control []byte, flags int) (n, controls, got int, from netip.AddrPort, errno syscall.Errno) {
+func recvmsg(fd uintptr, vectors [][]byte, control []byte, flags int) (n, controlLen, gotFlags int, from netip.AddrPort, errno syscall.Errno) {
 	for {
-		n, controls, got, name, err := unix.RecvmsgBuffers(int(fd), vectors, control, flags|DontWait)
+		n, controlLen, gotFlags, name, err := unix.RecvmsgBuffers(int(fd), vectors, control, flags|DontWait)
 		if err == nil {
-			return n, controls, got, addrPort(name), 0
+			return n, controlLen, gotFlags, addrPort(name), 0
 		}
 		if err != unix.EINTR {
 			return 0, 0, 0, from, errnoOf(err)

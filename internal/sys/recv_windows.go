@@ -11,7 +11,8 @@ import (
 	"syscall"
 )
 
-// Receives reports whether Recv and Recvfrom receive from a descriptor here.
+// Receives reports whether Recv, Recvfrom and Recvmsg receive from a descriptor
+// here.
 const Receives = false
 
 // Flags of recvmsg(2), asked for and told; those of winsock2.h.
@@ -25,7 +26,7 @@ const (
 func Recvfrom(uintptr, []byte, int, *netip.AddrPort) (int, syscall.Errno) { return 0, syscall.ENOSYS }
 
 // Recvmsg does nothing here either.
-func Recvmsg(uintptr, []byte, []byte, int) (n, controls, got int, from netip.AddrPort, errno syscall.Errno) {
+func Recvmsg(uintptr, []byte, []byte, int) (n, controlLen, gotFlags int, from netip.AddrPort, errno syscall.Errno) {
 	return 0, 0, 0, from, syscall.ENOSYS
 }
 
