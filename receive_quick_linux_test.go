@@ -833,3 +833,50 @@ func TestQuickReadWithoutRecvmsg(t *testing.T) {
 		t.Errorf("quick %v, the batch call is known to be refused: %v", in.recv.isQuick.Load(), in.send.noBatchCall.Load())
 	}
 }
+
+// TestQuickReadWaitsItsTurn: no read is quick while another waits.
+func TestQuickReadWaitsItsTurn(t *testing.T) {
+	eachPrice(t, func(t *testing.T, _ bool) {
+		in, out, _ := quickPair(t)
+		ended := make(chan error, 1)
+		go func() {
+			_, _, err := in.ReceiveFrom(nil, make([]byte, 100), 0)
+			ended <- err
+		}()
+		await(t, "the reader to wait", func() bool { return in.recv.queue.state.Load() == parked })
+		startQuick(in)
+		if in.recv.mayBeQuick(make([]byte, 1)) {
+			t.Error("a read may go past one that waits")
+		}
+		sent := 0
+		sendRuns(t, out, addrPortOf(in), 1, &sent)
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestNetReadsAreCounted: net's own reads are counted however many they are,
+// and however long.
+func TestNetReadsAreCounted(t *testing.T) {
+	in := newConn(t, listen(t, "udp4", "127.0.0.1"), nil)
+	const n, size = 100_000, 60_000
+	for range n {
+		in.recv.net.begin()
+		in.recv.leaveNet(size, nil)
+	}
+	if s := in.Stats(); s.Received != n || s.ReceivedBytes != uint64(n)*size || s.ReceiveCalls != n || in.recv.net.underWay() != 0 {
+		t.Errorf("%+v, %d under way", s, in.recv.net.underWay())
+	}
+}
+
+// TestPriceOfACall: what a call costs is measured when reads first get quick.
+func TestPriceOfACall(t *testing.T) {
+	setDear(t, false) // and back at the end
+	in, _, _ := readPair(t, nil)
+	fastestPoll.Store(0)
+	startQuick(in)
+	if price := fastestPoll.Load(); price < 10 || in.recv.quick.isDear != (price >= int64(dearCall)) {
+		t.Errorf("a call costs %d ns; reading ahead: %v", price, in.recv.quick.isDear)
+	}
+}
