@@ -398,15 +398,7 @@ func testQuickReaders(t *testing.T, _ bool) {
 	}
 	sent := uint32(0)
 	for end := time.Now().Add(*readersFor); time.Now().Before(end) && !t.Failed(); {
-		in.recv.mu.Lock()
-		in.recv.startQuickLocked()
-		in.recv.retry.Store(0)
-		if rand.IntN(4) == 0 {
-			in.recv.turnOnLocked()
-		} else {
-			in.recv.settleLocked()
-		}
-		in.recv.mu.Unlock()
+		switchAtRandom(&in.recv)
 		for range 1 + rand.IntN(4) {
 			var p []byte
 			for range 1 + rand.IntN(30)*rand.IntN(2) {
@@ -432,6 +424,19 @@ func testQuickReaders(t *testing.T, _ bool) {
 		t.Errorf("%d datagrams; %+v", sent, stats)
 	}
 	t.Logf("%d datagrams; %+v", sent, stats)
+}
+
+// switchAtRandom has reads be quick, and turns coalescing on or off.
+func switchAtRandom(r *receiver) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.startQuickLocked()
+	r.retry.Store(0)
+	if rand.IntN(4) == 0 {
+		r.turnOnLocked()
+	} else {
+		r.settleLocked()
+	}
 }
 
 // TestQuickReadersInOrder: each of many readers sees datagrams of one flow in
@@ -462,15 +467,7 @@ func TestQuickReadersInOrder(t *testing.T) {
 		}
 		sent := uint32(0)
 		for end := time.Now().Add(*readersFor); time.Now().Before(end) && !t.Failed(); {
-			in.recv.mu.Lock()
-			in.recv.startQuickLocked()
-			if rand.IntN(4) == 0 {
-				in.recv.retry.Store(0)
-				in.recv.turnOnLocked()
-			} else {
-				in.recv.settleLocked()
-			}
-			in.recv.mu.Unlock()
+			switchAtRandom(&in.recv)
 			for range 1 + rand.IntN(4) {
 				var p []byte
 				for range 1 + rand.IntN(60) {
