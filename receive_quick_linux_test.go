@@ -217,8 +217,13 @@ func TestQuickReadLeaves(t *testing.T) {
 		t.Error("a read that is parked was not kicked")
 	}
 	r.queue.unpark()
-	if err := receiveInto(in, nil, sent-read, MsgDontWait, func([]byte) { read++ }); err != nil || read != sent {
-		t.Errorf("%d of %d, %v: it did not say that there was more", read, sent, err)
+	for first, before := true, read; read < sent; first = false { // a busy kernel delivers late
+		if err := receiveInto(in, nil, sent-read, MsgDontWait, func([]byte) { read++ }); err != nil && !errors.Is(err, ErrWouldBlock) {
+			t.Fatal(err)
+		}
+		if first && read-before < maxAhead { // of which maxAhead-1 were held
+			t.Errorf("%d of %d: it did not say that there was more", read-before, sent-before)
+		}
 	}
 	during(func() { r.queue.ends.closed.Store(true) })
 	if r.hasHeld.Load() {
