@@ -8,6 +8,7 @@ package sys
 
 import (
 	"bytes"
+	"encoding/binary"
 	"net"
 	"strings"
 	"testing"
@@ -33,7 +34,7 @@ func FuzzTakeStride(f *testing.F) {
 			}
 			rest = left
 		}
-		gro := control(unix.SOL_UDP, unix.UDP_GRO, byte(size), byte(size>>8), 0, 0)
+		gro := control(unix.SOL_UDP, unix.UDP_GRO, binary.NativeEndian.AppendUint32(nil, uint32(size))...)
 		stride, left := TakeStride(bytes.Join([][]byte{before, gro, after}, nil))
 		if stride != int(size) || !bytes.Equal(left, append(bytes.Clone(before), after...)) {
 			t.Fatalf("stride %d, left %x", stride, left)
