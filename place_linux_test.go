@@ -220,3 +220,38 @@ func TestBlockingSocket(t *testing.T) {
 		}
 	})
 }
+
+// TestSetDeadlineKicked: SetDeadline sets both deadlines, whoever is kicked
+// meanwhile.
+func TestSetDeadlineKicked(t *testing.T) {
+	c := newConn(t, listen(t, "udp4", "127.0.0.1"), nil)
+	places := []*place{&c.send.queue.place, &c.recv.queue.place}
+	for kickedOnes := range 1 << len(places) {
+		for _, deadline := range []time.Time{aLongTimeAgo, {}} {
+			for i, p := range places {
+				if kickedOnes>>i&1 != 0 {
+					p.state.Store(parked)
+					p.kick()
+				}
+			}
+			if err := c.SetDeadline(deadline); err != nil {
+				t.Fatal(err)
+			}
+			for i, p := range places {
+				if kickedOnes>>i&1 != 0 {
+					p.unpark()
+				}
+				if (p.ends.deadline.Load() == 0) != deadline.IsZero() {
+					t.Errorf("kicked %b: the record of %v is %d", kickedOnes, deadline, p.ends.deadline.Load())
+				}
+			}
+			at := func(uintptr) bool { return true }
+			raw := c.recv.queue.ends.raw
+			for _, err := range []error{raw.Read(at), raw.Write(at)} {
+				if errors.Is(err, os.ErrDeadlineExceeded) == deadline.IsZero() {
+					t.Errorf("kicked %b, deadline %v: %v", kickedOnes, deadline, err)
+				}
+			}
+		}
+	}
+}
